@@ -1,0 +1,79 @@
+//! What a kernel costs at least: arithmetic and bytes moved, whatever the schedule.
+//!
+//! A multiply-add of a contraction counts as 2 operations, any other scalar operation as 1; every
+//! buffer is counted once per kernel that touches it. Sizes must be bound; unbound ones count 1.
+//! Counts saturate.
+
+use crate::{BufferId, Expr, ExprId, Exprs, Form, Kernel, Program, Size, Step};
+use rustc_hash::FxHashSet;
+
+impl Kernel {
+    /// Floating-point and integer operations.
+    pub fn flops(&self) -> u64 {
+        match &self.form {
+            Form::Map { segments } => {
+                let each = |s: &crate::Segment| {
+                    let roots = s.stores.iter().map(|store| store.value);
+                    times(points(&s.axes), operations(&s.exprs, roots))
+                };
+                segments.iter().map(each).fold(0, u64::saturating_add)
+            }
+            Form::Row { outer, inner, exprs, steps } => {
+                let rows = points(outer);
+                let each = |step: &Step| match step {
+                    Step::Fold(_, e) => times(points(inner), operations(exprs, [*e]) + 1),
+                    Step::StoreRow(s) => operations(exprs, [s.value]),
+                    Step::StoreEach(s) => times(points(inner), operations(exprs, [s.value])),
+                };
+                times(rows, steps.iter().map(each).fold(0, u64::saturating_add))
+            }
+            Form::Contract { out, reduce, exprs, lhs, rhs, stores } => {
+                let products = times(points(out), points(reduce));
+                let epilogue = operations(exprs, stores.iter().map(|s| s.value));
+                times(products, 2 + operations(exprs, [*lhs, *rhs]))
+                    .saturating_add(times(points(out), epilogue))
+            }
+            Form::ScatterAdd { axes, exprs, value, .. } => {
+                times(points(axes), operations(exprs, [*value]) + 1)
+            }
+            Form::Reshape { .. } | Form::Check { .. } => 0,
+        }
+    }
+
+    /// Bytes of all buffers it reads and writes.
+    pub fn bytes(&self, program: &Program) -> u64 {
+        let bytes = |id: BufferId| {
+            let buffer = program.buffer(id);
+            times(points(&buffer.shape), buffer.dtype.bytes() as u64)
+        };
+        if let Form::Reshape { .. } = self.form {
+            return 0;
+        }
+        let touched = self.reads().into_iter().chain(self.writes());
+        let touched: FxHashSet<_> = touched.collect();
+        touched.into_iter().map(bytes).fold(0, u64::saturating_add)
+    }
+}
+
+fn times(a: u64, b: u64) -> u64 {
+    a.saturating_mul(b)
+}
+
+/// The number of points of a domain.
+fn points(extents: &[Size]) -> u64 {
+    let extent = |s: &Size| s.as_const().unwrap_or(1).max(0) as u64;
+    extents.iter().map(extent).fold(1, u64::saturating_mul)
+}
+
+/// The number of distinct operations below `roots`; loads, constants and positions are free.
+fn operations(exprs: &Exprs, roots: impl IntoIterator<Item = ExprId>) -> u64 {
+    let cost = |id| match exprs.get(id) {
+        Expr::Unary(..) | Expr::Binary(..) | Expr::Select(..) => 1,
+        Expr::Cast(..) | Expr::Inside(_) => 1,
+        // Ten rounds of two multiplications.
+        Expr::Random { .. } => 20,
+        Expr::Const(_) | Expr::Extent(..) | Expr::Axis(_) => 0,
+        Expr::Load { .. } | Expr::Folded(_) => 0,
+    };
+    exprs.reachable(roots).into_iter().map(cost).sum()
+}

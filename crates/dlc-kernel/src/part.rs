@@ -1,0 +1,141 @@
+//! What a kernel reads and writes, whatever its form.
+
+use crate::{BufferId, Expr, ExprId, Exprs, Form, Kernel, Size, Step, Store};
+
+/// One piece of work of a kernel: some roots of an [`Exprs`], computed at every point of a domain,
+/// and what is stored there. Every form is a list of them.
+#[derive(Clone, Debug)]
+pub struct Part<'a> {
+    /// The domain: the only axes that may occur.
+    pub axes: Vec<Size>,
+    /// Where the roots are.
+    pub exprs: &'a Exprs,
+    /// What is computed; the values of `stores` are among them.
+    pub roots: Vec<ExprId>,
+    /// What is stored at every point.
+    pub stores: Vec<&'a Store>,
+    /// `Expr::Folded(k)` may occur for the steps `k` that are listed, with the fold's root.
+    pub folds: Vec<(u32, Fold)>,
+}
+
+/// Where an [`Expr::Folded`] comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fold {
+    /// The sum of a contraction, whose left factor this is.
+    Contraction(ExprId),
+    /// A step of a row kernel.
+    Row(crate::FoldOp, ExprId),
+}
+
+impl Part<'_> {
+    /// The nodes the roots need, operands before users.
+    pub fn nodes(&self) -> impl Iterator<Item = (ExprId, &Expr)> {
+        self.exprs
+            .reachable(self.roots.iter().copied())
+            .into_iter()
+            .map(|id| (id, self.exprs.get(id)))
+    }
+}
+
+impl Kernel {
+    /// The pieces of its work, in order.
+    pub fn parts(&self) -> Vec<Part<'_>> {
+        match &self.form {
+            Form::Map { segments } => {
+                segments.iter().map(|s| Part::storing(&s.axes, &s.exprs, &s.stores)).collect()
+            }
+            Form::Row { outer, inner, exprs, steps } => row_parts(outer, inner, exprs, steps),
+            Form::Contract { out, reduce, exprs, lhs, rhs, stores } => {
+                let axes = [&out[..], &reduce[..]].concat();
+                let factors = Part::computing(axes, exprs, vec![*lhs, *rhs]);
+                let folds = vec![(0, Fold::Contraction(*lhs))];
+                vec![factors, Part { folds, ..Part::storing(out, exprs, stores) }]
+            }
+            Form::ScatterAdd { axes, exprs, lookups, value, .. } => {
+                let roots = lookups.iter().map(|l| l.index).chain([*value]).collect();
+                vec![Part::computing(axes.to_vec(), exprs, roots)]
+            }
+            Form::Reshape { .. } | Form::Check { .. } => Vec::new(),
+        }
+    }
+
+    /// The buffers it reads, each once, in order of first use.
+    pub fn reads(&self) -> Vec<BufferId> {
+        let mut reads = Vec::new();
+        for part in self.parts() {
+            reads.extend(part.nodes().filter_map(|(_, expr)| match expr {
+                Expr::Load { buffer, .. } => Some(*buffer),
+                _ => None,
+            }));
+        }
+        match &self.form {
+            Form::Reshape { src, .. } => reads.push(*src),
+            Form::Check { buffers } => reads.extend(buffers),
+            _ => {}
+        }
+        unique(reads)
+    }
+
+    /// The buffers it writes, each once, in order of first use.
+    pub fn writes(&self) -> Vec<BufferId> {
+        let parts = self.parts();
+        let mut writes: Vec<_> = parts.iter().flat_map(|p| &p.stores).map(|s| s.buffer).collect();
+        match &self.form {
+            Form::ScatterAdd { buffer, .. } => writes.push(*buffer),
+            Form::Reshape { dst, .. } => writes.push(*dst),
+            _ => {}
+        }
+        unique(writes)
+    }
+
+    /// Whether it can set the error word: a check, or an index found in data.
+    pub fn may_fail(&self) -> bool {
+        match &self.form {
+            Form::Check { .. } | Form::ScatterAdd { .. } => true,
+            _ => self.parts().iter().any(|part| {
+                let mut nodes = part.nodes();
+                nodes.any(|(_, e)| matches!(e, Expr::Load { lookups, .. } if !lookups.is_empty()))
+            }),
+        }
+    }
+}
+
+impl<'a> Part<'a> {
+    fn computing(axes: Vec<Size>, exprs: &'a Exprs, roots: Vec<ExprId>) -> Part<'a> {
+        Part { axes, exprs, roots, stores: Vec::new(), folds: Vec::new() }
+    }
+
+    fn storing(axes: &[Size], exprs: &'a Exprs, stores: &'a [Store]) -> Part<'a> {
+        let roots = stores.iter().map(|s| s.value).collect();
+        Part { stores: stores.iter().collect(), ..Part::computing(axes.to_vec(), exprs, roots) }
+    }
+}
+
+fn row_parts<'a>(
+    outer: &[Size],
+    inner: &[Size],
+    exprs: &'a Exprs,
+    steps: &'a [Step],
+) -> Vec<Part<'a>> {
+    let all = [outer, inner].concat();
+    let mut folds = Vec::new();
+    let mut parts = Vec::new();
+    for (k, step) in steps.iter().enumerate() {
+        let part = match step {
+            Step::Fold(_, element) => Part::computing(all.clone(), exprs, vec![*element]),
+            Step::StoreRow(store) => Part::storing(outer, exprs, std::slice::from_ref(store)),
+            Step::StoreEach(store) => Part::storing(&all, exprs, std::slice::from_ref(store)),
+        };
+        parts.push(Part { folds: folds.clone(), ..part });
+        if let Step::Fold(op, element) = step {
+            folds.push((k as u32, Fold::Row(*op, *element)));
+        }
+    }
+    parts
+}
+
+fn unique(mut ids: Vec<BufferId>) -> Vec<BufferId> {
+    let mut seen = rustc_hash::FxHashSet::default();
+    ids.retain(|&id| seen.insert(id));
+    ids
+}

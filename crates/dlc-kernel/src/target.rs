@@ -1,0 +1,135 @@
+//! What a target offers: it turns a [`Program`] into an [`Executable`], and shows how.
+
+use crate::{Program, Tensor};
+
+/// How hard to try: `-O0`, `-O1`, `-O2`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OptLevel {
+    /// No fusion, plain loops: the fastest compile and the easiest dump.
+    O0,
+    /// Fusion, vector code, little tuning.
+    O1,
+    /// Everything.
+    #[default]
+    O2,
+}
+
+/// Options of a build.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// How hard to try.
+    pub opt_level: OptLevel,
+    /// Threads a call may use, the caller's included; `None` for what the machine grants.
+    pub threads: Option<usize>,
+    /// Bytes that parameters, state and temporaries may take; `None` for 80 % of what there is.
+    pub memory_limit: Option<u64>,
+}
+
+/// Why a program could not be built.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum BuildError {
+    /// This machine cannot run what was asked for.
+    #[error("{0}")]
+    Machine(String),
+    /// The program needs more memory than it may take.
+    #[error("the model needs {needed} bytes of memory, {limit} are allowed")]
+    Memory {
+        /// Peak bytes planned.
+        needed: u64,
+        /// The limit in force.
+        limit: u64,
+    },
+    /// A limit of the code generator.
+    #[error("kernel `{kernel}`: {message}")]
+    Kernel {
+        /// The kernel's name.
+        kernel: String,
+        /// What is in the way.
+        message: String,
+    },
+}
+
+/// Why a call failed. Parameters and state are then as before the call.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RunError {
+    /// A gather or scatter index outside its dim.
+    #[error("{place}: index {index} is outside 0..{extent}")]
+    Index {
+        /// The kernel and its source line.
+        place: String,
+        /// The index found.
+        index: i64,
+        /// The dim's extent.
+        extent: i64,
+    },
+    /// A checked value (the loss, a gradient) is NaN or infinite.
+    #[error("`{name}` is not finite")]
+    NotFinite {
+        /// The checked buffer's name.
+        name: String,
+    },
+    /// The call does not fit the program.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// One stage of a build and how long it took.
+#[derive(Clone, Debug)]
+pub struct StageTime {
+    /// The stage's name.
+    pub name: &'static str,
+    /// Milliseconds.
+    pub ms: f64,
+}
+
+/// A way to run programs. Targets know nothing of graphs.
+pub trait Target {
+    /// The name a user gives it by: `x86-64-v3`.
+    fn name(&self) -> &str;
+
+    /// Compiles `program` and allocates its parameters, state and temporaries.
+    fn build(
+        &self,
+        program: &Program,
+        options: &BuildOptions,
+    ) -> Result<Box<dyn Executable>, BuildError>;
+
+    /// The dump of one of [`Target::stages`].
+    fn emit(
+        &self,
+        stage: &str,
+        program: &Program,
+        options: &BuildOptions,
+    ) -> Result<String, BuildError>;
+
+    /// The dumps this target can make, in order: `schedule`, `clif`, `asm`.
+    fn stages(&self) -> &'static [&'static str];
+}
+
+/// A built program with its storage. Calls of entries that update nothing may run at the same time
+/// from several threads; an updating call waits for them and is alone.
+pub trait Executable: Send + Sync {
+    /// The program it was built from.
+    fn program(&self) -> &Program;
+
+    /// Runs the entry of that position with `inputs` in the entry's order, and fills `outputs`,
+    /// which have the right types and shapes already. Allocates nothing after the first call.
+    fn call(
+        &self,
+        entry: usize,
+        inputs: &[&Tensor],
+        outputs: &mut [Tensor],
+    ) -> Result<(), RunError>;
+
+    /// A copy of a parameter, state or run-time scalar.
+    fn read(&self, name: &str) -> Result<Tensor, RunError>;
+
+    /// Sets a parameter, state or run-time scalar.
+    fn write(&self, name: &str, value: &Tensor) -> Result<(), RunError>;
+
+    /// Bytes of parameters, state, temporaries and packed copies at the peak.
+    fn peak_bytes(&self) -> u64;
+
+    /// How long each stage of the build took.
+    fn stage_times(&self) -> &[StageTime];
+}

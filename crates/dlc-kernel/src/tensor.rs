@@ -1,0 +1,132 @@
+//! Tensors on the host, as callers give and receive them.
+
+use crate::DType;
+
+/// The elements of a host tensor, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// Single precision.
+    F32(Vec<f32>),
+    /// Double precision.
+    F64(Vec<f64>),
+    /// 64-bit integers.
+    I64(Vec<i64>),
+    /// 32-bit integers.
+    I32(Vec<i32>),
+    /// Bytes.
+    U8(Vec<u8>),
+    /// Truth values, one byte each, 0 or 1.
+    Bool(Vec<u8>),
+}
+
+/// A dense tensor on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Extents.
+    pub shape: Vec<usize>,
+    /// As many elements as the extents' product.
+    pub data: Data,
+}
+
+impl Tensor {
+    /// A tensor of `f32`.
+    ///
+    /// # Panics
+    /// If `data` has another length than the shape asks for.
+    pub fn f32(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Tensor {
+        Tensor::new(shape.into(), Data::F32(data))
+    }
+
+    /// A tensor of `i32`; panics as [`Tensor::f32`].
+    pub fn i32(shape: impl Into<Vec<usize>>, data: Vec<i32>) -> Tensor {
+        Tensor::new(shape.into(), Data::I32(data))
+    }
+
+    /// A tensor of any type; panics as [`Tensor::f32`].
+    pub fn new(shape: Vec<usize>, data: Data) -> Tensor {
+        let expected: usize = shape.iter().product();
+        assert_eq!(data.len(), expected, "a tensor of shape {shape:?} has {expected} elements");
+        Tensor { shape, data }
+    }
+
+    /// All zeros.
+    ///
+    /// # Panics
+    /// If `dtype` has no host representation (`F16`, `Bf16`, `I8`).
+    pub fn zeros(dtype: DType, shape: impl Into<Vec<usize>>) -> Tensor {
+        let shape = shape.into();
+        let n = shape.iter().product();
+        let data = match dtype {
+            DType::F32 => Data::F32(vec![0.0; n]),
+            DType::F64 => Data::F64(vec![0.0; n]),
+            DType::I64 => Data::I64(vec![0; n]),
+            DType::I32 => Data::I32(vec![0; n]),
+            DType::U8 => Data::U8(vec![0; n]),
+            DType::Bool => Data::Bool(vec![0; n]),
+            DType::F16 | DType::Bf16 | DType::I8 => panic!("{dtype} has no host tensor"),
+        };
+        Tensor { shape, data }
+    }
+
+    /// Its element type.
+    pub fn dtype(&self) -> DType {
+        self.data.dtype()
+    }
+
+    /// The elements, if they are `f32`.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match &self.data {
+            Data::F32(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The elements, if they are `i32`.
+    pub fn as_i32(&self) -> Option<&[i32]> {
+        match &self.data {
+            Data::I32(v) => Some(v),
+            _ => None,
+        }
+    }
+}
+
+impl Data {
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Data::F32(_) => DType::F32,
+            Data::F64(_) => DType::F64,
+            Data::I64(_) => DType::I64,
+            Data::I32(_) => DType::I32,
+            Data::U8(_) => DType::U8,
+            Data::Bool(_) => DType::Bool,
+        }
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Data::F32(v) => v.len(),
+            Data::F64(v) => v.len(),
+            Data::I64(v) => v.len(),
+            Data::I32(v) => v.len(),
+            Data::U8(v) | Data::Bool(v) => v.len(),
+        }
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements as f64 (`I64` rounds).
+    pub fn to_f64(&self) -> Vec<f64> {
+        match self {
+            Data::F32(v) => v.iter().map(|&x| x.into()).collect(),
+            Data::F64(v) => v.clone(),
+            Data::I64(v) => v.iter().map(|&x| x as f64).collect(),
+            Data::I32(v) => v.iter().map(|&x| x.into()).collect(),
+            Data::U8(v) | Data::Bool(v) => v.iter().map(|&x| x.into()).collect(),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Costs, counted by hand.
+
+use crate::build::*;
+use dlc_kernel::*;
+
+#[test]
+fn a_convolution_counts_its_products_and_its_epilogue() {
+    let program = conv();
+    let kernel = &program.entries[0].kernels[0];
+    let (outputs, products) = (2 * 4 * 4 * 4, 3 * 3 * 2);
+    assert_eq!(kernel.flops(), outputs * products * 2 + outputs * 2);
+    let elements = 2 * 3 * 7 * 6 + 4 * 3 * 3 * 2 + 4 + outputs;
+    assert_eq!(kernel.bytes(&program), 4 * elements);
+}
+
+#[test]
+fn a_softmax_counts_every_pass() {
+    let program = softmax(3, 5);
+    // Maximum; difference, exponential and sum; difference, exponential and quotient; log and sum.
+    assert_eq!(program.entries[0].kernels[0].flops(), 3 * (5 * (1 + 3 + 3) + 2));
+}
+
+#[test]
+fn reads_writes_and_failures_of_a_training_step() {
+    let program = training();
+    let kernels = &program.entries[0].kernels;
+    let ids = |all: &[u32]| all.iter().map(|&b| BufferId(b)).collect::<Vec<_>>();
+    let expected = [
+        (ids(&[2, 0]), ids(&[3]), true),
+        (ids(&[3]), ids(&[4]), false),
+        (ids(&[2]), ids(&[5]), true),
+        (ids(&[4, 5]), ids(&[]), true),
+        (ids(&[0, 5, 1]), ids(&[0]), false),
+    ];
+    for (kernel, (reads, writes, may_fail)) in kernels.iter().zip(expected) {
+        assert_eq!((kernel.reads(), kernel.writes(), kernel.may_fail()), (reads, writes, may_fail));
+    }
+}
+
+#[test]
+fn huge_counts_saturate() {
+    let mut program = conv();
+    let Form::Contract { reduce, .. } = &mut program.entries[0].kernels[0].form else {
+        unreachable!()
+    };
+    *reduce = sizes(&[MAX_DIM, MAX_DIM, 1]);
+    assert_eq!(program.entries[0].kernels[0].flops(), u64::MAX);
+}

@@ -1,0 +1,12 @@
+//! Tests of the kernel IR through its public face: scalar semantics, index and size algebra, the
+//! interpreter, the verifier, the printer and the planner.
+
+mod algebra;
+mod build;
+mod cost;
+mod eval;
+mod plan;
+mod print;
+mod scalar;
+mod size;
+mod verify;
