@@ -1,0 +1,59 @@
+//! How an operation becomes part of a kernel: a class, not a routine.
+
+use super::{Contract, Fused, Reduce, ScatterAdd};
+use dlc_kernel::{Access, ExprId, Exprs, Index, Size};
+
+/// The value of a pointwise operation at a point, as an expression.
+pub type PointRule<'a> = Box<dyn Fn(&mut dyn Points, &[Index]) -> ExprId + 'a>;
+
+/// The class of kernel that computes an operation. Fusion asks for the class, never for the name.
+pub enum Lowering<'a> {
+    /// From outside: a buffer.
+    Source,
+    /// The value at each point is an expression of operands' values: `rule(points, at)` gives the
+    /// value at the coordinates `at`, which are inside the result.
+    Point(PointRule<'a>),
+    /// A row kernel.
+    Fold(&'a Reduce),
+    /// A contraction.
+    Contract(&'a Contract),
+    /// A scatter-add.
+    ScatterAdd(&'a ScatterAdd),
+    /// A renaming of the same elements.
+    Reshape,
+    /// A map with one segment per operand.
+    Concat {
+        /// Along which axis.
+        axis: u32,
+    },
+    /// Its body.
+    Fused(&'a Fused),
+    /// One result of a fused operation.
+    Part(u32),
+    /// It never reaches a kernel.
+    Never,
+}
+
+/// What a [`PointRule`] builds with.
+pub trait Points {
+    /// The expressions of the kernel.
+    fn exprs(&mut self) -> &mut Exprs;
+
+    /// The extents of the kernel's axes.
+    fn axes(&self) -> &[Size];
+
+    /// How many dims operand `k` has.
+    fn rank(&self, k: usize) -> usize;
+
+    /// Operand `k` at coordinates `at`, which are inside it.
+    fn operand(&mut self, k: usize, at: &[Index]) -> ExprId;
+
+    /// Operand `k` read by `access` (over the kernel's axes), `fill` outside.
+    fn operand_or(&mut self, k: usize, access: &Access, fill: f64) -> ExprId;
+
+    /// Operand `k` at coordinates `at`, but for dim `dim`, which `index` (`I32`) decides.
+    fn lookup(&mut self, k: usize, at: &[Index], dim: u32, index: ExprId) -> ExprId;
+
+    /// An index as an `I32` expression; it is exact where the kernel evaluates it.
+    fn index(&mut self, index: &Index) -> ExprId;
+}
