@@ -1,0 +1,122 @@
+//! Rebuilds a graph with its clusters as fused operations.
+
+use super::facts::{Facts, Unit};
+use crate::class::Class;
+use crate::rewrite::schedule;
+use dlc_graph::op::{Fused, FusedKind, Op, Part, Source, SourceClass};
+use dlc_graph::{Graph, Operands, Role, Value};
+use dlc_kernel::Scalar;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// The graph with every cluster as one operation.
+pub fn apply(facts: &Facts<'_>) -> Graph {
+    let graph = facts.graph;
+    let mut copier = Copier::default();
+    for (value, _) in graph.sources() {
+        copier.push(graph, value);
+    }
+    let made = |v: &Value| facts.is_active(*v) && !matches!(graph.op(*v), Op::Source(_));
+    let place = |v: Value| facts.unit_of(v).map_or(v, |u| *u.members.last().expect("not empty"));
+    let before = |v: Value| facts.reads(v).iter().map(|r| r.value).filter(made);
+    for value in schedule(graph.values().filter(made), place, before) {
+        match facts.unit_of(value).filter(|unit| unit.members.len() > 1) {
+            None => copier.ensure(graph, value, |_, v| panic!("{v} comes before its users")),
+            Some(unit) => add_fused(facts, &mut copier, unit),
+        }
+    }
+    for result in graph.results() {
+        copier.graph.add_result(result.name.clone(), copier.image[&result.value], result.role);
+    }
+    copier.graph
+}
+
+/// A cluster as a fused operation: name its inputs in the order in which they are first read.
+fn add_fused(facts: &Facts<'_>, outer: &mut Copier, unit: &Unit) {
+    let (old, mut inputs) = (facts.graph, Vec::new());
+    let mut body = Copier::default();
+    for &member in &unit.members {
+        body.ensure(old, member, |body, v| {
+            inputs.push(v);
+            add_input(body, inputs.len() - 1, old, v)
+        });
+    }
+    let results: Vec<Value> =
+        unit.members.iter().copied().filter(|&m| facts.is_result(&unit.members, m)).collect();
+    for (k, result) in results.iter().enumerate() {
+        body.graph.add_result(k.to_string(), body.image[result], Role::Output);
+    }
+    let operands: Operands = inputs.iter().map(|v| outer.image[v]).collect();
+    let parts =
+        push_fused(&mut outer.graph, unit.kind, body.graph, &operands, old.origin(unit.seed));
+    outer.image.extend(results.into_iter().zip(parts));
+}
+
+/// Adds a fused operation; gives the values of its results.
+pub fn push_fused(
+    graph: &mut Graph,
+    kind: FusedKind,
+    body: Graph,
+    operands: &[Value],
+    origin: &dlc_kernel::Origin,
+) -> Vec<Value> {
+    let count = body.results().len();
+    let fused = graph.push(Fused { kind, body: Arc::new(body) }, operands, origin.clone());
+    match count {
+        1 => vec![fused],
+        _ => (0..count as u32).map(|k| graph.push(Part(k), &[fused], origin.clone())).collect(),
+    }
+}
+
+/// The source of a fused body that stands for operand `position`.
+pub fn add_input(body: &mut Graph, position: usize, old: &Graph, value: Value) -> Value {
+    let ty = old.ty(value).clone();
+    let default = Scalar::new(ty.dtype, 0.0);
+    let name = position.to_string().into();
+    body.push(Source { name, class: SourceClass::Input, ty, default }, &[], None)
+}
+
+/// Copies values of one graph into another, and what they need before them.
+#[derive(Default)]
+struct Copier {
+    graph: Graph,
+    image: FxHashMap<Value, Value>,
+}
+
+impl Copier {
+    /// Copies `value` and the free values before it; `leaf` makes what is neither free nor copied.
+    fn ensure(
+        &mut self,
+        old: &Graph,
+        value: Value,
+        mut leaf: impl FnMut(&mut Graph, Value) -> Value,
+    ) {
+        let mut pending = vec![value];
+        while let Some(&top) = pending.last() {
+            let operands = old.operands(top);
+            let missing = operands.iter().copied().find(|v| !self.image.contains_key(v));
+            match missing {
+                _ if self.image.contains_key(&top) => {
+                    pending.pop();
+                }
+                None => {
+                    self.push(old, top);
+                    pending.pop();
+                }
+                Some(operand) if crate::class::class(old, operand) == Class::Free => {
+                    pending.push(operand);
+                }
+                Some(operand) => {
+                    let made = leaf(&mut self.graph, operand);
+                    self.image.insert(operand, made);
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, old: &Graph, value: Value) {
+        let operands: Operands = old.operands(value).iter().map(|v| self.image[v]).collect();
+        let made = self.graph.push(old.op(value).clone(), &operands, old.origin(value).clone());
+        self.image.insert(value, made);
+    }
+}

@@ -1,0 +1,90 @@
+//! When recomputing is worth less than a kernel and a trip through memory.
+
+use super::facts::Facts;
+use crate::class::Class;
+use crate::layout::{Layout, Reason};
+use dlc_graph::op::{FusedKind, Op};
+use dlc_graph::{Graph, Value};
+use dlc_kernel::{BinaryOp, Size, UnaryOp};
+
+/// How many more scalar operations a kernel may execute to save another kernel.
+const MAX_EXTRA_WORK: i64 = 1 << 14;
+/// The most expensive operation that a contraction evaluates while it reads an operand.
+const MAX_OPERAND_COST: i64 = 2;
+
+/// From here on an operation is rather stored than computed twice.
+pub const EXPENSIVE: i64 = 10;
+
+/// Whether a kernel with that layout should evaluate `producer` where it reads it.
+pub fn admit_producer(
+    facts: &Facts<'_>,
+    kind: FusedKind,
+    layout: &Layout,
+    producer: Value,
+) -> Result<(), Reason> {
+    let cost = cost(facts.graph, producer);
+    let reach = layout.reach(producer);
+    if kind == FusedKind::Contract && !is_epilogue(layout, producer) {
+        let computed = |class| matches!(class, Class::Point | Class::Fold | Class::Contract);
+        return match () {
+            () if cost > MAX_OPERAND_COST => {
+                Err("a contraction would evaluate it again for each use of an operand")
+            }
+            () if facts.reads(producer).iter().any(|r| computed(facts.class(r.value))) => {
+                Err("what it reads can take it in for less")
+            }
+            () => Ok(()),
+        };
+    }
+    if reach.is_some() {
+        return Ok(());
+    }
+    let points = match kind {
+        FusedKind::Map => &layout.axes[..],
+        // What does not use the axes of a row is evaluated once per row.
+        FusedKind::Row | FusedKind::Contract if !uses_inner(layout, producer) => {
+            &layout.axes[..layout.outer]
+        }
+        FusedKind::Row | FusedKind::Contract => &layout.axes[..],
+    };
+    let own = count(&facts.graph.ty(producer).shape);
+    let extra = count(points).zip(own).map(|(points, own)| (points - own).saturating_mul(cost));
+    match extra {
+        Some(extra) if extra <= MAX_EXTRA_WORK => Ok(()),
+        _ if cost <= 1 && layout.place(producer).len() == layout.axes.len() => Ok(()),
+        _ => Err("it would be computed again for each element that reads it"),
+    }
+}
+
+fn is_epilogue(layout: &Layout, value: Value) -> bool {
+    !uses_inner(layout, value)
+}
+
+fn uses_inner(layout: &Layout, value: Value) -> bool {
+    let inner = layout.outer..layout.axes.len();
+    inner.clone().any(|a| layout.place(value).iter().any(|i| i.uses(dlc_kernel::Axis(a as u32))))
+}
+
+fn count(axes: &[Size]) -> Option<i64> {
+    axes.iter().try_fold(1i64, |n, extent| Some(n.saturating_mul(extent.as_const()?)))
+}
+
+/// What one evaluation costs, in additions.
+pub fn cost(graph: &Graph, value: Value) -> i64 {
+    match graph.op(value) {
+        Op::Unary(u) => match u.0 {
+            UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Not => 1,
+            UnaryOp::Sign | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => 2,
+            UnaryOp::Sqrt | UnaryOp::Rsqrt => 4,
+            _ => 10,
+        },
+        Op::Binary(b) => match b.0 {
+            BinaryOp::Div | BinaryOp::Mod | BinaryOp::FloorDiv => 4,
+            BinaryOp::Pow => 20,
+            _ => 1,
+        },
+        Op::Select(_) | Op::Cast(_) | Op::StopGradient(_) => 1,
+        Op::Gather(_) => 4,
+        _ => 20,
+    }
+}

@@ -1,0 +1,303 @@
+//! From graphs to a kernel program.
+//!
+//! Each fused operation, and each operation that is in none, becomes one kernel; free values
+//! ([`crate::class`]) are evaluated where they are read. What holds of the result:
+//!
+//! - Sources of one name are one buffer in all entries, but for inputs.
+//! - Kernels run in the order of the graph; those that only serve the next parameters and state
+//!   run last, after the check ([`commit`]).
+
+mod commit;
+mod emit;
+mod form;
+mod name;
+
+use crate::class::{Class, class};
+use crate::stored::stored;
+use commit::Update;
+use dlc_graph::op::{Fused, FusedKind, Lowering, Op, Part, Source, SourceClass};
+use dlc_graph::{Graph, Role, Type, Value};
+use dlc_kernel::{Buffer, BufferId, Class as BufferClass, Entry, Form, Kernel, Program, verify};
+use form::Unit;
+use name::Names;
+use rustc_hash::FxHashMap;
+
+/// Makes a program with one entry for each graph, by name. All sizes are bound.
+///
+/// # Panics
+/// If a name is a parameter of one shape here and of another there, or a gradient is not expanded.
+pub fn lower(entries: &[(&str, &Graph)]) -> Program {
+    let mut program = Program::default();
+    for &(name, graph) in entries {
+        let entry = EntryBuilder::new(&mut program, graph).build(name);
+        program.entries.push(entry);
+    }
+    if cfg!(debug_assertions) {
+        verify(&program).unwrap_or_else(|e| panic!("lowering made a bad program: {e}"));
+    }
+    program
+}
+
+struct EntryBuilder<'a> {
+    program: &'a mut Program,
+    graph: &'a Graph,
+    /// Where each value is in memory, as far as it has been computed.
+    buffers: FxHashMap<Value, BufferId>,
+    /// Where values go that a result names.
+    homes: FxHashMap<Value, BufferId>,
+    kernels: Vec<Kernel>,
+    names: Names,
+}
+
+impl<'a> EntryBuilder<'a> {
+    fn new(program: &'a mut Program, graph: &'a Graph) -> EntryBuilder<'a> {
+        EntryBuilder {
+            program,
+            graph,
+            buffers: FxHashMap::default(),
+            homes: FxHashMap::default(),
+            kernels: Vec::new(),
+            names: Names::default(),
+        }
+    }
+
+    fn build(mut self, name: &str) -> Entry {
+        let inputs = self.add_sources();
+        let stored = stored(self.graph);
+        self.claim_homes();
+        for value in self.graph.values().filter(|v| stored[v.0 as usize]) {
+            self.add_kernel(value);
+        }
+        let outputs = self.add_outputs();
+        let updates = self.updates();
+        let checked = self.checked();
+        let plan = commit::Plan { updates, checked, outputs: outputs.clone() };
+        let (kernels, commit) = commit::arrange(self.program, self.kernels, &plan, &mut self.names);
+        Entry { name: name.to_string(), inputs, outputs, kernels, commit }
+    }
+
+    /// A buffer for each source; gives the inputs.
+    fn add_sources(&mut self) -> Vec<BufferId> {
+        let mut inputs = Vec::new();
+        for (value, source) in self.graph.sources() {
+            let buffer = self.source_buffer(source);
+            if source.class == SourceClass::Input {
+                inputs.push(buffer);
+            }
+            self.buffers.insert(value, buffer);
+        }
+        inputs
+    }
+
+    fn source_buffer(&mut self, source: &Source) -> BufferId {
+        let class = match source.class {
+            SourceClass::Param => BufferClass::Param,
+            SourceClass::State => BufferClass::State,
+            SourceClass::Scalar => BufferClass::Scalar,
+            SourceClass::Input => {
+                return self.add_buffer(&source.name, &source.ty, BufferClass::Input);
+            }
+        };
+        let known =
+            self.program.buffers.iter().position(|b| b.class == class && *b.name == *source.name);
+        let Some(known) = known else {
+            let id = self.add_buffer(&source.name, &source.ty, class);
+            if class == BufferClass::Scalar {
+                self.program.buffers[id.0 as usize].default = source.default.value();
+            }
+            return id;
+        };
+        let shape = &self.program.buffers[known].shape;
+        assert_eq!(*shape, source.ty.shape, "`{}` has another shape elsewhere", source.name);
+        BufferId(known as u32)
+    }
+
+    fn add_buffer(&mut self, name: &str, ty: &Type, class: BufferClass) -> BufferId {
+        add_buffer(self.program, name, ty, class)
+    }
+
+    /// Decides where results are written: an output to its own buffer, the next value of a
+    /// parameter in place if a map makes it for nothing else.
+    fn claim_homes(&mut self) {
+        for result in self.graph.results() {
+            let value = result.value;
+            if class(self.graph, value) == Class::Source || self.homes.contains_key(&value) {
+                continue;
+            }
+            let home = match result.role {
+                Role::Output => {
+                    let ty = self.graph.ty(value).clone();
+                    self.add_buffer(&result.name, &ty, BufferClass::Output)
+                }
+                Role::Update if self.is_in_place(value) => self.target(&result.name),
+                _ => continue,
+            };
+            self.homes.insert(value, home);
+        }
+    }
+
+    /// Whether the kernel that makes `value` may write it over a parameter.
+    fn is_in_place(&self, value: Value) -> bool {
+        let results = self.graph.results().iter().filter(|r| r.value == value).count();
+        let maker = match self.graph.op(value) {
+            Op::Part(_) => self.graph.operands(value)[0],
+            _ => value,
+        };
+        let is_map = match self.graph.op(maker) {
+            Op::Fused(fused) => fused.kind == FusedKind::Map,
+            Op::Concat(_) => true,
+            _ => matches!(class(self.graph, maker), Class::Point | Class::Free),
+        };
+        is_map && results == 1 && self.graph.users(value).is_empty()
+    }
+
+    fn target(&self, name: &str) -> BufferId {
+        let source = self.graph.source(name).expect("an update is named after a source");
+        self.buffers[&source]
+    }
+
+    fn add_kernel(&mut self, value: Value) {
+        let graph = self.graph;
+        let operands = graph.operands(value);
+        let form = match graph.op(value).rules().lower() {
+            Lowering::Source | Lowering::Part(_) => return,
+            Lowering::Never => panic!("a gradient is expanded before lowering"),
+            Lowering::Fused(fused) => return self.add_fused(value, fused),
+            Lowering::Reshape => {
+                Form::Reshape { src: self.buffers[&operands[0]], dst: self.place(value) }
+            }
+            Lowering::ScatterAdd(scatter) => {
+                let buffer = self.place(value);
+                form::scatter_add(graph, value, scatter, buffer, &self.buffers)
+            }
+            Lowering::Fold(_) => self.single(value, FusedKind::Row),
+            Lowering::Contract(_) => self.single(value, FusedKind::Contract),
+            Lowering::Point(_) | Lowering::Concat { .. } => self.single(value, FusedKind::Map),
+        };
+        self.push_kernel(value, form);
+        let home = self.homes[&value];
+        self.buffers.insert(value, home);
+    }
+
+    fn single(&mut self, value: Value, kind: FusedKind) -> Form {
+        let results = vec![(value, self.place(value))];
+        form::form(&Unit {
+            graph: self.graph,
+            kind,
+            members: vec![value],
+            results,
+            buffers: &self.buffers,
+        })
+    }
+
+    fn add_fused(&mut self, value: Value, fused: &Fused) {
+        let body = &*fused.body;
+        let operands = self.graph.operands(value);
+        let inputs = body.sources().map(|(v, source)| {
+            (v, self.buffers[&operands[crate::rewrite::body_position(&source.name)]])
+        });
+        let buffers: FxHashMap<Value, BufferId> = inputs.collect();
+        let parts = self.parts(value, body.results().len());
+        let mut results = Vec::new();
+        for (result, part) in body.results().iter().zip(&parts) {
+            let Some(part) = *part else { continue };
+            results.push((result.value, self.place(part)));
+        }
+        let members =
+            body.values().filter(|&v| !matches!(class(body, v), Class::Free | Class::Source));
+        let unit = Unit {
+            graph: body,
+            kind: fused.kind,
+            members: members.collect(),
+            results,
+            buffers: &buffers,
+        };
+        let form = form::form(&unit);
+        self.push_kernel(value, form);
+        for part in parts.into_iter().flatten() {
+            self.buffers.insert(part, self.homes[&part]);
+        }
+    }
+
+    /// The values that stand for the results of a fused operation; `None` where nothing reads one.
+    fn parts(&self, fused: Value, count: usize) -> Vec<Option<Value>> {
+        if count == 1 {
+            return vec![Some(fused)];
+        }
+        let mut parts = vec![None; count];
+        for user in self.graph.users(fused) {
+            if let Op::Part(Part(k)) = self.graph.op(user) {
+                parts[*k as usize] = Some(user);
+            }
+        }
+        parts
+    }
+
+    /// The buffer that `value` is written to.
+    fn place(&mut self, value: Value) -> BufferId {
+        if let Some(&home) = self.homes.get(&value) {
+            return home;
+        }
+        let name = self.names.buffer(self.graph, value);
+        let ty = self.graph.ty(value).clone();
+        let id = self.add_buffer(&name, &ty, BufferClass::Temp);
+        self.homes.insert(value, id);
+        id
+    }
+
+    fn push_kernel(&mut self, value: Value, form: Form) {
+        let (name, origin) = self.names.kernel(self.graph, value);
+        self.kernels.push(Kernel { name, origin, form });
+    }
+
+    /// The buffers that the caller receives. What is no buffer of its own is copied.
+    fn add_outputs(&mut self) -> Vec<BufferId> {
+        let mut outputs: Vec<BufferId> = Vec::new();
+        let mut copies = Vec::new();
+        let graph = self.graph;
+        for result in graph.results().iter().filter(|r| r.role == Role::Output) {
+            let from = self.buffers[&result.value];
+            let own = self.program.buffer(from).class == BufferClass::Output;
+            if own && !outputs.contains(&from) {
+                outputs.push(from);
+                continue;
+            }
+            let ty = graph.ty(result.value).clone();
+            let to = self.add_buffer(&result.name, &ty, BufferClass::Output);
+            copies.push((from, to));
+            outputs.push(to);
+        }
+        if !copies.is_empty() {
+            let name = self.names.unique("copy_outputs");
+            let form = commit::copies(self.program, &copies);
+            self.kernels.push(Kernel { name, origin: None, form });
+        }
+        outputs
+    }
+
+    fn updates(&self) -> Vec<Update> {
+        let updates = self.graph.results().iter().filter(|r| r.role == Role::Update);
+        let update =
+            |name: &str, value| Update { to: self.target(name), from: self.buffers[value] };
+        updates.map(|r| update(&r.name, &r.value)).collect()
+    }
+
+    fn checked(&self) -> Vec<BufferId> {
+        let mut checked: Vec<BufferId> = Vec::new();
+        for result in self.graph.results().iter().filter(|r| r.role == Role::Check) {
+            let buffer = self.buffers[&result.value];
+            if !checked.contains(&buffer) {
+                checked.push(buffer);
+            }
+        }
+        checked
+    }
+}
+
+/// Adds a buffer that only this entry uses.
+fn add_buffer(program: &mut Program, name: &str, ty: &Type, class: BufferClass) -> BufferId {
+    let id = BufferId(program.buffers.len() as u32);
+    let (dtype, shape) = (ty.dtype, ty.shape.clone());
+    program.buffers.push(Buffer { name: name.to_string(), dtype, shape, class, default: 0.0 });
+    id
+}

@@ -1,0 +1,252 @@
+//! Folds over axes.
+
+use super::views::merged_dims;
+use super::{At, Exactness::*, Rewriter, Rule};
+use dlc_graph::op::{Contract, Extent, Op, Reduce, Reshape, View};
+use dlc_graph::{Shape, Value};
+use dlc_kernel::{Access, Axis, BinaryOp, FoldOp, Guard, Index, Scalar, Size, UnaryOp};
+use smallvec::SmallVec;
+
+pub const RULES: &[Rule] = &[
+    Rule { name: "fold over nothing", exactness: Exact, apply: over_nothing },
+    Rule { name: "fold over axes of extent 1", exactness: Exact, apply: over_units },
+    Rule { name: "fold of a fold", exactness: Reassociates, apply: double },
+    Rule { name: "fold of repeats", exactness: Reassociates, apply: repeats },
+    Rule { name: "fold of a reshape", exactness: Exact, apply: reshaped },
+    Rule { name: "sum of tiles", exactness: Exact, apply: tiles },
+    Rule { name: "factor out of a sum", exactness: Reassociates, apply: factor_out },
+    Rule { name: "sum of products", exactness: Finite, apply: contraction },
+];
+
+fn as_reduce<'a>(at: &At<'a>) -> Option<(&'a Reduce, Value)> {
+    match at.op {
+        Op::Reduce(reduce) => Some((reduce, at.operands[0])),
+        _ => None,
+    }
+}
+
+fn over_nothing(_: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let (reduce, x) = as_reduce(at)?;
+    (reduce.axes.is_empty() && !reduce.op.is_position()).then_some(x)
+}
+
+fn over_units(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let (reduce, x) = as_reduce(at)?;
+    let shape = r.shape(x).clone();
+    let unit = |a: &u32| shape[*a as usize] == Size::ONE;
+    if reduce.op.is_position() || !reduce.axes.iter().any(unit) {
+        return None;
+    }
+    let dropped = |a: u32| reduce.axes.contains(&a) && unit(&a);
+    let kept: Vec<u32> = (0..shape.len() as u32).filter(|&a| !dropped(a)).collect();
+    let position = |a: u32| kept.iter().position(|&k| k == a);
+    let coord = |a: u32| position(a).map_or(Index::constant(0i64), |p| Index::axis(p as u32));
+    let access = Access::new((0..shape.len() as u32).map(coord));
+    let axes: Shape = kept.iter().map(|&a| shape[a as usize].clone()).collect();
+    let fill = Scalar::new(r.g.ty(x).dtype, 0.0);
+    let view = r.make(View { axes, access, fill }, &[x], at.origin);
+    let rest = reduce.axes.iter().filter_map(|&a| position(a).map(|p| p as u32)).collect();
+    Some(r.make(Reduce { op: reduce.op, axes: rest }, &[view], at.origin))
+}
+
+fn double(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let (outer, folded) = as_reduce(at)?;
+    let Op::Reduce(inner) = r.g.op(folded) else { return None };
+    if inner.op != outer.op || outer.op.is_position() || !r.is_single_use(folded) {
+        return None;
+    }
+    let x = r.g.operands(folded)[0];
+    let kept: Vec<u32> = (0..r.shape(x).len() as u32).filter(|a| !inner.axes.contains(a)).collect();
+    let mut axes: SmallVec<[u32; 4]> = outer.axes.iter().map(|&a| kept[a as usize]).collect();
+    axes.extend(inner.axes.iter().copied());
+    axes.sort();
+    Some(r.make(Reduce { op: outer.op, axes }, &[x], at.origin))
+}
+
+/// Elements that repeat along folded axes: a sum counts them, an extreme ignores them.
+fn repeats(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let (reduce, folded) = as_reduce(at)?;
+    let Op::View(view) = r.g.op(folded).clone() else { return None };
+    let x = r.g.operands(folded)[0];
+    let repeated = |a: &&u32| !view.access.uses(Axis(**a));
+    let dropped: Vec<u32> = reduce.axes.iter().filter(repeated).copied().collect();
+    let count: Size = dropped.iter().map(|&a| view.axes[a as usize].clone()).product();
+    match reduce.op {
+        _ if dropped.is_empty() => return None,
+        FoldOp::Sum => {}
+        FoldOp::Max | FoldOp::Min if count.as_const().is_some_and(|n| n > 0) => {}
+        _ => return None,
+    }
+    let smaller = r.make(without_axes(&view, &dropped), &[x], at.origin);
+    let position = |a: u32| a - dropped.iter().filter(|&&d| d < a).count() as u32;
+    let rest = reduce.axes.iter().filter(|a| !dropped.contains(a)).map(|&a| position(a)).collect();
+    let fold = r.make(Reduce { op: reduce.op, axes: rest }, &[smaller], at.origin);
+    if reduce.op != FoldOp::Sum {
+        return Some(fold);
+    }
+    let ty = r.g.ty(fold).clone();
+    let times = r.make(Extent { size: count, dtype: ty.dtype }, &[], at.origin);
+    let times = r.g.splat(times, ty.shape, at.origin);
+    Some(r.binary(BinaryOp::Mul, fold, times, at.origin))
+}
+
+/// A fold over dims that a reshape merged, or left alone, is a fold over what they were.
+fn reshaped(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let (reduce, folded) = as_reduce(at)?;
+    let Op::Reshape(_) = r.g.op(folded) else { return None };
+    let x = r.g.operands(folded)[0];
+    let merged = merged_dims(r.shape(x), r.shape(folded))?;
+    if reduce.op.is_position() {
+        return None;
+    }
+    let kept = |d: &usize| !reduce.axes.contains(&(*d as u32));
+    if (0..merged.len()).any(|d| kept(&d) && merged[d].len() != 1) {
+        return None;
+    }
+    let axes = reduce.axes.iter().flat_map(|&d| merged[d as usize].clone()).map(|d| d as u32);
+    Some(r.make(Reduce { op: reduce.op, axes: axes.collect() }, &[x], at.origin))
+}
+
+/// The sum over all windows that hold an element, where windows tile the tensor: there is one, and
+/// the windows side by side are the tensor.
+fn tiles(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let (reduce, windows) = as_reduce(at)?;
+    let Op::View(view) = r.g.op(windows) else { return None };
+    let x = r.g.operands(windows)[0];
+    let shape = r.shape(x).clone();
+    let coords = &view.access.coords;
+    let own = |g: &Guard| coords.iter().zip(&shape).any(|(c, n)| *c == g.index && *n == g.extent);
+    if reduce.op != FoldOp::Sum || !view.access.guards.iter().all(own) {
+        return None;
+    }
+    let dim_of = |index: &Index, extent: &Size| {
+        coords.iter().zip(&shape).position(|(c, n)| c == index && n == extent)
+    };
+    let mut order: Vec<u32> = Vec::new();
+    for axis in (0..view.axes.len() as u32).filter(|a| !reduce.axes.contains(a)) {
+        let extent = &view.axes[axis as usize];
+        if let Some(dim) = dim_of(&Index::axis(axis), extent) {
+            order.push(dim as u32);
+            continue;
+        }
+        // `(axis - window) / n` beside `window`, which is in 0..n.
+        let tile = coords.iter().position(|c| c.coef(Axis(axis)) == 1 && c.div > 1)?;
+        let n = Size::from(coords[tile].div);
+        let window = coords[tile].terms.iter().find(|t| t.1 == -1 && t.0 != Axis(axis))?.0.0;
+        let expected =
+            Index { div: coords[tile].div, ..Index::affine([(axis, 1), (window, -1)], 0i64) };
+        let fits = coords[tile] == expected
+            && reduce.axes.contains(&window)
+            && view.axes[window as usize] == n
+            && *extent == shape[tile].clone() * n.clone();
+        let inner = dim_of(&Index::axis(window), &n)?;
+        if !fits {
+            return None;
+        }
+        order.extend([tile as u32, inner as u32]);
+    }
+    let mut all = order.clone();
+    all.sort();
+    if all != (0..shape.len() as u32).collect::<Vec<_>>() {
+        return None;
+    }
+    let kept = (0..view.axes.len()).filter(|a| !reduce.axes.contains(&(*a as u32)));
+    let result: Shape = kept.map(|a| view.axes[a].clone()).collect();
+    let side_by_side = transpose(r, x, &order, at);
+    Some(r.make(Reshape { shape: result }, &[side_by_side], at.origin))
+}
+
+fn transpose(r: &mut Rewriter<'_>, x: Value, order: &[u32], at: &At<'_>) -> Value {
+    let axes = order.iter().map(|&d| r.shape(x)[d as usize].clone()).collect();
+    let mut access = Access::identity(order.len());
+    order
+        .iter()
+        .enumerate()
+        .for_each(|(to, &d)| access.coords[d as usize] = Index::axis(to as u32));
+    let fill = Scalar::new(r.g.ty(x).dtype, 0.0);
+    r.make(View { axes, access, fill }, &[x], at.origin)
+}
+
+/// `sum(x * c) = sum(x) * c` where `c` is the same for the whole row; `sum(-x) = -sum(x)`.
+fn factor_out(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let (reduce, body) = as_reduce(at)?;
+    if reduce.op != FoldOp::Sum || !r.is_single_use(body) {
+        return None;
+    }
+    if let Some(x) = r.operand_of(UnaryOp::Neg, body) {
+        let sum = r.make(at.op.clone(), &[x], at.origin);
+        return Some(r.unary(UnaryOp::Neg, sum, at.origin));
+    }
+    let (a, b) = r.operands_of(BinaryOp::Mul, body)?;
+    let constant_in_row = |v: &Value| match r.g.op(*v) {
+        Op::View(view) => !reduce.axes.iter().any(|&axis| view.access.uses(Axis(axis))),
+        _ => false,
+    };
+    let (x, factor) = match (constant_in_row(&a), constant_in_row(&b)) {
+        (_, true) => (a, b),
+        (true, false) => (b, a),
+        (false, false) => return None,
+    };
+    let Op::View(view) = r.g.op(factor).clone() else { return None };
+    let small = r.g.operands(factor)[0];
+    let factor = r.make(without_axes(&view, &reduce.axes), &[small], at.origin);
+    let sum = r.make(at.op.clone(), &[x], at.origin);
+    Some(r.binary(BinaryOp::Mul, sum, factor, at.origin))
+}
+
+/// A sum of products in which each factor is used for several results is a contraction.
+fn contraction(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let (reduce, body) = as_reduce(at)?;
+    if reduce.op != FoldOp::Sum || !r.is_single_use(body) || !r.g.ty(body).dtype.is_float() {
+        return None;
+    }
+    let (a, b) = r.operands_of(BinaryOp::Mul, body)?;
+    let shape = r.shape(body).clone();
+    let (lhs, x) = factor(r, a, &reduce.axes, &shape)?;
+    let (rhs, y) = factor(r, b, &reduce.axes, &shape)?;
+    let (reduced, kept): (Vec<u32>, Vec<u32>) =
+        (0..shape.len() as u32).partition(|a| reduce.axes.contains(a));
+    let order: Vec<u32> = kept.iter().chain(&reduced).copied().collect();
+    let new =
+        |a: Axis| Axis(order.iter().position(|&o| o == a.0).expect("all axes are there") as u32);
+    let extents = |axes: &[u32]| axes.iter().map(|&a| shape[a as usize].clone()).collect();
+    let op = Contract {
+        out: extents(&kept),
+        reduce: extents(&reduced),
+        lhs: renumber(&lhs, &new),
+        rhs: renumber(&rhs, &new),
+    };
+    Some(r.make(op, &[x, y], at.origin))
+}
+
+/// The read that `value` is, if it gives 0 outside and is the same along some axis that is kept.
+fn factor(
+    r: &Rewriter<'_>,
+    value: Value,
+    reduced: &[u32],
+    shape: &Shape,
+) -> Option<(Access, Value)> {
+    let Op::View(view) = r.g.op(value) else { return None };
+    let x = r.g.operands(value)[0];
+    let zero_outside = view.fill.value() == 0.0 || view.is_inside(r.shape(x));
+    let mut kept = (0..shape.len() as u32).filter(|a| !reduced.contains(a));
+    let reused = kept.any(|a| !view.access.uses(Axis(a)) && shape[a as usize] != Size::ONE);
+    (zero_outside && reused).then(|| (view.access.clone(), x))
+}
+
+/// The access with axes renumbered.
+pub(super) fn renumber(access: &Access, new: &dyn Fn(Axis) -> Axis) -> Access {
+    let guard = |g: &Guard| Guard { index: g.index.renumber(new), extent: g.extent.clone() };
+    Access {
+        coords: access.coords.iter().map(|c| c.renumber(new)).collect(),
+        guards: access.guards.iter().map(guard).collect(),
+    }
+}
+
+/// The view without `dropped` of its axes, none of which it uses.
+fn without_axes(view: &View, dropped: &[u32]) -> View {
+    let new = |a: Axis| Axis(a.0 - dropped.iter().filter(|&&d| d < a.0).count() as u32);
+    let kept = view.axes.iter().enumerate().filter(|(i, _)| !dropped.contains(&(*i as u32)));
+    let axes = kept.map(|(_, extent)| extent.clone()).collect();
+    View { axes, access: renumber(&view.access, &new), fill: view.fill }
+}

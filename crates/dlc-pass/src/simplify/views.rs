@@ -1,0 +1,191 @@
+//! Reads of reads, and reshapes.
+
+use super::{At, Exactness::*, Rewriter, Rule};
+use dlc_graph::op::{Op, Reshape, View};
+use dlc_graph::{Shape, Value};
+use dlc_kernel::{Access, Index, Size};
+
+pub const RULES: &[Rule] = &[
+    Rule { name: "view of everything", exactness: Exact, apply: identity },
+    Rule { name: "axes of extent 1", exactness: Exact, apply: unit_axes },
+    Rule { name: "view of a view", exactness: Exact, apply: compose },
+    Rule { name: "reshape to the same shape", exactness: Exact, apply: same_shape },
+    Rule { name: "reshape of a reshape", exactness: Exact, apply: double_reshape },
+    Rule { name: "reshape of dims of extent 1", exactness: Exact, apply: unit_dims },
+    Rule { name: "reshape after pointwise", exactness: Exact, apply: reshape_last },
+    Rule { name: "concatenation of one", exactness: Exact, apply: one_part },
+];
+
+fn identity(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::View(view) = at.op else { return None };
+    let same = view.access.is_identity() && view.axes == *r.shape(at.operands[0]);
+    same.then(|| at.operands[0])
+}
+
+/// An axis of extent 1 is always 0, and conditions that hold everywhere are none. Coordinates of
+/// such dims are 0 wherever they are inside.
+fn unit_axes(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::View(view) = at.op else { return None };
+    let x = at.operands[0];
+    let mut access = without_unit_axes(&view.access, &view.axes);
+    for (coord, extent) in access.coords.iter_mut().zip(r.shape(x)) {
+        if *extent == Size::ONE && coord.is_inside(&view.axes, extent) {
+            *coord = Index::constant(0i64);
+        }
+    }
+    // The identity is recognized by its axes.
+    let full = (0..access.coords.len() as u32).map(Index::axis);
+    let same =
+        view.axes == *r.shape(x) && access == without_unit_axes(&Access::new(full), &view.axes);
+    if same {
+        return Some(x);
+    }
+    (access != view.access).then(|| r.make(View { access, ..view.clone() }, &[x], at.origin))
+}
+
+/// The access without terms of axes of extent 1 and without guards that always hold.
+pub(super) fn without_unit_axes(access: &Access, axes: &[Size]) -> Access {
+    let index = |index: &Index| {
+        let mut index = index.clone();
+        index.terms.retain(|t| axes[t.0.0 as usize] != Size::ONE);
+        index
+    };
+    let mut access = access.clone();
+    access.coords.iter_mut().for_each(|c| *c = index(c));
+    access.guards.iter_mut().for_each(|g| g.index = index(&g.index));
+    access.guards.retain(|g| !g.index.is_inside(axes, &g.extent));
+    access
+}
+
+/// A view of a view is a view, if both give the same value outside or one never leaves.
+fn compose(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::View(outer) = at.op else { return None };
+    let Op::View(inner) = r.g.op(at.operands[0]) else { return None };
+    let x = r.g.operands(at.operands[0])[0];
+    let outer_inside = outer.is_inside(&inner.axes);
+    let inner_inside = inner.is_inside(r.shape(x));
+    if inner.fill != outer.fill && !outer_inside && !inner_inside {
+        return None;
+    }
+    let access = read_through(&outer.access, inner, &outer.axes);
+    let fill = if inner_inside { outer.fill } else { inner.fill };
+    let axes = outer.axes.clone();
+    Some(r.make(View { axes, access, fill }, &[x], at.origin))
+}
+
+/// `outer`, a read of the view `inner` over `axes`, as a read of what `inner` reads.
+pub(super) fn read_through(outer: &Access, inner: &View, axes: &[Size]) -> Access {
+    let mut access = inner.access.compose(&outer.coords, &inner.axes, axes);
+    access.guards.extend(outer.guards.iter().cloned());
+    access.guards.sort();
+    access.guards.dedup();
+    access
+}
+
+fn same_shape(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::Reshape(reshape) = at.op else { return None };
+    (reshape.shape == *r.shape(at.operands[0])).then(|| at.operands[0])
+}
+
+/// Reshapes, and views that only insert or drop dims of extent 1, under a reshape.
+fn double_reshape(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::Reshape(_) = at.op else { return None };
+    let inner = at.operands[0];
+    let moves_nothing = match r.g.op(inner) {
+        Op::Reshape(_) => true,
+        Op::View(view) => {
+            let x = r.g.operands(inner)[0];
+            unit_view(r.shape(x), &view.axes).is_some_and(|access| access == view.access)
+        }
+        _ => false,
+    };
+    let x = moves_nothing.then(|| r.g.operands(inner)[0])?;
+    Some(r.make(at.op.clone(), &[x], at.origin))
+}
+
+/// A reshape that inserts or drops dims of extent 1 is a view, which others can look through.
+fn unit_dims(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::Reshape(Reshape { shape }) = at.op else { return None };
+    let x = at.operands[0];
+    let access = unit_view(r.shape(x), shape)?;
+    let fill = dlc_kernel::Scalar::new(r.g.ty(x).dtype, 0.0);
+    Some(r.make(View { axes: shape.clone(), access, fill }, &[x], at.origin))
+}
+
+/// The access that reads `from` as `to`, if they differ in dims of extent 1 alone.
+fn unit_view(from: &Shape, to: &Shape) -> Option<Access> {
+    let wide = |shape: &Shape| -> Vec<u32> {
+        (0..shape.len() as u32).filter(|&d| shape[d as usize] != Size::ONE).collect()
+    };
+    let (dims, axes) = (wide(from), wide(to));
+    let same = |(&d, &a): (&u32, &u32)| from[d as usize] == to[a as usize];
+    if dims.len() != axes.len() || !dims.iter().zip(&axes).all(same) {
+        return None;
+    }
+    let mut access = Access::new(from.iter().map(|_| Index::constant(0i64)));
+    dims.iter().zip(&axes).for_each(|(&d, &a)| access.coords[d as usize] = Index::axis(a));
+    Some(access)
+}
+
+/// A pointwise operation on a reshape that merges dims works on what was merged instead, its other
+/// operands seen in those dims, so that it fuses with what made them.
+fn reshape_last(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    if !matches!(at.op, Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_)) {
+        return None;
+    }
+    let is_reshape = |v: &&Value| matches!(r.g.op(**v), Op::Reshape(_));
+    let reshape = *at.operands.iter().find(is_reshape)?;
+    let split = r.shape(r.g.operands(reshape)[0]).clone();
+    let shape = r.shape(reshape).clone();
+    let access = split_access(&split, &merged_dims(&split, &shape)?)?;
+    let operands: Vec<Value> = at
+        .operands
+        .iter()
+        .map(|&v| match r.g.op(v) {
+            Op::Reshape(_) if *r.shape(r.g.operands(v)[0]) == split => r.g.operands(v)[0],
+            _ => {
+                let fill = dlc_kernel::Scalar::new(r.g.ty(v).dtype, 0.0);
+                let view = View { axes: split.clone(), access: access.clone(), fill };
+                r.make(view, &[v], at.origin)
+            }
+        })
+        .collect();
+    let made = r.make(at.op.clone(), &operands, at.origin);
+    Some(r.make(Reshape { shape }, &[made], at.origin))
+}
+
+/// For each dim of `to`: the consecutive dims of `from` that it merges.
+pub(super) fn merged_dims(from: &Shape, to: &Shape) -> Option<Vec<std::ops::Range<usize>>> {
+    let mut merged = Vec::with_capacity(to.len());
+    let mut next = 0;
+    for extent in to {
+        let start = next;
+        let mut product = Size::ONE;
+        while next == start || product != *extent {
+            product = product * from.get(next)?.clone();
+            next += 1;
+        }
+        merged.push(start..next);
+    }
+    (next == from.len()).then_some(merged)
+}
+
+/// Reads a tensor of the merged dims at the dims `split`.
+fn split_access(split: &Shape, merged: &[std::ops::Range<usize>]) -> Option<Access> {
+    let coord = |dims: &std::ops::Range<usize>| {
+        let mut stride = 1i64;
+        let mut terms = Vec::new();
+        for dim in dims.clone().rev() {
+            terms.push((dim as u32, stride));
+            if dim > dims.start {
+                stride = stride.checked_mul(split[dim].as_const()?)?;
+            }
+        }
+        Some(Index::affine(terms, 0i64))
+    };
+    Some(Access::new(merged.iter().map(coord).collect::<Option<Vec<_>>>()?))
+}
+
+fn one_part(_: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    (matches!(at.op, Op::Concat(_)) && at.operands.len() == 1).then(|| at.operands[0])
+}

@@ -1,0 +1,41 @@
+//! Which values end up in memory if nothing is fused further.
+
+use crate::class::{Class, class};
+use crate::reads::{Mode, reads};
+use dlc_graph::Graph;
+
+/// A chain of free values is evaluated in one go up to this length, then stored.
+const MAX_FREE_CHAIN: u32 = 32;
+
+/// Which values are in memory: results, and whatever a kernel reads from there.
+pub fn stored(graph: &Graph) -> Vec<bool> {
+    let mut stored = vec![false; graph.len()];
+    let live = graph.live();
+    for (value, chain) in graph.values().zip(free_chains(graph)) {
+        stored[value.0 as usize] = live[value.0 as usize] && chain == MAX_FREE_CHAIN;
+    }
+    for result in graph.results() {
+        stored[result.value.0 as usize] = true;
+    }
+    for value in graph.values().rev().filter(|v| live[v.0 as usize]) {
+        if !stored[value.0 as usize] {
+            continue;
+        }
+        for read in reads(graph, value) {
+            let free = class(graph, read.value) == Class::Free;
+            stored[read.value.0 as usize] |= !free || read.mode == Mode::Lookup;
+        }
+    }
+    stored
+}
+
+/// For each value, how many free values in a row end there, counted from the last one that is
+/// stored for the chain's length.
+fn free_chains(graph: &Graph) -> Vec<u32> {
+    let mut chains = vec![0u32; graph.len()];
+    for value in graph.values().filter(|&v| class(graph, v) == Class::Free) {
+        let longest = graph.operands(value).iter().map(|v| chains[v.0 as usize]).max();
+        chains[value.0 as usize] = longest.unwrap_or(0) % MAX_FREE_CHAIN + 1;
+    }
+    chains
+}

@@ -1,0 +1,200 @@
+//! What the rules of simplification make of small graphs.
+
+mod common;
+
+use common::models::*;
+use common::*;
+use dlc_graph::op::{Cast, Concat, Gather, Op, Reduce, ScatterAdd, StopGradient, View};
+use dlc_graph::{Graph, Role, Value};
+use dlc_kernel::{Access, BinaryOp, DType, FoldOp, Index, Scalar, UnaryOp};
+
+/// Asserts that of the graph `build` makes of `x: f32[3, 4]` these operations are left, sources
+/// aside, and that they mean the same.
+#[track_caller]
+fn check(build: impl Fn(&mut Graph, Value) -> Value, expected: &[&str]) {
+    let mut g = Graph::new();
+    let x = input(&mut g, "x", &[3, 4]);
+    let y = build(&mut g, x);
+    g.add_result("y", y, Role::Output);
+    let simplified = dlc_pass::simplify::simplify(&g);
+    let values = random_values(&g, 5);
+    assert_close(&graph_results(&g, &values), &graph_results(&simplified, &values));
+    let live = simplified.live();
+    let left = simplified.values().filter(|v| live[v.0 as usize]).map(|v| simplified.op(v));
+    let left = left.filter(|op| !matches!(op, Op::Source(_))).map(|op| op.rules().text().name);
+    assert_eq!(left.collect::<Vec<_>>(), expected);
+}
+
+/// `x op c`.
+fn with(op: BinaryOp, c: f64) -> impl Fn(&mut Graph, Value) -> Value {
+    move |g, x| {
+        let c = g.splat_like(x, c, &None);
+        g.binary(op, x, c, &None)
+    }
+}
+
+#[test]
+fn neutral_elements_vanish() {
+    for (op, c) in [
+        (BinaryOp::Add, 0.0),
+        (BinaryOp::Sub, 0.0),
+        (BinaryOp::Mul, 1.0),
+        (BinaryOp::Div, 1.0),
+        (BinaryOp::Pow, 1.0),
+        (BinaryOp::Max, f64::NEG_INFINITY),
+    ] {
+        check(with(op, c), &[]);
+    }
+}
+
+/// `x * 0` is not 0 where `x` is infinite.
+#[test]
+fn floats_times_zero_stay() {
+    check(with(BinaryOp::Mul, 0.0), &["const", "view", "mul"]);
+}
+
+#[test]
+fn powers_and_divisions_become_products() {
+    check(with(BinaryOp::Pow, 2.0), &["mul"]);
+    check(with(BinaryOp::Pow, 0.5), &["sqrt"]);
+    check(with(BinaryOp::Div, 8.0), &["const", "view", "mul"]);
+    let twice = |g: &mut Graph, x| {
+        let y = with(BinaryOp::Mul, 3.0)(g, x);
+        with(BinaryOp::Mul, 5.0)(g, y)
+    };
+    check(twice, &["const", "view", "mul"]);
+}
+
+#[test]
+fn constants_fold() {
+    let build = |g: &mut Graph, x| {
+        let two = g.splat_like(x, 2.0, &None);
+        let root = g.unary(UnaryOp::Sqrt, two, &None);
+        let square = g.binary(BinaryOp::Mul, root, root, &None);
+        let sum = g.sum(square, &[1], &None);
+        g.reshape(sum, shape(&[3, 1]), &None)
+    };
+    check(build, &["const", "view"]);
+}
+
+#[test]
+fn what_undoes_itself_vanishes() {
+    let negated = |g: &mut Graph, x| {
+        let n = g.unary(UnaryOp::Neg, x, &None);
+        let s = g.push(StopGradient, &[n], None);
+        g.unary(UnaryOp::Neg, s, &None)
+    };
+    check(negated, &[]);
+    let transposed = |g: &mut Graph, x| {
+        let t = g.transpose(x, &[1, 0], &None);
+        g.transpose(t, &[1, 0], &None)
+    };
+    check(transposed, &[]);
+    let reshaped = |g: &mut Graph, x| {
+        let r = g.reshape(x, shape(&[2, 6]), &None);
+        g.reshape(r, shape(&[3, 4]), &None)
+    };
+    check(reshaped, &[]);
+    check(|g, x| g.push(Concat { axis: 0 }, &[x], None), &[]);
+    check(|g, x| g.push(Cast(DType::F32), &[x], None), &[]);
+}
+
+#[test]
+fn views_compose_where_their_fills_agree() {
+    let padded = |fill: f64| {
+        move |g: &mut Graph, x| {
+            let p = g.pad(x, 1, (1i64.into(), 1i64.into()), 0.0, &None);
+            g.pad(p, 0, (2i64.into(), 0i64.into()), fill, &None)
+        }
+    };
+    check(padded(0.0), &["view"]);
+    check(padded(1.0), &["view", "view"]);
+    let sliced = |g: &mut Graph, x| {
+        let s = g.slice(x, 1, 1i64.into(), 2i64.into(), &None);
+        let t = g.transpose(s, &[1, 0], &None);
+        g.reshape(t, shape(&[2, 1, 3]), &None)
+    };
+    check(sliced, &["view"]);
+}
+
+#[test]
+fn a_select_knows_its_condition() {
+    let build = |g: &mut Graph, x: Value| {
+        let y = g.unary(UnaryOp::Exp, x, &None);
+        let low = g.binary(BinaryOp::Lt, x, y, &None);
+        let inner = g.select(low, x, y, &None);
+        let outer = g.select(low, inner, x, &None);
+        let not = g.unary(UnaryOp::Not, low, &None);
+        g.select(not, y, outer, &None)
+    };
+    // Every path leads to `select(x < y, x, y)`.
+    check(build, &["exp", "lt", "select"]);
+}
+
+#[test]
+fn a_rectifiers_mask_comes_from_its_result() {
+    let build = |g: &mut Graph, x| {
+        let y = relu(g, x);
+        let zero = g.splat_like(x, 0.0, &None);
+        let positive = g.binary(BinaryOp::Lt, zero, x, &None);
+        let masked = g.select(positive, y, zero, &None);
+        g.binary(BinaryOp::Add, masked, y, &None)
+    };
+    check(build, &["const", "view", "max", "lt", "select", "add"]);
+}
+
+#[test]
+fn folds_merge_and_count_repeats() {
+    let twice = |g: &mut Graph, x| {
+        let s = g.sum(x, &[1], &None);
+        g.sum(s, &[0], &None)
+    };
+    check(twice, &["reduce_sum"]);
+    let repeated = |g: &mut Graph, x| {
+        let spread = g.view(x, shape(&[3, 5, 4]), Access::new([0, 2].map(Index::axis)), &None);
+        g.reduce(FoldOp::Max, spread, &[1], &None)
+    };
+    check(repeated, &[]);
+    let factor = |g: &mut Graph, x| {
+        let y = with(BinaryOp::Mul, 3.0)(g, x);
+        g.sum(y, &[1], &None)
+    };
+    check(factor, &["const", "view", "reduce_sum", "mul"]);
+}
+
+/// The adjoint of a 2x2 max pool's windows is a rearrangement, not a sum.
+#[test]
+fn sums_of_tiles_are_reshapes() {
+    let build = |g: &mut Graph, x| {
+        let tiles = g.reshape(x, shape(&[3, 2, 2]), &None);
+        let half = Index { div: 2, ..Index::affine([(1, 1), (2, -1)], 0i64) };
+        let access = Access::new([Index::axis(0), half, Index::axis(2)]);
+        let fill = Scalar::new(DType::F32, 0.0);
+        let spread = g.push(View { axes: shape(&[3, 4, 2]), access, fill }, &[tiles], None);
+        g.push(Reduce { op: FoldOp::Sum, axes: [2].into_iter().collect() }, &[spread], None)
+    };
+    check(build, &[]);
+}
+
+#[test]
+fn the_gradient_of_a_gather_of_one_per_row_is_a_select() {
+    let build = |g: &mut Graph, x| {
+        let position = g.reduce(FoldOp::ArgMax, x, &[1], &None);
+        let picked = g.push(Gather { axis: 1, batch: 1 }, &[x, position], None);
+        let scatter = ScatterAdd { axis: 1, batch: 1, extent: 4i64.into() };
+        g.push(scatter, &[position, picked], None)
+    };
+    check(
+        build,
+        &["argmax", "gather", "view", "view", "iota", "view", "eq", "const", "view", "select"],
+    );
+}
+
+#[test]
+fn every_rule_has_a_name_of_its_own() {
+    let mut names: Vec<&str> = dlc_pass::simplify::rules().map(|r| r.name).collect();
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}

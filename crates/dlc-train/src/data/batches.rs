@@ -1,0 +1,187 @@
+//! Batches of a fixed size, in an order that only the seed and the epoch decide.
+
+use crate::Error;
+use crate::data::Dataset;
+use dlc_kernel::Tensor;
+use dlc_kernel::philox::philox4x32_10;
+
+/// Named tensors whose first axis counts the samples.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    fields: Vec<(String, Tensor)>,
+}
+
+/// The batches of a data set. One set of buffers is reused for all of them.
+#[derive(Debug)]
+pub struct Batches<'d> {
+    data: &'d Dataset,
+    /// For each field of `batch`, its position in `data`.
+    sources: Vec<usize>,
+    order: Vec<u32>,
+    size: usize,
+    batch: Batch,
+}
+
+impl Batch {
+    /// A batch of these tensors.
+    pub fn new<'n>(fields: impl IntoIterator<Item = (&'n str, Tensor)>) -> Batch {
+        Batch { fields: fields.into_iter().map(|(n, t)| (n.to_owned(), t)).collect() }
+    }
+
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.fields.iter().find(|(n, _)| n == name).map(|(_, t)| t)
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|(n, _)| n.as_str())
+    }
+}
+
+impl<'d> Batches<'d> {
+    /// Batches of `size` samples with the fields of these names, in natural order.
+    ///
+    /// # Errors
+    /// If the data has no field of such a name.
+    pub fn new(data: &'d Dataset, names: &[&str], size: usize) -> Result<Batches<'d>, Error> {
+        let find = |name: &&str| {
+            data.position(name).ok_or_else(|| {
+                let fields: Vec<&str> = data.fields().iter().map(|f| f.name()).collect();
+                let fields = fields.join(", ");
+                Error::Usage(format!("the data has no field `{name}`; its fields are {fields}"))
+            })
+        };
+        let sources: Vec<usize> = names.iter().map(find).collect::<Result<_, _>>()?;
+        let buffer = |&source: &usize| {
+            let field = &data.fields()[source];
+            let shape = [&[size], field.sample_shape()].concat();
+            (field.name().to_owned(), Tensor::zeros(field.dtype(), shape))
+        };
+        let batch = Batch { fields: sources.iter().map(buffer).collect() };
+        let order = (0..data.len() as u32).collect();
+        Ok(Batches { data, sources, order, size, batch })
+    }
+
+    /// Puts the samples into the order of that seed and epoch.
+    pub fn shuffle(&mut self, seed: i32, epoch: u32) {
+        shuffle(&mut self.order, self.data.len(), seed, epoch);
+    }
+
+    /// How many whole batches there are.
+    pub fn count(&self) -> usize {
+        self.data.len().checked_div(self.size).unwrap_or(0)
+    }
+
+    /// The samples in their present order.
+    pub fn order(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// The batch number `index` (below [`Batches::count`]) of the present order.
+    pub fn get(&mut self, index: usize) -> &Batch {
+        self.starting_at(index * self.size)
+    }
+
+    /// The batch whose first sample is number `start` of the present order.
+    pub fn starting_at(&mut self, start: usize) -> &Batch {
+        let positions = &self.order[start..start + self.size];
+        for (&source, (_, tensor)) in self.sources.iter().zip(&mut self.batch.fields) {
+            self.data.gather(source, positions, tensor);
+        }
+        &self.batch
+    }
+}
+
+/// Fills `order` with a uniformly drawn permutation of `0..len` (Fisher-Yates). The draw for
+/// position `i` is a pure function of (seed, epoch, i).
+pub(crate) fn shuffle(order: &mut Vec<u32>, len: usize, seed: i32, epoch: u32) {
+    order.clear();
+    order.extend(0..len as u32);
+    for i in (1..len).rev() {
+        order.swap(i, draw(seed, epoch, i as u32));
+    }
+}
+
+/// Keeps these draws apart from those of kernels, whose key has another second word.
+const ORDER_KEY: u32 = 0x6f72_6472;
+
+/// A uniform number in `0..=last`: 64 random bits scaled down, biased by less than 2^-32.
+fn draw(seed: i32, epoch: u32, last: u32) -> usize {
+    let words = philox4x32_10([last, epoch, 0, 0], [seed as u32, ORDER_KEY]);
+    let bits = u64::from(words[0]) << 32 | u64::from(words[1]);
+    ((u128::from(bits) * (u128::from(last) + 1)) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Field;
+    use proptest::prelude::*;
+
+    fn order(len: usize, seed: i32, epoch: u32) -> Vec<u32> {
+        let mut order = Vec::new();
+        shuffle(&mut order, len, seed, epoch);
+        order
+    }
+
+    proptest! {
+        #[test]
+        fn an_order_is_a_permutation(len in 0usize..2000, seed: i32, epoch: u32) {
+            let mut sorted = order(len, seed, epoch);
+            sorted.sort_unstable();
+            prop_assert_eq!(sorted, (0..len as u32).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn seeds_and_epochs_give_different_orders(seed: i32, epoch in 0u32..1000) {
+            let base = order(100, seed, epoch);
+            prop_assert_ne!(&base, &order(100, seed, epoch + 1));
+            prop_assert_ne!(&base, &order(100, seed.wrapping_add(1), epoch));
+            prop_assert_eq!(base, order(100, seed, epoch));
+        }
+    }
+
+    /// Each of the 24 orders of four samples, over 24,000 epochs, within five standard deviations.
+    #[test]
+    fn orders_are_equally_likely() {
+        let mut counts = std::collections::BTreeMap::new();
+        (0..24_000).for_each(|epoch| *counts.entry(order(4, 7, epoch)).or_insert(0i32) += 1);
+        assert_eq!(counts.len(), 24);
+        let deviation = (1000.0f64 * 23.0 / 24.0).sqrt();
+        for (order, count) in counts {
+            assert!(f64::from((count - 1000).abs()) < 5.0 * deviation, "{order:?}: {count}");
+        }
+    }
+
+    #[test]
+    fn batches_follow_the_order_and_keep_fields_together() {
+        let x = Tensor::f32([10, 2], (0..20).map(|v| v as f32).collect());
+        let y = Tensor::i32([10], (0..10).collect());
+        let data = Dataset::new(vec![Field::new("x", x), Field::new("y", y)]).unwrap();
+        let mut batches = Batches::new(&data, &["y", "x"], 4).unwrap();
+        batches.shuffle(1, 2);
+        assert_eq!(batches.count(), 2);
+        let order: Vec<i32> = batches.order().iter().map(|&p| p as i32).collect();
+        for k in 0..2 {
+            let batch = batches.get(k);
+            let y = batch.get("y").unwrap().as_i32().unwrap();
+            let x = batch.get("x").unwrap().as_f32().unwrap();
+            assert_eq!(y, &order[4 * k..4 * k + 4]);
+            assert!(
+                y.iter()
+                    .zip(x.chunks(2))
+                    .all(|(&y, x)| x == [2.0 * y as f32, 2.0 * y as f32 + 1.0])
+            );
+        }
+        let rest = batches.starting_at(6).get("y").unwrap().as_i32().unwrap();
+        assert_eq!(rest, &order[6..]);
+    }
+
+    #[test]
+    fn unknown_fields_are_named() {
+        let data = Dataset::new(vec![Field::new("x", Tensor::i32([1], vec![0]))]).unwrap();
+        let error = Batches::new(&data, &["image"], 1).unwrap_err().to_string();
+        assert_eq!(error, "the data has no field `image`; its fields are x");
+    }
+}

@@ -1,0 +1,249 @@
+//! Named fields over samples, and subsets of them.
+
+use crate::Error;
+use crate::data::batches::shuffle;
+use dlc_kernel::{DType, Data, Tensor};
+use std::sync::Arc;
+
+/// One named tensor over all samples; its first axis counts them.
+#[derive(Clone, Debug)]
+pub struct Field {
+    name: String,
+    values: Tensor,
+    form: Form,
+}
+
+/// How stored elements become those of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    AsStored,
+    /// Bytes 0..=255 become f32 0..=1.
+    UnitRange,
+}
+
+/// Samples in memory. Cloning it and taking subsets copies no sample.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    fields: Arc<Vec<Field>>,
+    /// Which samples of `fields` belong to it; all of them if `None`.
+    rows: Option<Arc<[u32]>>,
+    len: usize,
+}
+
+/// The key of the validation split, the same for every seed and run.
+const SPLIT_SEED: i32 = 0x5eed;
+
+impl Field {
+    /// A field whose elements are used as they are: `values` is `[samples, ...]`.
+    pub fn new(name: impl Into<String>, values: Tensor) -> Field {
+        Field { name: name.into(), values, form: Form::AsStored }
+    }
+
+    /// A field stored as bytes, whose elements are used as f32 in [0, 1] (`x / 255`).
+    ///
+    /// # Panics
+    /// If `values` does not hold `u8`.
+    pub fn unit_range(name: impl Into<String>, values: Tensor) -> Field {
+        assert_eq!(values.dtype(), DType::U8, "a unit-range field stores bytes");
+        Field { name: name.into(), values, form: Form::UnitRange }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The type its elements have in a batch.
+    pub fn dtype(&self) -> DType {
+        match self.form {
+            Form::AsStored => self.values.dtype(),
+            Form::UnitRange => DType::F32,
+        }
+    }
+
+    /// The extents of one sample.
+    pub fn sample_shape(&self) -> &[usize] {
+        &self.values.shape[1..]
+    }
+
+    /// Copies the samples `rows` into `into`, one after the other.
+    fn gather(&self, rows: impl Iterator<Item = usize>, into: &mut Tensor) {
+        let width = self.sample_shape().iter().product();
+        match (&self.values.data, &mut into.data) {
+            (Data::F32(from), Data::F32(to)) => copy_rows(from, rows, width, to),
+            (Data::F64(from), Data::F64(to)) => copy_rows(from, rows, width, to),
+            (Data::I64(from), Data::I64(to)) => copy_rows(from, rows, width, to),
+            (Data::I32(from), Data::I32(to)) => copy_rows(from, rows, width, to),
+            (Data::U8(from), Data::U8(to)) | (Data::Bool(from), Data::Bool(to)) => {
+                copy_rows(from, rows, width, to);
+            }
+            (Data::U8(from), Data::F32(to)) => unit_rows(from, rows, width, to),
+            _ => panic!("field `{}` cannot fill a batch of {}", self.name, into.dtype()),
+        }
+    }
+}
+
+impl Dataset {
+    /// A data set of these fields.
+    ///
+    /// # Errors
+    /// If a name comes twice, a tensor has rank 0, or the numbers of samples differ.
+    pub fn new(fields: Vec<Field>) -> Result<Dataset, Error> {
+        let samples = |f: &Field| match f.values.shape.first() {
+            Some(&n) => Ok(n),
+            None => Err(Error::Usage(format!("field `{}` has no axis of samples", f.name))),
+        };
+        let Some(first) = fields.first() else {
+            return Err(Error::Usage("a data set needs at least one field".into()));
+        };
+        let len = samples(first)?;
+        for (i, field) in fields.iter().enumerate() {
+            let n = samples(field)?;
+            if n != len {
+                return Err(Error::Usage(format!(
+                    "field `{}` has {len} samples, field `{}` has {n}",
+                    first.name, field.name
+                )));
+            }
+            if fields[..i].iter().any(|f| f.name == field.name) {
+                return Err(Error::Usage(format!("two fields are called `{}`", field.name)));
+            }
+        }
+        if u32::try_from(len).is_err() {
+            return Err(Error::Usage(format!("{len} samples are more than 2^32 - 1")));
+        }
+        Ok(Dataset { fields: Arc::new(fields), rows: None, len })
+    }
+
+    /// How many samples there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The fields, in the order given.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The position of the field of that name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|f| f.name == name)
+    }
+
+    /// The samples at these positions, in this order; they may repeat.
+    ///
+    /// # Panics
+    /// If a position is not below [`Dataset::len`].
+    pub fn subset(&self, positions: &[u32]) -> Dataset {
+        let rows: Arc<[u32]> = positions.iter().map(|&p| self.row(p as usize) as u32).collect();
+        Dataset { fields: self.fields.clone(), len: rows.len(), rows: Some(rows) }
+    }
+
+    /// Splits off a part of the samples, from 0 to 1 (rounded down), for validation: (training,
+    /// validation). Which samples these are depends on nothing but how many there are.
+    pub fn split_validation(&self, part: f64) -> (Dataset, Dataset) {
+        let mut order = Vec::new();
+        shuffle(&mut order, self.len, SPLIT_SEED, 0);
+        let (validation, training) = order.split_at_mut((self.len as f64 * part.clamp(0.0, 1.0)) as usize);
+        validation.sort_unstable();
+        training.sort_unstable();
+        (self.subset(training), self.subset(validation))
+    }
+
+    /// Copies samples of one field into a tensor that has its type and holds as many.
+    pub(crate) fn gather(&self, field: usize, positions: &[u32], into: &mut Tensor) {
+        let rows = positions.iter().map(|&p| self.row(p as usize));
+        self.fields[field].gather(rows, into);
+    }
+
+    fn row(&self, position: usize) -> usize {
+        assert!(position < self.len, "sample {position} of {}", self.len);
+        self.rows.as_ref().map_or(position, |rows| rows[position] as usize)
+    }
+}
+
+fn copy_rows<T: Copy>(from: &[T], rows: impl Iterator<Item = usize>, width: usize, to: &mut [T]) {
+    for (k, row) in rows.enumerate() {
+        to[k * width..][..width].copy_from_slice(&from[row * width..][..width]);
+    }
+}
+
+fn unit_rows(from: &[u8], rows: impl Iterator<Item = usize>, width: usize, to: &mut [f32]) {
+    const UNIT: [f32; 256] = {
+        let mut table = [0.0; 256];
+        let mut i = 0;
+        while i < 256 {
+            table[i] = i as f32 / 255.0;
+            i += 1;
+        }
+        table
+    };
+    for (k, row) in rows.enumerate() {
+        let samples = to[k * width..][..width].iter_mut().zip(&from[row * width..][..width]);
+        samples.for_each(|(x, &byte)| *x = UNIT[byte as usize]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn numbered(n: usize) -> Dataset {
+        let values = Tensor::i32([n], (0..n as i32).collect());
+        Dataset::new(vec![Field::new("x", values)]).unwrap()
+    }
+
+    fn contents(data: &Dataset) -> Vec<i32> {
+        let mut out = Tensor::zeros(DType::I32, [data.len()]);
+        let all: Vec<u32> = (0..data.len() as u32).collect();
+        data.gather(0, &all, &mut out);
+        out.as_i32().unwrap().to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn validation_is_a_tenth_and_nothing_is_lost(n in 0usize..3000) {
+            let (training, validation) = numbered(n).split_validation(0.1);
+            prop_assert_eq!(validation.len(), n / 10);
+            let mut all = contents(&training);
+            all.extend(contents(&validation));
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..n as i32).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_subset_of_a_subset_counts_from_the_first_one() {
+        let data = numbered(10).subset(&[9, 7, 5]);
+        assert_eq!(contents(&data.subset(&[2, 0, 0])), [5, 9, 9]);
+    }
+
+    #[test]
+    fn bytes_become_the_unit_range() {
+        let bytes = Tensor::new(vec![3, 2], Data::U8(vec![0, 255, 51, 102, 1, 2]));
+        let data = Dataset::new(vec![Field::unit_range("x", bytes)]).unwrap();
+        let mut out = Tensor::zeros(DType::F32, [2, 2]);
+        data.gather(0, &[1, 0], &mut out);
+        assert_eq!(out.as_f32().unwrap(), [0.2, 0.4, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn fields_must_agree() {
+        let field = |name, n: usize| Field::new(name, Tensor::zeros(DType::F32, [n]));
+        let refused = |fields| Dataset::new(fields).unwrap_err().to_string();
+        assert_eq!(
+            refused(vec![field("a", 3), field("b", 4)]),
+            "field `a` has 3 samples, field `b` has 4"
+        );
+        assert_eq!(refused(vec![field("a", 3), field("a", 3)]), "two fields are called `a`");
+        let scalar = Field::new("s", Tensor::zeros(DType::F32, []));
+        assert_eq!(refused(vec![scalar]), "field `s` has no axis of samples");
+        assert_eq!(refused(vec![]), "a data set needs at least one field");
+    }
+}

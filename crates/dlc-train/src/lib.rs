@@ -1,0 +1,48 @@
+//! Training: data, batches, the loop, metrics and checkpoints.
+//!
+//! Everything here drives a [`dlc_kernel::Executable`] through the names in its program: entry
+//! `train` (one step: forward, backward, update, metrics), entry `eval` (metrics alone), entry
+//! `init` (first values) if there is one. The inputs of `train` and `eval` are fields of the data
+//! set, their rank-0 outputs are metrics, and one of those is called `loss`. The run-time scalars
+//! `seed` and `step` (how many steps went before) are kept up to date; every other one can be set.
+//!
+//! What must hold:
+//! - The same data, seed and program give the same bits, whether a run was interrupted or not, and
+//!   for any number of threads.
+//! - A crash at any moment, `SIGKILL` included, loses at most what followed the newest checkpoint.
+//! - No file makes a reader panic: each way to be broken has its [`FileProblem`].
+//!
+//! Start with [`Trainer`] (one step at a time, on anybody's data), then [`fit`] (the whole loop).
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+mod data;
+mod error;
+mod event;
+mod fetch;
+mod files;
+mod fit;
+mod lock;
+mod metrics;
+pub mod npy;
+mod npy_text;
+mod npz;
+mod render;
+mod run_dir;
+mod safe;
+mod sniff;
+mod trainer;
+mod weights;
+
+pub use checkpoint::{Identity, fingerprint};
+pub use data::{Batch, Batches, Dataset, Field, idx, mnist};
+pub use error::{BoxError, Error, FileProblem};
+pub use event::{CheckpointKind, Event, Observer, StopReason};
+pub use fetch::{default_data_dir, fetch_mnist};
+pub use fit::{Fit, Goal, Monitor, Start, Summary, fit};
+pub use metrics::{Mean, Metrics};
+pub use render::{Bar, JsonLines, Lines};
+pub use run_dir::{latest_run_dir, next_run_dir};
+pub use sniff::Foreign;
+pub use trainer::{Rebuild, Trainer};
+pub use weights::{Misfit, Weights, load_weights, save_weights};

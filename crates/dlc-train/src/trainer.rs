@@ -1,0 +1,367 @@
+//! One step at a time: a compiled training program, its batches and its weights.
+
+use crate::data::{Batch, Batches, Dataset};
+use crate::metrics::{self, Mean, Metrics};
+use crate::weights::{self, extents, type_of, type_of_buffer};
+use crate::{BoxError, Error, Weights};
+use dlc_kernel::{BufferId, Class, Executable, RunError, Tensor};
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A compiled training program with its storage and the number of steps done.
+///
+/// ```no_run
+/// # use dlc_train::{Batch, Trainer, Error};
+/// # use dlc_kernel::{Executable, Tensor};
+/// # fn f(program: std::sync::Arc<dyn Executable>, x: Tensor, y: Tensor) -> Result<(), Error> {
+/// let mut trainer = Trainer::new(program, 42)?;
+/// let batch = Batch::new([("x", x), ("y", y)]);
+/// for _ in 0..100 {
+///     let metrics = trainer.step(&batch)?;
+///     println!("{}", metrics.loss());
+/// }
+/// trainer.save_weights("model.safetensors".as_ref())?;
+/// # Ok(()) }
+/// ```
+pub struct Trainer {
+    executable: Arc<dyn Executable>,
+    train: Call,
+    eval: Option<Call>,
+    steps: u64,
+    seed: i32,
+    counts_steps: bool,
+}
+
+/// One entry of a program, with the buffers for its results.
+struct Call {
+    executable: Arc<dyn Executable>,
+    entry: usize,
+    outputs: Vec<Tensor>,
+    /// Positions of the scalar outputs.
+    scalars: SmallVec<[usize; 4]>,
+    names: Arc<[String]>,
+}
+
+/// Makes executables of the same program for other batch sizes, so that evaluation counts every
+/// sample, the last ones of an incomplete batch too. What it made is kept.
+pub struct Rebuild<'a> {
+    build: Box<Build<'a>>,
+    calls: BTreeMap<usize, Call>,
+}
+
+type Build<'a> = dyn FnMut(usize) -> Result<Arc<dyn Executable>, BoxError> + 'a;
+
+impl<'a> Rebuild<'a> {
+    /// `build(n)` compiles the program for batches of `n` samples; only its `eval` entry is used.
+    pub fn new(
+        build: impl FnMut(usize) -> Result<Arc<dyn Executable>, BoxError> + 'a,
+    ) -> Rebuild<'a> {
+        Rebuild { build: Box::new(build), calls: BTreeMap::new() }
+    }
+
+    fn call(&mut self, size: usize) -> Result<&mut Call, Error> {
+        if !self.calls.contains_key(&size) {
+            let executable = (self.build)(size).map_err(Error::Build)?;
+            let call = Call::find(&executable, "eval")?.ok_or_else(no_eval)?;
+            self.calls.insert(size, call);
+        }
+        Ok(self.calls.get_mut(&size).expect("it was just inserted"))
+    }
+}
+
+impl Trainer {
+    /// A trainer before its first step: sets `seed` and `step`, then calls entry `init` if there
+    /// is one.
+    ///
+    /// # Errors
+    /// If the program has no entry `train` with a scalar output `loss`, or a call fails.
+    pub fn new(executable: Arc<dyn Executable>, seed: i32) -> Result<Trainer, Error> {
+        let no_train = || Error::Usage("the program has no entry `train`".into());
+        let train = Call::find(&executable, "train")?.ok_or_else(no_train)?;
+        let eval = Call::find(&executable, "eval")?;
+        let counts_steps = has_scalar(&*executable, "step");
+        let mut trainer = Trainer { executable, train, eval, steps: 0, seed, counts_steps };
+        if has_scalar(&*trainer.executable, "seed") {
+            trainer.executable.write("seed", &Tensor::i32([], vec![seed]))?;
+        }
+        trainer.set_steps(0)?;
+        let entries = &trainer.executable.program().entries;
+        if let Some(init) = entries.iter().position(|e| e.name == "init") {
+            trainer.executable.call(init, &[], &mut [])?;
+        }
+        Ok(trainer)
+    }
+
+    /// Does one step on `batch`, which has a tensor for each input of the program.
+    ///
+    /// # Errors
+    /// If the batch does not fit, an index in it is out of range, or the loss or a gradient is
+    /// not finite. The weights are then as before, if the program checks before it commits.
+    pub fn step(&mut self, batch: &Batch) -> Result<Metrics, Error> {
+        let metrics = self.train.run(batch)?;
+        self.set_steps(self.steps + 1)?;
+        if !metrics.loss().is_finite() {
+            return Err(RunError::NotFinite { name: "loss".into() }.into());
+        }
+        Ok(metrics)
+    }
+
+    /// Measures one batch of the program's size; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`]; if the program has no entry `eval`.
+    pub fn measure(&mut self, batch: &Batch) -> Result<Metrics, Error> {
+        self.eval.as_mut().ok_or_else(no_eval)?.run(batch)
+    }
+
+    /// The means of all metrics over all samples of `data`.
+    ///
+    /// # Errors
+    /// As [`Trainer::measure`], or if `rebuild` fails.
+    pub fn evaluate(
+        &mut self,
+        data: &Dataset,
+        rebuild: &mut Rebuild<'_>,
+    ) -> Result<Metrics, Error> {
+        let never = AtomicBool::new(false);
+        Ok(self.evaluate_until(data, rebuild, &never)?.expect("nobody interrupts it"))
+    }
+
+    /// As [`Trainer::evaluate`], or `None` soon after `interrupt` is set.
+    pub(crate) fn evaluate_until(
+        &mut self,
+        data: &Dataset,
+        rebuild: &mut Rebuild<'_>,
+        interrupt: &AtomicBool,
+    ) -> Result<Option<Metrics>, Error> {
+        let call = self.eval.as_mut().ok_or_else(no_eval)?;
+        let size = call.batch_size()?;
+        let mut mean = Mean::default();
+        let mut batches = call.batches(data)?;
+        for index in 0..batches.count() {
+            if interrupt.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            mean.add(&call.run(batches.get(index))?, size);
+        }
+        let names = call.names.clone();
+        let rest = data.len() % size;
+        if rest > 0 {
+            let call = rebuild.call(rest)?;
+            let present = Weights::of(&*self.executable)?;
+            present.apply(&*call.executable, Path::new("the present weights"))?;
+            mean.add(&call.run(call.batches(data)?.starting_at(data.len() - rest))?, rest);
+        }
+        Ok(Some(mean.metrics(&names)))
+    }
+
+    /// Batches of `data` for [`Trainer::step`], in natural order.
+    ///
+    /// # Errors
+    /// If the data lacks a field that the program needs, or has another type there.
+    pub fn batches<'d>(&self, data: &'d Dataset) -> Result<Batches<'d>, Error> {
+        self.train.batches(data)
+    }
+
+    /// Samples of a batch.
+    ///
+    /// # Errors
+    /// If the program's inputs do not agree on it.
+    pub fn batch_size(&self) -> Result<usize, Error> {
+        self.train.batch_size()
+    }
+
+    /// The names of the metrics, in the program's order.
+    pub fn metric_names(&self) -> &Arc<[String]> {
+        &self.train.names
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The seed it was made with.
+    pub fn seed(&self) -> i32 {
+        self.seed
+    }
+
+    /// How many numbers are learned.
+    pub fn parameter_count(&self) -> usize {
+        let buffers = self.executable.program().buffers.iter();
+        let parameters = buffers.filter(|b| b.class == Class::Param);
+        parameters.map(|b| extents(b).iter().product::<usize>()).sum()
+    }
+
+    /// Sets a run-time scalar (`lr`) from the next step on.
+    ///
+    /// # Errors
+    /// If the program has none of that name.
+    pub fn set_scalar(&self, name: &str, value: f64) -> Result<(), Error> {
+        let buffers = &self.executable.program().buffers;
+        let is_scalar = |b: &&dlc_kernel::Buffer| b.class == Class::Scalar;
+        let Some(buffer) = buffers.iter().filter(is_scalar).find(|b| b.name == name) else {
+            let names: Vec<&str> =
+                buffers.iter().filter(is_scalar).map(|b| b.name.as_str()).collect();
+            let names = names.join(", ");
+            let message = format!("the program has no run-time scalar `{name}`; it has: {names}");
+            return Err(Error::Usage(message));
+        };
+        let tensor = match buffer.dtype {
+            dlc_kernel::DType::I32 => Tensor::i32([], vec![value as i32]),
+            _ => Tensor::f32([], vec![value as f32]),
+        };
+        Ok(self.executable.write(name, &tensor)?)
+    }
+
+    /// A copy of a parameter, state or run-time scalar.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn read(&self, name: &str) -> Result<Tensor, Error> {
+        Ok(self.executable.read(name)?)
+    }
+
+    /// Sets a parameter, state or run-time scalar.
+    ///
+    /// # Errors
+    /// If there is none of that name, or its type differs.
+    pub fn write(&self, name: &str, value: &Tensor) -> Result<(), Error> {
+        Ok(self.executable.write(name, value)?)
+    }
+
+    /// The present weights.
+    ///
+    /// # Errors
+    /// If the executable refuses to tell.
+    pub fn weights(&self) -> Result<Weights, Error> {
+        Ok(Weights::of(&*self.executable)?)
+    }
+
+    /// Writes the present weights to a safetensors file, atomically.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save_weights(&self, path: &Path) -> Result<(), Error> {
+        weights::save_weights(path, &*self.executable)
+    }
+
+    /// Reads weights from a safetensors file; tells which have elements that are not finite.
+    ///
+    /// # Errors
+    /// As [`crate::load_weights`].
+    pub fn load_weights(&self, path: &Path) -> Result<Vec<(String, usize)>, Error> {
+        weights::load_weights(path, &*self.executable)
+    }
+
+    /// The compiled program.
+    pub fn executable(&self) -> &Arc<dyn Executable> {
+        &self.executable
+    }
+
+    pub(crate) fn has_eval(&self) -> bool {
+        self.eval.is_some()
+    }
+
+    pub(crate) fn set_steps(&mut self, steps: u64) -> Result<(), Error> {
+        self.steps = steps;
+        if self.counts_steps {
+            let too_many = |_| Error::Usage("a run has at most 2^31 - 1 steps".into());
+            let step = i32::try_from(steps).map_err(too_many)?;
+            self.executable.write("step", &Tensor::i32([], vec![step]))?;
+        }
+        Ok(())
+    }
+}
+
+impl Call {
+    fn find(executable: &Arc<dyn Executable>, name: &str) -> Result<Option<Call>, Error> {
+        let program = executable.program();
+        let Some(index) = program.entries.iter().position(|e| e.name == name) else {
+            return Ok(None);
+        };
+        let buffers: Vec<_> =
+            program.entries[index].outputs.iter().map(|&b| program.buffer(b)).collect();
+        let outputs = buffers.iter().map(|b| Tensor::zeros(b.dtype, extents(b))).collect();
+        let scalars: SmallVec<[usize; 4]> =
+            (0..buffers.len()).filter(|&i| buffers[i].shape.is_empty()).collect();
+        let names: Arc<[String]> = scalars.iter().map(|&i| buffers[i].name.clone()).collect();
+        metrics::require_loss(&names, name)?;
+        Ok(Some(Call { executable: executable.clone(), entry: index, outputs, scalars, names }))
+    }
+
+    fn inputs(&self) -> &[BufferId] {
+        &self.executable.program().entries[self.entry].inputs
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<Metrics, Error> {
+        let program = self.executable.program();
+        let inputs = program.entries[self.entry].inputs.iter().map(|&b| {
+            let buffer = program.buffer(b);
+            let missing = || Error::Usage(format!("the batch has no `{}`", buffer.name));
+            let tensor = batch.get(&buffer.name).ok_or_else(missing)?;
+            if tensor.dtype() != buffer.dtype || !same_extents(&tensor.shape, buffer) {
+                return Err(mismatch(&buffer.name, &type_of(tensor), buffer));
+            }
+            Ok(tensor)
+        });
+        let inputs = inputs.collect::<Result<SmallVec<[&Tensor; 8]>, Error>>()?;
+        self.executable.call(self.entry, &inputs, &mut self.outputs)?;
+        let values = self.scalars.iter().map(|&i| metrics::scalar(&self.outputs[i]));
+        Ok(Metrics::new(self.names.clone(), values))
+    }
+
+    /// The common first extent of the inputs.
+    fn batch_size(&self) -> Result<usize, Error> {
+        let program = self.executable.program();
+        let inputs = self.inputs().iter().map(|&b| program.buffer(b));
+        let mut sizes = inputs.map(|b| extents(b).first().copied());
+        let first = sizes.next().flatten().filter(|&n| n > 0);
+        match first {
+            Some(size) if sizes.all(|s| s == first) => Ok(size),
+            _ => Err(Error::Usage(
+                "all inputs of a training program start with the same axis of samples".into(),
+            )),
+        }
+    }
+
+    fn batches<'d>(&self, data: &'d Dataset) -> Result<Batches<'d>, Error> {
+        let program = self.executable.program();
+        let inputs: Vec<_> = self.inputs().iter().map(|&b| program.buffer(b)).collect();
+        let names: Vec<&str> = inputs.iter().map(|b| b.name.as_str()).collect();
+        let batches = Batches::new(data, &names, self.batch_size()?)?;
+        for buffer in inputs {
+            let field = &data.fields()[data.position(&buffer.name).expect("batches found it")];
+            let wanted = extents(buffer);
+            if field.dtype() != buffer.dtype || field.sample_shape() != &wanted[1..] {
+                let given = [&wanted[..1], field.sample_shape()].concat();
+                let given = format!("{}{given:?}", field.dtype());
+                return Err(mismatch(&buffer.name, &given, buffer));
+            }
+        }
+        Ok(batches)
+    }
+}
+
+fn same_extents(shape: &[usize], buffer: &dlc_kernel::Buffer) -> bool {
+    let extents = buffer.shape.iter().map(|s| s.as_const());
+    shape.len() == buffer.shape.len()
+        && shape.iter().zip(extents).all(|(&d, e)| i64::try_from(d).ok() == e)
+}
+
+fn mismatch(name: &str, given: &str, buffer: &dlc_kernel::Buffer) -> Error {
+    let expected = type_of_buffer(buffer);
+    Error::Usage(format!("`{name}` is {given} in the data, the model takes {expected}"))
+}
+
+fn no_eval() -> Error {
+    Error::Usage("the program has no entry `eval`".into())
+}
+
+fn has_scalar(executable: &dyn Executable, name: &str) -> bool {
+    let buffers = &executable.program().buffers;
+    buffers.iter().any(|b| b.class == Class::Scalar && b.name == name)
+}
