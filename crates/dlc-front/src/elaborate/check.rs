@@ -1,0 +1,101 @@
+//! Checking a whole file: everything that is wrong or odd in it.
+
+use dlc_kernel::Bindings;
+use rustc_hash::FxHashSet;
+
+use super::model::check_expectations;
+use super::settings::TrainOverrides;
+use super::{DefId, Mode};
+use crate::Code;
+use crate::ast::{ExprKind, Item};
+use crate::diagnostic::Diagnostic;
+use crate::unit::Unit;
+
+/// All diagnostics of a unit, without repetitions. A dim that only a binding can decide is no
+/// error.
+pub(crate) fn check(unit: &Unit) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for (at, item) in unit.ast(0).items.iter().enumerate() {
+        let id = DefId { ast: 0, item: at as u32 };
+        match item {
+            Item::Def(def) if def.kind == crate::ast::DefKind::Model => {
+                for mode in [Mode::Train, Mode::Infer] {
+                    found.extend(check_model(unit, id, mode));
+                }
+            }
+            Item::Expect(expect) => found.extend(check_expectations(unit, expect)),
+            Item::Train(train) => {
+                let overrides = TrainOverrides::default();
+                match super::training(unit, train, &overrides, &Bindings::new()) {
+                    Ok(training) => found.extend(training.warnings),
+                    Err(errors) => found.extend(errors),
+                }
+            }
+            _ => {}
+        }
+    }
+    found.extend(unused_definitions(unit));
+    found.retain(|diagnostic| diagnostic.code != Code::UnboundDim);
+    without_repetitions(found)
+}
+
+fn check_model(unit: &Unit, id: DefId, mode: Mode) -> Vec<Diagnostic> {
+    match super::model(unit, id, &Bindings::new(), mode) {
+        (Some(model), _) => model.warnings,
+        (None, errors) => errors,
+    }
+}
+
+fn without_repetitions(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut seen = FxHashSet::default();
+    let key = |d: &Diagnostic| (d.code, d.primary.span, d.title.clone());
+    let mut all: Vec<Diagnostic> = found.into_iter().filter(|d| seen.insert(key(d))).collect();
+    all.sort_by_key(|d| (d.primary.span.file, d.primary.span.start));
+    all
+}
+
+/// Definitions of a file with models that neither a model nor a section reaches.
+fn unused_definitions(unit: &Unit) -> Vec<Diagnostic> {
+    let ast = unit.ast(0);
+    if unit.models().is_empty() {
+        return Vec::new();
+    }
+    let mut open: Vec<DefId> =
+        unit.models().iter().filter_map(|name| unit.model_id(name)).collect();
+    let spans: Vec<_> = ast.items.iter().filter(|i| !matches!(i, Item::Def(_))).collect();
+    open.extend(spans.iter().flat_map(|item| mentioned(unit, item)));
+    let mut used = FxHashSet::default();
+    while let Some(id) = open.pop() {
+        if used.insert(id) {
+            open.extend(unit.references(id));
+        }
+    }
+    let items = ast.items.iter().enumerate();
+    let unused = items.filter_map(|(at, item)| match item {
+        Item::Def(def) if !used.contains(&DefId { ast: 0, item: at as u32 }) => Some(def),
+        _ => None,
+    });
+    let warning = |def: &crate::ast::Def| {
+        let title = format!("the {} `{}` is never used", def.kind.keyword(), def.name.text);
+        Diagnostic::warning(Code::UnusedDefinition, title, def.name.span, "")
+    };
+    unused.map(warning).collect()
+}
+
+/// The definitions that a section or top-level binding mentions.
+fn mentioned(unit: &Unit, item: &Item) -> Vec<DefId> {
+    let span = match item {
+        Item::Def(def) => def.span,
+        Item::Binding(stmt) => stmt.span,
+        Item::Expect(expect) => expect.span,
+        Item::Train(train) => train.span,
+        Item::Section(section) => section.span,
+    };
+    let exprs = unit.ast(0).exprs.iter();
+    let inside = exprs.filter(|e| e.span.start >= span.start && e.span.end <= span.end);
+    let defs = inside.filter_map(|expr| match &expr.kind {
+        ExprKind::Name(name) => unit.find_def(0, name),
+        _ => None,
+    });
+    defs.collect()
+}

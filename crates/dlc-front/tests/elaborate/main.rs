@@ -1,0 +1,9 @@
+//! Elaboration: graphs of small models, numbers of the standard library, gradients of whole models,
+//! messages, and broken sources.
+
+mod gradients;
+mod graphs;
+mod library;
+mod mistakes;
+mod mutations;
+mod support;

@@ -1,0 +1,162 @@
+"""Reference numbers for tests/library.rs: `python3 make.py > numbers.txt`, with NumPy.
+
+Every formula is written out here from the papers' or PyTorch's definitions, by plain loops where a
+layer has windows. A tensor's elements are sin(1.3*i + k), k the sum of its name's bytes; variances
+and sums of squares are those squared plus 0.5.
+"""
+import math
+import numpy as np
+
+erf = np.vectorize(math.erf)
+
+
+def fill(name, *shape):
+    i = np.arange(int(np.prod(shape)), dtype=np.float64)
+    v = np.sin(1.3 * i + sum(name.encode()) % 100)
+    if name.endswith(("var", "square", "total")):
+        v = v * v + 0.5
+    return v.reshape(shape)
+
+
+def show(name, *arrays):
+    flat = np.concatenate([np.asarray(a, dtype=np.float64).reshape(-1) for a in arrays])
+    print(name, " ".join(f"{v:.12g}" for v in flat))
+
+
+def conv(x, w, b, stride, pad, dilation=(1, 1), groups=1):
+    n, c, h, wd = x.shape
+    o, cg, kh, kw = w.shape
+    ho = (h + 2 * pad[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    wo = (wd + 2 * pad[1] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    y = np.zeros((n, o, ho, wo))
+    for bn, oc, yh, yw in np.ndindex(*y.shape):
+        g = oc // (o // groups)
+        total = 0.0
+        for ic, i, j in np.ndindex(cg, kh, kw):
+            r = yh * stride[0] + i * dilation[0] - pad[0]
+            s = yw * stride[1] + j * dilation[1] - pad[1]
+            if 0 <= r < h and 0 <= s < wd:
+                total += x[bn, g * cg + ic, r, s] * w[oc, ic, i, j]
+        y[bn, oc, yh, yw] = total + (b[oc] if b is not None else 0.0)
+    return y
+
+
+def pool(x, k, stride, pad, combine):
+    n, c, h, w = x.shape
+    ho = (h + 2 * pad - k) // stride + 1
+    wo = (w + 2 * pad - k) // stride + 1
+    y = np.zeros((n, c, ho, wo))
+    for a, b, i, j in np.ndindex(*y.shape):
+        rows = [r for r in range(i * stride - pad, i * stride - pad + k) if 0 <= r < h]
+        cols = [s for s in range(j * stride - pad, j * stride - pad + k) if 0 <= s < w]
+        y[a, b, i, j] = combine([x[a, b, r, s] for r in rows for s in cols])
+    return y
+
+
+def log_softmax(x, axis=-1):
+    return x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True))
+
+
+x = fill("x", 2, 5)
+w, b = fill("linear1.weight", 3, 5), fill("linear1.bias", 3)
+show("linear", x @ w.T + b)
+
+x = fill("x", 2, 4, 5, 6)
+show("conv", conv(x, fill("conv1.weight", 3, 4, 3, 2), fill("conv1.bias", 3), (2, 1), (1, 0)))
+show("conv_groups", conv(x, fill("conv1.weight", 6, 2, 3, 3), None, (1, 1), (2, 2), (2, 2), 2))
+show("max_pool", pool(x, 3, 2, 1, max))
+show("avg_pool", pool(x, 3, 2, 1, lambda v: sum(v) / 9))
+show("global_avg_pool", x.mean(axis=(2, 3)))
+x1 = fill("x", 2, 3, 7)
+show("conv1d", conv(x1[:, :, None, :], fill("conv1d1.weight", 2, 3, 3)[:, :, None, :],
+                    fill("conv1d1.bias", 2), (1, 2), (0, 1)))
+
+g, s = fill("batch_norm1.weight", 4), fill("batch_norm1.bias", 4)
+rm, rv = fill("batch_norm1.running_mean", 4), fill("batch_norm1.running_var", 4)
+lift = lambda v: v[None, :, None, None]
+mu, var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+count = 2 * 5 * 6
+show("batch_norm_train", (x - lift(mu)) / np.sqrt(lift(var) + 1e-5) * lift(g) + lift(s),
+     0.9 * rm + 0.1 * mu, 0.9 * rv + 0.1 * var * count / (count - 1))
+show("batch_norm_infer", (x - lift(rm)) / np.sqrt(lift(rv) + 1e-5) * lift(g) + lift(s))
+x = fill("x", 3, 4)
+mu, var = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
+show("layer_norm", (x - mu) / np.sqrt(var + 1e-5) * fill("layer_norm1.weight", 4)
+     + fill("layer_norm1.bias", 4))
+
+show("relu", np.maximum(x, 0))
+show("leaky_relu", np.where(x > 0, x, 0.01 * x))
+show("elu", np.where(x > 0, x, np.exp(x) - 1))
+show("silu", x / (1 + np.exp(-x)))
+show("gelu", 0.5 * x * (1 + erf(x / math.sqrt(2))))
+show("softplus", np.log(1 + np.exp(x)))
+show("tanh", np.tanh(x))
+show("sigmoid", 1 / (1 + np.exp(-x)))
+show("softmax", np.exp(log_softmax(x)))
+show("softmax_axis", np.exp(log_softmax(x, 0)))
+show("log_softmax", log_softmax(x))
+label = np.array([0, 0, 3])
+show("cross_entropy", -log_softmax(x)[np.arange(3), label].mean())
+show("mse", ((x - fill("y", 3, 4)) ** 2).mean())
+show("accuracy", (x.argmax(axis=-1) == label).mean())
+x3 = fill("x", 2, 3, 4)
+show("cross_entropy_3d", -np.take_along_axis(log_softmax(x3), np.array([[2, 0, 3], [1, 1, 0]])[..., None],
+                                             axis=-1).mean())
+
+# Optimizers: three steps from p on the loss sum(c * p * p) / 2.
+c, p0 = fill("c", 3), fill("p", 3)
+
+
+def run(step):
+    p, state = p0.copy(), {}
+    for t in range(3):
+        p = step(p, c * p, state, t + 1)
+    return p
+
+
+def sgd(p, g, s, t): return p - 0.1 * (g + 0.01 * p)
+
+
+def momentum(p, g, s, t):
+    s["v"] = 0.9 * s.get("v", 0) + g
+    return p - 0.1 * s["v"]
+
+
+def nesterov(p, g, s, t):
+    s["v"] = 0.9 * s.get("v", 0) + g
+    return p - 0.1 * (g + 0.9 * s["v"])
+
+
+def adagrad(p, g, s, t):
+    s["q"] = s.get("q", 0) + g * g
+    return p - 0.1 * g / (np.sqrt(s["q"]) + 1e-10)
+
+
+def rmsprop(p, g, s, t):
+    s["q"] = 0.99 * s.get("q", 0) + 0.01 * g * g
+    return p - 0.1 * g / (np.sqrt(s["q"]) + 1e-8)
+
+
+def moments(p, g, s, t):
+    s["m"] = 0.9 * s.get("m", 0) + 0.1 * g
+    s["q"] = 0.999 * s.get("q", 0) + 0.001 * g * g
+    denominator = np.sqrt(s["q"]) / math.sqrt(1 - 0.999 ** t) + 1e-8
+    return 0.1 / (1 - 0.9 ** t) * s["m"] / denominator
+
+
+def adam(p, g, s, t): return p - moments(p, g, s, t)
+
+
+def adamw(p, g, s, t): return p * (1 - 0.1 * 0.01) - moments(p, g, s, t)
+
+
+for step in (sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw):
+    show(step.__name__, run(step))
+
+# Initializers of a weight [6, 4, 3, 2]: fan_in 24, fan_out 36. The largest absolute value possible
+# (uniform) or the standard deviation (normal).
+show("xavier_uniform", math.sqrt(6 / 60))
+show("xavier_normal", math.sqrt(2 / 60))
+show("kaiming_uniform", math.sqrt(2) * math.sqrt(3 / 24))
+show("kaiming_normal", math.sqrt(2) / math.sqrt(24))
+show("kaiming_normal_out", math.sqrt(2) / math.sqrt(36))
