@@ -134,7 +134,7 @@ impl<'u> Elab<'u> {
         first: Value,
         span: Span,
     ) -> Eval<Stored> {
-        self.init.add_result(path.clone(), first, Role::Update);
+        self.init.add_result(path.clone(), first, Role::Output);
         let source = Source {
             name: path.as_str().into(),
             class,

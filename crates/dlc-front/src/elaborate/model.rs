@@ -26,7 +26,7 @@ pub struct Model {
     /// Inputs are sources of class `Input`; results are the outputs and, in training mode, the next
     /// values of states.
     pub graph: Graph,
-    /// The first value of every parameter and state, as updates. Its only source is the scalar
+    /// The first value of every parameter and state: outputs by path. Its only source is the scalar
     /// `seed` (and run-time scalars that first values mention).
     pub init: Graph,
     /// Names and types of the inputs.

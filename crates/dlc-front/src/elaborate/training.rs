@@ -32,7 +32,7 @@ pub struct Training {
     pub step: Graph,
     /// Evaluation without dropout: outputs `loss` and the metrics.
     pub eval: Graph,
-    /// First values of parameters and of all states, the optimizer's included.
+    /// First values of parameters and of all states, the optimizer's included: outputs by path.
     pub init: Graph,
     /// The data set.
     pub data: DataSpec,

@@ -149,7 +149,8 @@ impl Dataset {
     pub fn split_validation(&self, part: f64) -> (Dataset, Dataset) {
         let mut order = Vec::new();
         shuffle(&mut order, self.len, SPLIT_SEED, 0);
-        let (validation, training) = order.split_at_mut((self.len as f64 * part.clamp(0.0, 1.0)) as usize);
+        let (validation, training) =
+            order.split_at_mut((self.len as f64 * part.clamp(0.0, 1.0)) as usize);
         validation.sort_unstable();
         training.sort_unstable();
         (self.subset(training), self.subset(validation))

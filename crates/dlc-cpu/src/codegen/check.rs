@@ -1,0 +1,50 @@
+//! Checks: every element of some buffers must be finite.
+
+use super::{Emitter, NOTRAP, Part, emit};
+use crate::abi::ErrorKind;
+use crate::schedule::{CheckSchedule, CheckedBuffer};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I32, I32X4};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::isa::TargetFrontendConfig;
+use dlc_kernel::BufferId;
+
+/// The bits of an infinity: no number has all of them.
+const EXPONENT: i32 = 0x7f80_0000;
+
+/// The code of a check: one unit, as the first offender is named.
+pub fn part(schedule: &CheckSchedule, frontend: TargetFrontendConfig) -> Part {
+    let buffers = &schedule.buffers;
+    let mut operands: Vec<BufferId> = buffers.iter().map(|b| b.buffer).collect();
+    operands.sort_unstable();
+    operands.dedup();
+    let code = emit(schedule.config, frontend, &operands, |e| {
+        buffers.iter().for_each(|b| check(e, b));
+    });
+    let elements: i64 = buffers.iter().map(|b| b.elements).sum();
+    Part { code, operands, units: 1, unit_cost: elements as f64 * 0.2 }
+}
+
+fn check(e: &mut Emitter, checked: &CheckedBuffer) {
+    let base = e.base(checked.buffer);
+    let (zero, whole) = (e.int(0), e.int(checked.elements & !3));
+    let none = e.ints(0);
+    let found = e.fold(zero, whole, 4, &[none], |e, i, found| {
+        let address = e.add_scaled(base, i, 4);
+        let bits = e.b.ins().load(I32X4, NOTRAP, address, 0);
+        let exponent = e.ints(EXPONENT);
+        let masked = e.b.ins().band(bits, exponent);
+        let bad = e.b.ins().icmp(IntCC::Equal, masked, exponent);
+        vec![e.b.ins().bor(found[0], bad)]
+    });
+    let mut bad: Value = e.b.ins().vany_true(found[0]);
+    for i in checked.elements & !3..checked.elements {
+        let address = e.b.ins().iadd_imm_s(base, 4 * i);
+        let bits = e.b.ins().load(I32, NOTRAP, address, 0);
+        let masked = e.b.ins().band_imm_u(bits, i64::from(EXPONENT));
+        let one = e.b.ins().icmp_imm_s(IntCC::Equal, masked, i64::from(EXPONENT));
+        bad = e.b.ins().bor(bad, one);
+    }
+    let position = e.int(checked.position as i64);
+    e.fail_if(bad, ErrorKind::NotFinite, position, 0);
+}

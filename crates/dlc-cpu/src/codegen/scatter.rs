@@ -1,0 +1,65 @@
+//! Scatter-adds: the destination is cleared, then updated in row-major order of the domain.
+
+use super::expr::Evaluator;
+use super::load::{all_hold, lane_value, load_scalar, place_offset, store_scalar};
+use super::map::set_axes;
+use super::{Emitter, NOTRAP, Part, emit, ops};
+use crate::schedule::lanes;
+use crate::schedule::scatter::ScatterSchedule;
+use cranelift_codegen::ir::types::{F32X4, I8};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::isa::TargetFrontendConfig;
+use dlc_kernel::BinaryOp;
+
+/// The code of a scatter-add: one unit.
+pub fn part(schedule: &ScatterSchedule, frontend: TargetFrontendConfig) -> Part {
+    let operands = schedule.operands();
+    let code = emit(schedule.config, frontend, &operands, |e| emit_scatter(e, schedule));
+    let each = lanes::vector_cost(&schedule.domain, &schedule.roots(), &[], None);
+    let points = schedule.domain.points() as f64;
+    Part { code, operands, units: 1, unit_cost: lanes::nanoseconds(points * (each + 5.0)) }
+}
+
+fn emit_scatter(e: &mut Emitter, schedule: &ScatterSchedule) {
+    let base = e.base(schedule.buffer);
+    clear(e, base, schedule.elements * schedule.dtype.bytes() as i64);
+    let mut ev = Evaluator::new(&schedule.domain);
+    let points = e.int(schedule.domain.points());
+    let zero = e.int(0);
+    let extents = schedule.domain.extents.clone();
+    let axes = schedule.axes();
+    e.for_points(zero, points, &extents, |e, point| {
+        ev.enter();
+        set_axes(&mut ev, &axes, point);
+        add_point(e, &mut ev, schedule);
+        ev.leave();
+    });
+}
+
+fn add_point(e: &mut Emitter, ev: &mut Evaluator, schedule: &ScatterSchedule) {
+    for id in schedule.roots() {
+        ev.value(e, id);
+    }
+    let place = &schedule.place;
+    let inside = all_hold(ev, e, &place.checks, None);
+    let (offset, inside) = place_offset(ev, e, place, None, inside);
+    let value = lane_value(ev, e, schedule.value, None);
+    let base = e.base(schedule.buffer);
+    let address = e.add_scaled(base, offset, schedule.dtype.bytes() as i64);
+    let inside = inside.unwrap_or_else(|| e.b.ins().iconst(I8, 1));
+    e.when(inside, |e| {
+        let old = load_scalar(e, schedule.dtype, address);
+        let new = ops::binary(e, BinaryOp::Add, schedule.dtype, old, value);
+        store_scalar(e, schedule.dtype, new, address);
+    });
+}
+
+/// Sets `bytes` bytes to 0, and the padding after them.
+fn clear(e: &mut Emitter, base: Value, bytes: i64) {
+    let (from, to) = (e.int(0), e.int(bytes));
+    e.for_each(from, to, 16, |e, at| {
+        let zero = e.lanes([0; 4], F32X4);
+        let address = e.b.ins().iadd(base, at);
+        e.b.ins().store(NOTRAP, zero, address, 0);
+    });
+}

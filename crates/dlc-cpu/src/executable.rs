@@ -1,0 +1,478 @@
+//! A compiled program with its storage.
+//!
+//! Parameters, state and run-time scalars lie in one block for good; every call works in an arena
+//! taken from a free list, so that calls which update nothing run side by side. A call that
+//! updates is alone: the lock below is the discipline all the `unsafe` code here relies on.
+
+use crate::abi::{Context, ErrorKind, ErrorSlot, KernelFn, SLACK};
+use crate::codegen::Phase;
+use crate::jit::Module;
+use crate::lower::{ArenaPlan, LastingPlan, Place, ScheduledEntry, is_lasting};
+use crate::memory::Memory;
+use crate::pool::Pool;
+use crate::schedule::Schedule;
+use crate::share::{Share, share_out};
+use dlc_kernel::{
+    BufferId, BuildError, Class, DType, Data, Entry, Executable, Kernel, Program, RunError,
+    StageTime, Tensor,
+};
+use std::sync::{Arc, Mutex, RwLock};
+
+/// Bytes that loads outside their buffer read instead.
+#[repr(align(64))]
+struct Nowhere([u8; SLACK]);
+
+static NOWHERE: Nowhere = Nowhere([0; SLACK]);
+
+/// See [`Executable`].
+pub struct CpuExecutable {
+    program: Program,
+    entries: Vec<EntryCode>,
+    lasting: Memory,
+    lasting_plan: LastingPlan,
+    /// Held for reading by calls that update nothing, for writing by those that do.
+    lock: RwLock<()>,
+    pool: Arc<Pool>,
+    peak_bytes: u64,
+    times: Vec<StageTime>,
+    /// Owns the code that `entries` point into; nobody looks into it.
+    _module: Mutex<Module>,
+}
+
+/// An entry ready to be called.
+pub struct EntryCode {
+    works: Vec<Work>,
+    plan: ArenaPlan,
+    /// Whether it writes parameters or state.
+    updates: bool,
+    arenas: Mutex<Vec<Arena>>,
+}
+
+/// What a kernel, or a phase of it, does.
+struct Work {
+    kernel: usize,
+    action: Action,
+}
+
+enum Action {
+    /// Functions over their units.
+    Run { parts: Vec<RunnablePart>, shares: Vec<Vec<Share>>, scratch_stride: i64, may_fail: bool },
+    /// `bytes` bytes from one buffer to another.
+    Copy { src: BufferId, dst: BufferId, bytes: usize },
+}
+
+struct RunnablePart {
+    function: KernelFn,
+    operands: Vec<BufferId>,
+}
+
+/// The memory of one call, with everything in it that holds addresses.
+struct Arena {
+    memory: Memory,
+    /// One for each part of each work, in order.
+    contexts: Vec<Context>,
+    /// What the contexts' operand tables point into.
+    _operands: Vec<Box<[*mut u8]>>,
+    errors: Box<[ErrorSlot]>,
+}
+
+// SAFETY: its addresses go into its own memory and into the executable's lasting block, both of
+// which may be used from any thread under the executable's lock.
+unsafe impl Send for Arena {}
+
+impl EntryCode {
+    /// Joins schedules, generated code and the functions compiled from it; `functions` yields one
+    /// for each part, in order.
+    pub fn new(
+        program: &Program,
+        scheduled: &ScheduledEntry,
+        phases: &[Vec<Phase>],
+        plan: ArenaPlan,
+        threads: usize,
+        functions: &mut dyn Iterator<Item = KernelFn>,
+    ) -> EntryCode {
+        let entry = scheduled.entry;
+        let mut works = Vec::new();
+        for (kernel, (schedule, phases)) in scheduled.schedules.iter().zip(phases).enumerate() {
+            if let Schedule::Copy { src, dst } = schedule {
+                works.extend(copy(program, &plan, kernel, *src, *dst));
+            }
+            let stride = schedule.workspace().scratch.next_multiple_of(crate::abi::ALIGNMENT);
+            for (at, phase) in phases.iter().enumerate() {
+                let action = Action::Run {
+                    parts: phase.parts.iter().map(|p| runnable(p, functions)).collect(),
+                    shares: share_out(&phase.parts, threads),
+                    scratch_stride: stride as i64,
+                    may_fail: at + 1 == phases.len() && entry.kernels[kernel].may_fail(),
+                };
+                works.push(Work { kernel, action });
+            }
+        }
+        let updates = entry.kernels.iter().any(|k| writes_lasting(program, k));
+        EntryCode { works, plan, updates, arenas: Mutex::new(Vec::new()) }
+    }
+}
+
+fn runnable(
+    part: &crate::codegen::Part,
+    functions: &mut dyn Iterator<Item = KernelFn>,
+) -> RunnablePart {
+    let function = functions.next().expect("there is a function for each part");
+    RunnablePart { function, operands: part.operands.clone() }
+}
+
+/// Nothing, where both buffers share their storage.
+fn copy(
+    program: &Program,
+    plan: &ArenaPlan,
+    kernel: usize,
+    src: BufferId,
+    dst: BufferId,
+) -> Option<Work> {
+    let bytes = crate::lower::bytes(program, dst).expect("sizes were bound when planned") as usize;
+    let same = plan.places[&src] == plan.places[&dst];
+    (!same && bytes > 0).then_some(Work { kernel, action: Action::Copy { src, dst, bytes } })
+}
+
+fn writes_lasting(program: &Program, kernel: &Kernel) -> bool {
+    kernel.writes().iter().any(|&id| is_lasting(program.buffer(id).class))
+}
+
+/// What [`CpuExecutable::new`] is made of.
+pub struct Pieces {
+    /// The program.
+    pub program: Program,
+    /// Its entries, compiled.
+    pub entries: Vec<EntryCode>,
+    /// The storage of what outlives calls.
+    pub lasting: LastingPlan,
+    /// The code.
+    pub module: Module,
+    /// The threads.
+    pub pool: Arc<Pool>,
+    /// How long the build took.
+    pub times: Vec<StageTime>,
+}
+
+impl CpuExecutable {
+    /// Allocates storage for compiled entries and sets run-time scalars to their defaults.
+    ///
+    /// # Errors
+    /// [`BuildError::Memory`] if there is not enough.
+    pub fn new(pieces: Pieces) -> Result<CpuExecutable, BuildError> {
+        let Pieces { program, entries, lasting: lasting_plan, module, pool, times } = pieces;
+        let needed = peak_bytes(&lasting_plan, entries.iter().map(|e| &e.plan));
+        let refuse = || BuildError::Memory { needed, limit: needed - 1 };
+        let lasting = Memory::new(lasting_plan.bytes).ok_or_else(refuse)?;
+        let executable = CpuExecutable {
+            program,
+            entries,
+            lasting,
+            lasting_plan,
+            lock: RwLock::new(()),
+            pool,
+            peak_bytes: needed,
+            times,
+            _module: Mutex::new(module),
+        };
+        for entry in &executable.entries {
+            let arena = executable.new_arena(entry).ok_or_else(refuse)?;
+            entry.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
+        }
+        executable.set_defaults();
+        Ok(executable)
+    }
+
+    fn set_defaults(&self) {
+        for (i, buffer) in self.program.buffers.iter().enumerate() {
+            if buffer.class == Class::Scalar {
+                let mut value = Tensor::zeros(buffer.dtype, Vec::new());
+                match &mut value.data {
+                    Data::F32(v) => v[0] = buffer.default as f32,
+                    Data::F64(v) => v[0] = buffer.default,
+                    Data::I64(v) => v[0] = buffer.default as i64,
+                    Data::I32(v) => v[0] = buffer.default as i32,
+                    Data::U8(v) => v[0] = buffer.default as u8,
+                    Data::Bool(v) => v[0] = u8::from(buffer.default != 0.0),
+                }
+                let at = self.lasting.at(self.lasting_plan.offsets[&BufferId(i as u32)]);
+                // SAFETY: `at` is the storage of this scalar, and nobody else has the executable
+                // yet.
+                unsafe { copy_in(&value.data, at) };
+            }
+        }
+    }
+
+    fn new_arena(&self, entry: &EntryCode) -> Option<Arena> {
+        let memory = Memory::new(entry.plan.bytes)?;
+        let mut arena = Arena {
+            memory,
+            contexts: Vec::new(),
+            _operands: Vec::new(),
+            errors: vec![ErrorSlot::default(); self.pool.workers()].into(),
+        };
+        let errors = arena.errors.as_mut_ptr();
+        for work in &entry.works {
+            let Action::Run { parts, scratch_stride, .. } = &work.action else { continue };
+            let (shared, scratch) = entry.plan.workspaces[work.kernel];
+            for part in parts {
+                let address = |&id: &BufferId| self.address(entry, &arena.memory, id);
+                let operands: Box<[*mut u8]> = part.operands.iter().map(address).collect();
+                arena.contexts.push(Context {
+                    operands: operands.as_ptr(),
+                    errors,
+                    shared: arena.memory.at(shared),
+                    scratch: arena.memory.at(scratch),
+                    scratch_stride: *scratch_stride,
+                    nowhere: NOWHERE.0.as_ptr(),
+                });
+                arena._operands.push(operands);
+            }
+        }
+        Some(arena)
+    }
+
+    fn address(&self, entry: &EntryCode, arena: &Memory, id: BufferId) -> *mut u8 {
+        match entry.plan.places[&id] {
+            Place::Lasting(offset) => self.lasting.at(offset),
+            Place::Arena(offset) => arena.at(offset),
+        }
+    }
+
+    /// Runs the works of an entry in order; stops at the first error.
+    fn run(&self, at: usize, entry: &EntryCode, arena: &mut Arena) -> Result<(), RunError> {
+        let mut contexts = arena.contexts.iter();
+        for work in &entry.works {
+            match &work.action {
+                Action::Copy { src, dst, bytes } => {
+                    let [src, dst] = [src, dst].map(|&id| self.address(entry, &arena.memory, id));
+                    // SAFETY: both are storage of this call of `bytes` bytes, and distinct
+                    // buffers that are alive at one kernel do not overlap.
+                    unsafe { std::ptr::copy_nonoverlapping(src, dst, *bytes) };
+                }
+                Action::Run { parts, shares, may_fail, .. } => {
+                    let contexts = &contexts.as_slice()[..parts.len()];
+                    self.launch(parts, contexts, shares);
+                    if *may_fail {
+                        let kernel = &self.program.entries[at].kernels[work.kernel];
+                        self.take_error(kernel, &mut arena.errors)?;
+                    }
+                }
+            }
+            if let Action::Run { parts, .. } = &work.action {
+                contexts.by_ref().take(parts.len()).for_each(drop);
+            }
+        }
+        Ok(())
+    }
+
+    fn launch(&self, parts: &[RunnablePart], contexts: &[Context], shares: &[Vec<Share>]) {
+        /// Contexts hold addresses, which a region hands to the pool's threads.
+        struct Shareable<'a>(&'a [Context]);
+        // SAFETY: workers execute disjoint units, and only ever write what is their own.
+        unsafe impl Sync for Shareable<'_> {}
+        impl<'a> Shareable<'a> {
+            fn get(&self, at: usize) -> &'a Context {
+                &self.0[at]
+            }
+        }
+        let contexts = Shareable(contexts);
+        self.pool.run(shares.len(), &|worker| {
+            for share in &shares[worker] {
+                let function = parts[share.part].function;
+                // SAFETY: the context points to this call's storage, planned for exactly these
+                // operands; the units are within the part's; the module is alive.
+                unsafe {
+                    function(contexts.get(share.part), share.begin, share.end, worker as i64);
+                }
+            }
+        });
+    }
+
+    /// The first error that any worker noted; workers take units in ascending order.
+    fn take_error(&self, kernel: &Kernel, slots: &mut [ErrorSlot]) -> Result<(), RunError> {
+        // The compiled code wrote them through a pointer of its own.
+        let noted = slots.iter().map(|s| s as *const ErrorSlot);
+        // SAFETY: the pointers are to live slots that no worker uses any more.
+        let noted = noted.map(|s| unsafe { s.read_volatile() }).find(|s| s.kind != 0);
+        let Some(error) = noted else { return Ok(()) };
+        slots.fill(ErrorSlot::default());
+        if error.kind == ErrorKind::Index as i64 {
+            let (index, extent) = (error.value, error.extent);
+            return Err(RunError::Index { place: kernel.place(), index, extent });
+        }
+        let dlc_kernel::Form::Check { buffers } = &kernel.form else {
+            unreachable!("only checks look for numbers that are not finite")
+        };
+        let buffer = self.program.buffer(buffers[error.value as usize]);
+        Err(RunError::NotFinite { name: buffer.name.clone() })
+    }
+
+    fn lasting_buffer(&self, name: &str) -> Result<BufferId, RunError> {
+        let found = self.program.buffers.iter().position(|b| b.name == name && is_lasting(b.class));
+        let found = found.map(|i| BufferId(i as u32));
+        let none = || RunError::Usage(format!("there is no parameter, state or scalar `{name}`"));
+        found.ok_or_else(none)
+    }
+
+    fn accept(
+        &self,
+        entry: &Entry,
+        inputs: &[&Tensor],
+        outputs: &[Tensor],
+    ) -> Result<(), RunError> {
+        for (what, wanted, given) in [
+            ("inputs", entry.inputs.len(), inputs.len()),
+            ("outputs", entry.outputs.len(), outputs.len()),
+        ] {
+            if wanted != given {
+                let name = &entry.name;
+                let message = format!("entry `{name}` has {wanted} {what}, {given} were given");
+                return Err(RunError::Usage(message));
+            }
+        }
+        let given = inputs.iter().copied().chain(outputs);
+        let buffers = entry.inputs.iter().chain(&entry.outputs);
+        buffers.zip(given).try_for_each(|(&id, tensor)| self.fits(id, tensor))
+    }
+
+    fn fits(&self, id: BufferId, tensor: &Tensor) -> Result<(), RunError> {
+        let buffer = self.program.buffer(id);
+        let shape: Vec<usize> = shape(buffer);
+        if tensor.dtype() == buffer.dtype && tensor.shape == shape {
+            return Ok(());
+        }
+        Err(RunError::Usage(format!(
+            "`{}` is {}{shape:?}, but {}{:?} was given",
+            buffer.name,
+            buffer.dtype,
+            tensor.dtype(),
+            tensor.shape
+        )))
+    }
+}
+
+fn shape(buffer: &dlc_kernel::Buffer) -> Vec<usize> {
+    let extent = |s: &dlc_kernel::Size| s.as_const().expect("sizes were bound when built") as usize;
+    buffer.shape.iter().map(extent).collect()
+}
+
+/// Bytes of lasting storage and of the largest arena.
+pub fn peak_bytes<'a>(lasting: &LastingPlan, arenas: impl Iterator<Item = &'a ArenaPlan>) -> u64 {
+    lasting.bytes.saturating_add(arenas.map(|a| a.bytes).max().unwrap_or(0))
+}
+
+impl Executable for CpuExecutable {
+    fn program(&self) -> &Program {
+        &self.program
+    }
+
+    fn call(&self, at: usize, inputs: &[&Tensor], outputs: &mut [Tensor]) -> Result<(), RunError> {
+        let none = || RunError::Usage(format!("there is no entry {at}"));
+        let (entry, code) =
+            self.program.entries.get(at).zip(self.entries.get(at)).ok_or_else(none)?;
+        self.accept(entry, inputs, outputs)?;
+        let shared = (!code.updates).then(|| self.lock.read().unwrap_or_else(|e| e.into_inner()));
+        let alone = code.updates.then(|| self.lock.write().unwrap_or_else(|e| e.into_inner()));
+        let free = code.arenas.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let full = || RunError::Usage("there is no memory for another call at a time".into());
+        let mut arena = free.or_else(|| self.new_arena(code)).ok_or_else(full)?;
+        for (&id, tensor) in entry.inputs.iter().zip(inputs) {
+            // SAFETY: the address is this call's storage of the input, whose type and shape the
+            // tensor was checked to have.
+            unsafe { copy_in(&tensor.data, self.address(code, &arena.memory, id)) };
+        }
+        let result = self.run(at, code, &mut arena);
+        if result.is_ok() {
+            for (&id, tensor) in entry.outputs.iter().zip(outputs) {
+                // SAFETY: as for inputs; the lock is still held for outputs that outlive calls.
+                unsafe { copy_out(self.address(code, &arena.memory, id), &mut tensor.data) };
+            }
+        }
+        drop((shared, alone));
+        code.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
+        result
+    }
+
+    fn read(&self, name: &str) -> Result<Tensor, RunError> {
+        let id = self.lasting_buffer(name)?;
+        let buffer = self.program.buffer(id);
+        if matches!(buffer.dtype, DType::F16 | DType::Bf16 | DType::I8) {
+            let message = format!("`{name}` is of type {}, which has no tensor", buffer.dtype);
+            return Err(RunError::Usage(message));
+        }
+        let mut tensor = Tensor::zeros(buffer.dtype, shape(buffer));
+        let _shared = self.lock.read().unwrap_or_else(|e| e.into_inner());
+        // SAFETY: the buffer's own storage, which nobody writes while the lock is held.
+        unsafe { copy_out(self.lasting.at(self.lasting_plan.offsets[&id]), &mut tensor.data) };
+        Ok(tensor)
+    }
+
+    fn write(&self, name: &str, value: &Tensor) -> Result<(), RunError> {
+        let id = self.lasting_buffer(name)?;
+        self.fits(id, value)?;
+        let _alone = self.lock.write().unwrap_or_else(|e| e.into_inner());
+        // SAFETY: the buffer's own storage, which nobody else uses while the lock is held.
+        unsafe { copy_in(&value.data, self.lasting.at(self.lasting_plan.offsets[&id])) };
+        Ok(())
+    }
+
+    fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
+    }
+
+    fn stage_times(&self) -> &[StageTime] {
+        &self.times
+    }
+}
+
+/// Copies the elements of a tensor to storage; truth values become 0 or 1.
+///
+/// # Safety
+/// `to` must be valid for writes of all elements, and nothing else may use those bytes.
+unsafe fn copy_in(data: &Data, to: *mut u8) {
+    /// # Safety
+    /// As [`copy_in`].
+    unsafe fn copy<T: Copy>(from: &[T], to: *mut u8) {
+        // SAFETY: the caller vouches for `to`; a slice is valid for its length.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.cast(), from.len()) };
+    }
+    // SAFETY: the caller vouches for `to`.
+    unsafe {
+        match data {
+            Data::F32(v) => copy(v, to),
+            Data::F64(v) => copy(v, to),
+            Data::I64(v) => copy(v, to),
+            Data::I32(v) => copy(v, to),
+            Data::U8(v) => copy(v, to),
+            Data::Bool(v) => {
+                for (i, &b) in v.iter().enumerate() {
+                    to.add(i).write(u8::from(b != 0));
+                }
+            }
+        }
+    }
+}
+
+/// Copies the elements of a tensor from storage.
+///
+/// # Safety
+/// `from` must be valid for reads of all elements, and nothing may write those bytes meanwhile.
+unsafe fn copy_out(from: *const u8, data: &mut Data) {
+    /// # Safety
+    /// As [`copy_out`].
+    unsafe fn copy<T: Copy>(from: *const u8, to: &mut [T]) {
+        // SAFETY: the caller vouches for `from`; a slice is valid for its length.
+        unsafe { std::ptr::copy_nonoverlapping(from.cast(), to.as_mut_ptr(), to.len()) };
+    }
+    // SAFETY: the caller vouches for `from`.
+    unsafe {
+        match data {
+            Data::F32(v) => copy(from, v),
+            Data::F64(v) => copy(from, v),
+            Data::I64(v) => copy(from, v),
+            Data::I32(v) => copy(from, v),
+            Data::U8(v) | Data::Bool(v) => copy(from, v),
+        }
+    }
+}

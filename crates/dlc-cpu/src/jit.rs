@@ -1,0 +1,231 @@
+//! Functions to machine code in memory.
+//!
+//! Equal functions are compiled once; the rest are compiled in parallel and then entered, with the
+//! leaves they call, into one module. Its pages are writable first and executable afterwards,
+//! never both, and are unmapped when the [`Module`] is dropped.
+
+use crate::abi::{ALIGNMENT, KernelFn};
+use crate::codegen::Code;
+use crate::leaf::Leaf;
+use crate::leaf::portable::{self, Multiply};
+use crate::level::Level;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{Function, Signature, UserFuncName};
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
+use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, ir};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
+use cranelift_module::{FuncId, Linkage, Module as _, ModuleReloc, ModuleRelocTarget};
+use dlc_kernel::{BuildError, OptLevel};
+use rayon::prelude::*;
+use rustc_hash::{FxHashMap, FxHasher};
+use std::hash::{Hash, Hasher};
+
+/// Compiled functions in executable memory.
+pub struct Module {
+    /// `None` only while it is dropped.
+    module: Option<JITModule>,
+    functions: Vec<FuncId>,
+    bytes: usize,
+}
+
+/// A function's machine code before it has an address.
+pub struct Compiled {
+    /// Code, then its constants.
+    pub bytes: Vec<u8>,
+    /// What each call in it goes to, by position in `bytes`.
+    pub calls: Vec<Call>,
+}
+
+/// A place in code that waits for the address of a leaf.
+pub struct Call {
+    /// The leaf.
+    pub leaf: Leaf,
+    reloc: cranelift_codegen::FinalizedMachReloc,
+}
+
+impl Call {
+    /// Where in the code the address goes.
+    pub fn offset(&self) -> u32 {
+        self.reloc.offset
+    }
+}
+
+/// Functions without repetition.
+pub struct Unique<'c> {
+    /// Each function once.
+    pub codes: Vec<&'c Code>,
+    /// For every function that was given, its position in `codes`.
+    pub index: Vec<usize>,
+}
+
+/// Finds equal functions.
+pub fn deduplicate<'c>(codes: impl Iterator<Item = &'c Code>) -> Unique<'c> {
+    let mut unique = Unique { codes: Vec::new(), index: Vec::new() };
+    let mut by_hash: FxHashMap<u64, Vec<usize>> = FxHashMap::default();
+    for code in codes {
+        let mut hasher = FxHasher::default();
+        code.function.stencil.hash(&mut hasher);
+        code.leaves.hash(&mut hasher);
+        let same_hash = by_hash.entry(hasher.finish()).or_default();
+        let equal = |&&at: &&usize| {
+            let known: &Code = unique.codes[at];
+            known.leaves == code.leaves && known.function.stencil == code.function.stencil
+        };
+        let at = same_hash.iter().find(equal).copied().unwrap_or_else(|| {
+            same_hash.push(unique.codes.len());
+            unique.codes.push(code);
+            unique.codes.len() - 1
+        });
+        unique.index.push(at);
+    }
+    unique
+}
+
+/// The leaves that functions call, each once.
+pub fn leaves(codes: &[&Code]) -> Vec<Leaf> {
+    let mut leaves: Vec<Leaf> = Vec::new();
+    for leaf in codes.iter().flat_map(|c| &c.leaves) {
+        if !leaves.contains(leaf) {
+            leaves.push(*leaf);
+        }
+    }
+    leaves
+}
+
+/// Compiles one function.
+///
+/// # Errors
+/// What the code generator has to say against it.
+pub fn compile(isa: &dyn TargetIsa, code: &Code) -> Result<Compiled, String> {
+    let mut context = Context::for_function(code.function.clone());
+    let compiled =
+        context.compile(isa, &mut ControlPlane::default()).map_err(|e| format!("{:?}", e.inner))?;
+    finish(compiled, &code.leaves, &code.function)
+}
+
+/// Compiles a leaf. Its order of instructions is chosen by hand: the optimizer would hoist loads
+/// out of it and spill.
+///
+/// # Errors
+/// As [`compile`], and if there is no code generator for the level.
+pub fn compile_leaf(level: Level, leaf: Leaf) -> Result<Compiled, String> {
+    let isa = level.isa(OptLevel::O0).map_err(|e| e.to_string())?;
+    let frontend = isa.frontend_config();
+    let signature = Leaf::signature(frontend.default_call_conv);
+    let mut function = Function::with_name_signature(UserFuncName::default(), signature);
+    let mut context = FunctionBuilderContext::new();
+    let mut builder = FunctionBuilder::new(&mut function, &mut context);
+    let multiply = if level.has_fma() { Multiply::Fused } else { Multiply::Separate };
+    portable::emit(&mut builder, leaf, multiply);
+    builder.seal_all_blocks();
+    builder.finalize(frontend);
+    compile(&*isa, &Code { function, leaves: Vec::new() })
+}
+
+fn finish(
+    compiled: &CompiledCode,
+    leaves: &[Leaf],
+    function: &Function,
+) -> Result<Compiled, String> {
+    let call = |reloc: &cranelift_codegen::FinalizedMachReloc| match &reloc.target {
+        FinalizedRelocTarget::ExternalName(ir::ExternalName::User(name)) => {
+            let name = &function.params.user_named_funcs()[*name];
+            Ok(Call { leaf: leaves[name.index as usize], reloc: reloc.clone() })
+        }
+        other => Err(format!("code needs `{other:?}`, which there is not")),
+    };
+    let calls = compiled.buffer.relocs().iter().map(call).collect::<Result<_, _>>()?;
+    Ok(Compiled { bytes: compiled.buffer.data().to_vec(), calls })
+}
+
+impl Module {
+    /// Compiles `codes` and the leaves they call.
+    ///
+    /// # Errors
+    /// [`BuildError::Kernel`] if the code generator refuses a function, [`BuildError::Machine`] if
+    /// there is no executable memory.
+    pub fn new(level: Level, isa: OwnedTargetIsa, codes: &[&Code]) -> Result<Module, BuildError> {
+        let leaves = leaves(codes);
+        let refuse = |message| BuildError::Kernel { kernel: "code".into(), message };
+        let (compiled, compiled_leaves) = rayon::join(
+            || codes.par_iter().map(|c| compile(&*isa, c)).collect::<Result<Vec<_>, _>>(),
+            || leaves.par_iter().map(|&l| compile_leaf(level, l)).collect::<Result<Vec<_>, _>>(),
+        );
+        let (compiled, compiled_leaves) =
+            (compiled.map_err(refuse)?, compiled_leaves.map_err(refuse)?);
+        let signature = crate::abi::kernel_signature(isa.default_call_conv());
+        let leaf_signature = Leaf::signature(isa.default_call_conv());
+        link(isa, (&compiled, signature), (&leaves, &compiled_leaves, leaf_signature))
+            .map_err(|e| BuildError::Machine(format!("code does not fit into memory: {e}")))
+    }
+
+    /// The function that was given at position `at`.
+    pub fn function(&self, at: usize) -> KernelFn {
+        let module = self.module.as_ref().expect("the module lives as long as its owner");
+        let address = module.get_finalized_function(self.functions[at]);
+        // SAFETY: the function was declared with the signature of a `KernelFn` and is finalized.
+        unsafe { std::mem::transmute::<*const u8, KernelFn>(address) }
+    }
+
+    /// Bytes of machine code.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        if let Some(module) = self.module.take() {
+            // SAFETY: function pointers are handed out by borrowing owners of this module only,
+            // and none of them runs while it is dropped.
+            unsafe { module.free_memory() };
+        }
+    }
+}
+
+fn link(
+    isa: OwnedTargetIsa,
+    (kernels, signature): (&[Compiled], Signature),
+    (leaves, compiled_leaves, leaf_signature): (&[Leaf], &[Compiled], Signature),
+) -> Result<Module, Box<dyn std::error::Error>> {
+    let all = || compiled_leaves.iter().chain(kernels);
+    let bytes = all().map(|c| c.bytes.len()).sum();
+    let reserve = all().map(|c| c.bytes.len().next_multiple_of(4096)).sum::<usize>() + (64 << 10);
+    let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
+    builder.memory_provider(Box::new(ArenaMemoryProvider::new_with_size(reserve)?));
+    let mut module = JITModule::new(builder);
+    let mut leaf_ids = FxHashMap::default();
+    for (leaf, compiled) in leaves.iter().zip(compiled_leaves) {
+        let id = module.declare_function(&leaf.to_string(), Linkage::Local, &leaf_signature)?;
+        define(&mut module, id, compiled, &FxHashMap::default())?;
+        leaf_ids.insert(*leaf, id);
+    }
+    let mut functions = Vec::with_capacity(kernels.len());
+    for compiled in kernels {
+        let id = module.declare_anonymous_function(&signature)?;
+        define(&mut module, id, compiled, &leaf_ids)?;
+        functions.push(id);
+    }
+    module.finalize_definitions()?;
+    Ok(Module { module: Some(module), functions, bytes })
+}
+
+fn define(
+    module: &mut JITModule,
+    id: FuncId,
+    compiled: &Compiled,
+    leaves: &FxHashMap<Leaf, FuncId>,
+) -> Result<(), Box<cranelift_module::ModuleError>> {
+    let relocs: Vec<ModuleReloc> = compiled
+        .calls
+        .iter()
+        .map(|call| ModuleReloc {
+            offset: call.reloc.offset,
+            kind: call.reloc.kind,
+            name: ModuleRelocTarget::from(leaves[&call.leaf]),
+            addend: call.reloc.addend,
+        })
+        .collect();
+    Ok(module.define_function_bytes(id, ALIGNMENT as u64, &compiled.bytes, &relocs)?)
+}

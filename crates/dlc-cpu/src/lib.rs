@@ -1,0 +1,174 @@
+//! The CPU target: a kernel program becomes machine code in memory.
+//!
+//! The modules, in the order data flows:
+//!
+//! - [`level`]: instruction sets by name, detected or asked for, never assumed.
+//! - [`schedule`]: the target's own decisions for each kernel, before any code.
+//! - [`codegen`]: schedules to Cranelift IR. Code knows buffers by their position in an operand
+//!   list and finds everything else through a [`Context`](abi::Context): no address of this
+//!   machine is part of it, equal functions are one function.
+//! - [`leaf`]: small hot functions behind a boundary that other compilers can stand behind too.
+//! - [`jit`]: Cranelift IR to executable memory, in parallel.
+//! - [`lower`]: all of the above for a whole program, with its memory plan.
+//! - [`pool`], [`share`]: threads, and who executes which units.
+//! - [`executable`]: storage, calls, errors.
+//!
+//! What holds: results depend on shapes and the level only, never on the number of threads (units
+//! are independent, and the order of every fold is fixed by its schedule); a failing call leaves
+//! parameters and state as they were; loads outside a buffer give their fill; no page is writable
+//! and executable.
+//!
+//! ```
+//! use dlc_cpu::CpuTarget;
+//! use dlc_kernel::{BuildOptions, Program, Target};
+//!
+//! let target = CpuTarget::detect().unwrap();
+//! let executable = target.build(&Program::default(), &BuildOptions::default()).unwrap();
+//! assert_eq!(executable.peak_bytes(), 0);
+//! ```
+
+pub mod abi;
+pub mod codegen;
+pub mod executable;
+pub mod jit;
+pub mod leaf;
+pub mod level;
+pub mod listing;
+pub mod lower;
+pub mod memory;
+pub mod pool;
+pub mod schedule;
+pub mod share;
+
+use dlc_kernel::{BuildError, BuildOptions, Executable, Program, StageTime, Target};
+use executable::{CpuExecutable, EntryCode, Pieces, peak_bytes};
+use level::Level;
+use lower::{ArenaPlan, LastingPlan, ScheduledEntry};
+use schedule::Config;
+use std::time::Instant;
+
+/// Compiles for the CPU this process runs on, at one instruction set level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuTarget {
+    level: Level,
+}
+
+impl CpuTarget {
+    /// The target of that level. Building for a level that this machine lacks is refused; its
+    /// dumps can be made anywhere.
+    pub fn new(level: Level) -> CpuTarget {
+        CpuTarget { level }
+    }
+
+    /// The best target of this machine.
+    ///
+    /// # Errors
+    /// [`BuildError::Machine`] if it is below every level we know.
+    pub fn detect() -> Result<CpuTarget, BuildError> {
+        Level::detect().map(CpuTarget::new)
+    }
+
+    /// Its level.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    fn config(&self, options: &BuildOptions) -> Config {
+        Config { level: self.level, opt_level: options.opt_level }
+    }
+}
+
+/// Measures the stages of a build.
+struct Clock {
+    start: Instant,
+    times: Vec<StageTime>,
+}
+
+impl Clock {
+    fn stage(&mut self, name: &'static str) {
+        let ms = self.start.elapsed().as_secs_f64() * 1e3;
+        self.times.push(StageTime { name, ms });
+        self.start = Instant::now();
+    }
+}
+
+impl Target for CpuTarget {
+    fn name(&self) -> &str {
+        self.level.name()
+    }
+
+    fn build(
+        &self,
+        program: &Program,
+        options: &BuildOptions,
+    ) -> Result<Box<dyn Executable>, BuildError> {
+        self.level.require()?;
+        let mut clock = Clock { start: Instant::now(), times: Vec::new() };
+        let pool = pool::Pool::of(options.threads.unwrap_or_else(pool::available_threads));
+        let threads = pool.workers();
+        let isa = self.level.isa(options.opt_level)?;
+        let aliases = lower::aliases(program);
+        let scheduled = lower::schedule(program, &aliases, self.config(options))?;
+        let (lasting, arenas) = plan(program, &scheduled, threads, options.memory_limit)?;
+        clock.stage("schedule");
+        let frontend = isa.frontend_config();
+        let phases: Vec<_> = scheduled.iter().map(|e| lower::generate(e, frontend)).collect();
+        clock.stage("codegen");
+        let parts = phases.iter().flatten().flatten().flat_map(|p| &p.parts);
+        let unique = jit::deduplicate(parts.map(|p| &p.code));
+        let module = jit::Module::new(self.level, isa, &unique.codes)?;
+        clock.stage("compile");
+        let mut functions = unique.index.iter().map(|&at| module.function(at));
+        let entries = scheduled
+            .iter()
+            .zip(&phases)
+            .zip(arenas)
+            .map(|((entry, phases), arena)| {
+                EntryCode::new(program, entry, phases, arena, threads, &mut functions)
+            })
+            .collect();
+        let mut pieces =
+            Pieces { program: program.clone(), entries, lasting, module, pool, times: Vec::new() };
+        clock.stage("link");
+        pieces.times = clock.times;
+        Ok(Box::new(CpuExecutable::new(pieces)?))
+    }
+
+    fn emit(
+        &self,
+        stage: &str,
+        program: &Program,
+        options: &BuildOptions,
+    ) -> Result<String, BuildError> {
+        let aliases = lower::aliases(program);
+        let scheduled = lower::schedule(program, &aliases, self.config(options))?;
+        match stage {
+            "schedule" => Ok(listing::schedules(&scheduled)),
+            "clif" => listing::clif(self.level, options.opt_level, &scheduled),
+            "asm" => listing::assembly(self.level, options.opt_level, &scheduled),
+            _ => Err(BuildError::Machine(format!("{} has no stage `{stage}`", self.name()))),
+        }
+    }
+
+    fn stages(&self) -> &'static [&'static str] {
+        &["schedule", "clif", "asm"]
+    }
+}
+
+/// Plans all memory, and refuses what exceeds the limit before anything is allocated.
+fn plan(
+    program: &Program,
+    scheduled: &[ScheduledEntry],
+    threads: usize,
+    limit: Option<u64>,
+) -> Result<(LastingPlan, Vec<ArenaPlan>), BuildError> {
+    let lasting = LastingPlan::new(program)?;
+    let arena = |e: &ScheduledEntry| ArenaPlan::new(program, e, &lasting, threads);
+    let arenas = scheduled.iter().map(arena).collect::<Result<Vec<_>, _>>()?;
+    let (needed, limit) =
+        (peak_bytes(&lasting, arenas.iter()), limit.unwrap_or_else(memory::default_limit));
+    if needed > limit {
+        return Err(BuildError::Memory { needed, limit });
+    }
+    Ok((lasting, arenas))
+}

@@ -1,0 +1,140 @@
+//! The dumps of this target: schedules, Cranelift IR, machine code.
+//!
+//! They name kernels, never addresses, and depend on program, level and optimization level alone.
+
+use crate::codegen::Phase;
+use crate::jit::{self, Compiled};
+use crate::level::Level;
+use crate::lower::{ScheduledEntry, generate};
+use dlc_kernel::{BuildError, OptLevel};
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter};
+use std::fmt::Write;
+
+/// One line for each kernel, or for each of its segments.
+pub fn schedules(entries: &[ScheduledEntry]) -> String {
+    let mut text = String::new();
+    for scheduled in entries {
+        let _ = writeln!(text, "entry {}", scheduled.entry.name);
+        for (kernel, schedule) in scheduled.entry.kernels.iter().zip(&scheduled.schedules) {
+            let lines = schedule.to_string().replace('\n', "\n    ");
+            let _ = writeln!(text, "  {}: {lines}", kernel.name);
+        }
+    }
+    text
+}
+
+/// Every function of every kernel in Cranelift's text format.
+///
+/// # Errors
+/// If there is no code generator for the level.
+pub fn clif(
+    level: Level,
+    opt_level: OptLevel,
+    entries: &[ScheduledEntry],
+) -> Result<String, BuildError> {
+    let frontend = level.isa(opt_level)?.frontend_config();
+    let mut text = String::new();
+    for scheduled in entries {
+        for_functions(scheduled, &generate(scheduled, frontend), |title, code| {
+            let _ = writeln!(text, "; {title}\n{}", code.function.display());
+            Ok(())
+        })?;
+    }
+    Ok(text)
+}
+
+/// Every function of every kernel, and the leaves they call, as instructions.
+///
+/// # Errors
+/// If there is no code generator for the level, or it refuses a function.
+pub fn assembly(
+    level: Level,
+    opt_level: OptLevel,
+    entries: &[ScheduledEntry],
+) -> Result<String, BuildError> {
+    let isa = level.isa(opt_level)?;
+    let frontend = isa.frontend_config();
+    let mut text = String::new();
+    let mut leaves = Vec::new();
+    let refuse = |message| BuildError::Kernel { kernel: "code".into(), message };
+    for scheduled in entries {
+        for_functions(scheduled, &generate(scheduled, frontend), |title, code| {
+            let compiled = jit::compile(&*isa, code).map_err(refuse)?;
+            let _ = writeln!(text, "; {title}\n{}", instructions(level, &compiled));
+            leaves.extend(jit::leaves(&[code]));
+            Ok(())
+        })?;
+    }
+    let mut seen = rustc_hash::FxHashSet::default();
+    for leaf in leaves.into_iter().filter(|&l| seen.insert(l)) {
+        let compiled = jit::compile_leaf(level, leaf).map_err(refuse)?;
+        let _ = writeln!(text, "; leaf {leaf}\n{}", instructions(level, &compiled));
+    }
+    Ok(text)
+}
+
+/// `each` for all functions of an entry, with a title: entry, kernel, phase and part where there
+/// are several.
+fn for_functions(
+    scheduled: &ScheduledEntry,
+    phases: &[Vec<Phase>],
+    mut each: impl FnMut(&str, &crate::codegen::Code) -> Result<(), BuildError>,
+) -> Result<(), BuildError> {
+    for (kernel, phases) in scheduled.entry.kernels.iter().zip(phases) {
+        for (i, phase) in phases.iter().enumerate() {
+            for (k, part) in phase.parts.iter().enumerate() {
+                let mut title = format!("{}.{}", scheduled.entry.name, kernel.name);
+                if phases.len() > 1 {
+                    let _ = write!(title, ", phase {i}");
+                }
+                if phase.parts.len() > 1 {
+                    let _ = write!(title, ", part {k}");
+                }
+                each(&title, &part.code)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One instruction a line, with its position. Constants after the code are left out.
+fn instructions(level: Level, compiled: &Compiled) -> String {
+    if level == Level::Aarch64 {
+        return hex(&compiled.bytes);
+    }
+    let mut formatter = IntelFormatter::new();
+    formatter.options_mut().set_branch_leading_zeros(false);
+    formatter.options_mut().set_space_after_operand_separator(true);
+    let mut decoder = Decoder::new(64, &compiled.bytes, DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    let mut end = compiled.bytes.len() as u64;
+    let mut text = String::new();
+    while decoder.can_decode() && decoder.ip() < end {
+        decoder.decode_out(&mut instruction);
+        if instruction.is_invalid() {
+            break;
+        }
+        if instruction.is_ip_rel_memory_operand() {
+            end = end.min(instruction.ip_rel_memory_address());
+        }
+        let (start, next) = (instruction.ip(), instruction.next_ip());
+        let call = compiled.calls.iter().find(|c| (start..next).contains(&c.offset().into()));
+        let mut line = String::new();
+        match call {
+            Some(call) => line = format!("call {}", call.leaf),
+            None => formatter.format(&instruction, &mut line),
+        }
+        let _ = writeln!(text, "{start:5x}  {line}");
+    }
+    text
+}
+
+/// Four-byte words: the disassembler knows x86 only.
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (i, word) in bytes.chunks(4).enumerate() {
+        let word = word.iter().rev().fold(0u32, |w, &b| w << 8 | u32::from(b));
+        let _ = writeln!(text, "{:5x}  {word:08x}", 4 * i);
+    }
+    text
+}

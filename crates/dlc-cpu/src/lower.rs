@@ -1,0 +1,182 @@
+//! From a program to everything a call needs, but for memory and addresses.
+//!
+//! [`Lowered::new`] is the back end's pipeline: alias, schedule, plan, generate. What it makes is
+//! machine code waiting to be compiled and a list of launches over offsets.
+
+use crate::abi::ALIGNMENT;
+use crate::codegen::{self, Phase};
+use crate::schedule::{Config, Schedule, Site, Workspace};
+use cranelift_codegen::isa::TargetFrontendConfig;
+use dlc_kernel::plan::{self, Aliases, Block};
+use dlc_kernel::{BufferId, BuildError, Class, Entry, Kernel, Program};
+use rayon::prelude::*;
+use rustc_hash::FxHashMap;
+
+/// The schedules of an entry's kernels.
+pub struct ScheduledEntry<'p> {
+    /// The entry.
+    pub entry: &'p Entry,
+    /// Which buffers live in others' storage.
+    pub aliases: &'p Aliases,
+    /// One for each kernel.
+    pub schedules: Vec<Schedule<'p>>,
+}
+
+/// Where the storage of a buffer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the block that lives as long as the executable.
+    Lasting(u64),
+    /// In the arena of a call.
+    Arena(u64),
+}
+
+/// The memory of an entry's calls.
+pub struct ArenaPlan {
+    /// By buffer that this entry uses, aliases included.
+    pub places: FxHashMap<BufferId, Place>,
+    /// By kernel: where its shared workspace and that of worker 0 are.
+    pub workspaces: Vec<(u64, u64)>,
+    /// Bytes of the arena.
+    pub bytes: u64,
+}
+
+/// The storage of parameters, state and run-time scalars.
+pub struct LastingPlan {
+    /// By buffer.
+    pub offsets: FxHashMap<BufferId, u64>,
+    /// Bytes in all.
+    pub bytes: u64,
+}
+
+/// The aliases of every entry.
+pub fn aliases(program: &Program) -> Vec<Aliases> {
+    program.entries.iter().map(|entry| plan::aliases(program, entry)).collect()
+}
+
+/// Schedules every kernel of every entry.
+///
+/// # Errors
+/// [`BuildError::Kernel`] naming a kernel that this target cannot compute.
+pub fn schedule<'p>(
+    program: &'p Program,
+    aliases: &'p [Aliases],
+    config: Config,
+) -> Result<Vec<ScheduledEntry<'p>>, BuildError> {
+    let entry = |(entry, aliases): (&'p Entry, &'p Aliases)| {
+        let site = Site { program, aliases, config };
+        let one = |kernel: &'p Kernel| {
+            Schedule::new(site, kernel)
+                .map_err(|message| BuildError::Kernel { kernel: kernel.name.clone(), message })
+        };
+        let schedules = entry.kernels.par_iter().map(one).collect::<Result<_, _>>()?;
+        Ok(ScheduledEntry { entry, aliases, schedules })
+    };
+    program.entries.iter().zip(aliases).map(entry).collect()
+}
+
+/// Generates the code of every kernel of an entry, phase by phase.
+pub fn generate(entry: &ScheduledEntry, frontend: TargetFrontendConfig) -> Vec<Vec<Phase>> {
+    entry.schedules.par_iter().map(|s| codegen::phases(s, frontend)).collect()
+}
+
+impl LastingPlan {
+    /// One place for each parameter, state and run-time scalar.
+    ///
+    /// # Errors
+    /// [`BuildError::Kernel`] naming a buffer whose size is not bound.
+    pub fn new(program: &Program) -> Result<LastingPlan, BuildError> {
+        let mut plan = LastingPlan { offsets: FxHashMap::default(), bytes: 0 };
+        for (i, buffer) in program.buffers.iter().enumerate() {
+            if is_lasting(buffer.class) {
+                plan.offsets.insert(BufferId(i as u32), plan.bytes);
+                let bytes = padded(bytes(program, BufferId(i as u32))?);
+                plan.bytes = plan.bytes.saturating_add(bytes);
+            }
+        }
+        Ok(plan)
+    }
+}
+
+impl ArenaPlan {
+    /// Places inputs, outputs, temporaries and workspaces of an entry.
+    ///
+    /// # Errors
+    /// [`BuildError::Kernel`] naming a buffer whose size is not bound, [`BuildError::Memory`] if
+    /// sizes overflow.
+    pub fn new(
+        program: &Program,
+        scheduled: &ScheduledEntry,
+        lasting: &LastingPlan,
+        threads: usize,
+    ) -> Result<ArenaPlan, BuildError> {
+        let entry = scheduled.entry;
+        let end = entry.kernels.len();
+        let mut owners: Vec<BufferId> = Vec::new();
+        let mut blocks: Vec<Block> = Vec::new();
+        let whole_call = outside_buffers(program, entry);
+        for (buffer, first, last) in whole_call.into_iter().map(|b| (b, 0, end)).chain(
+            plan::lifetimes(program, entry, scheduled.aliases)
+                .into_iter()
+                .map(|l| (l.buffer, l.first, l.last)),
+        ) {
+            owners.push(buffer);
+            blocks.push(Block { bytes: bytes(program, buffer)?, first, last });
+        }
+        for (at, schedule) in scheduled.schedules.iter().enumerate() {
+            let Workspace { shared, scratch } = schedule.workspace();
+            let scratch =
+                (scratch.next_multiple_of(ALIGNMENT) as u64).saturating_mul(threads as u64);
+            for bytes in [shared as u64, scratch] {
+                blocks.push(Block { bytes, first: at, last: at });
+            }
+        }
+        let too_much = |_| BuildError::Memory { needed: u64::MAX, limit: u64::MAX };
+        let plan = plan::place(&blocks, ALIGNMENT as u64).map_err(too_much)?;
+        let mut places: FxHashMap<BufferId, Place> =
+            lasting.offsets.iter().map(|(&id, &offset)| (id, Place::Lasting(offset))).collect();
+        places.extend(owners.iter().zip(&plan.offsets).map(|(&id, &at)| (id, Place::Arena(at))));
+        for (alias, root) in scheduled.aliases {
+            if let Some(&place) = places.get(root) {
+                places.insert(*alias, place);
+            }
+        }
+        let workspaces = plan.offsets[owners.len()..].chunks(2).map(|w| (w[0], w[1])).collect();
+        Ok(ArenaPlan { places, workspaces, bytes: plan.peak })
+    }
+}
+
+/// Inputs and outputs that an entry's kernels or caller use.
+fn outside_buffers(program: &Program, entry: &Entry) -> Vec<BufferId> {
+    let touched = entry.kernels.iter().flat_map(|k| k.reads().into_iter().chain(k.writes()));
+    let named = entry.inputs.iter().chain(&entry.outputs).copied();
+    let mut found: Vec<BufferId> = named
+        .chain(touched)
+        .filter(|&id| matches!(program.buffer(id).class, Class::Input | Class::Output))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Whether a buffer outlives a call.
+pub fn is_lasting(class: Class) -> bool {
+    matches!(class, Class::Param | Class::State | Class::Scalar)
+}
+
+/// Bytes of a buffer.
+///
+/// # Errors
+/// [`BuildError::Kernel`] naming the buffer, if its size is not bound or overflows.
+pub fn bytes(program: &Program, id: BufferId) -> Result<u64, BuildError> {
+    let buffer = program.buffer(id);
+    let size = buffer.elements().and_then(|n| n.checked_mul(buffer.dtype.bytes()));
+    size.map(|n| n as u64).ok_or_else(|| BuildError::Kernel {
+        kernel: buffer.name.clone(),
+        message: "the size of this buffer is not bound, or too large".into(),
+    })
+}
+
+fn padded(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(ALIGNMENT as u64).unwrap_or(u64::MAX)
+}

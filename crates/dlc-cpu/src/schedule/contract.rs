@@ -1,0 +1,423 @@
+//! The schedule of a contraction: which axes play which part, and how the work is cut.
+//!
+//! Every output axis belongs to the *rows* (one operand uses it), the *columns* (the other does) or
+//! the *batch* (both, or neither); the reduced axes are the *depth*. The columns are the side that
+//! becomes vectors: the one whose axis is contiguous in the output, unless that wastes too much.
+//! A side is one flat range, its last axis innermost. Everything here depends on shapes alone,
+//! never on the number of threads, so that results do not either.
+
+mod choose;
+
+use super::domain::{Domain, Place, extents};
+use super::{Config, PlacedStore, Workspace, place_stores};
+use crate::leaf::GemmTile;
+use choose::Nest;
+use dlc_kernel::{Axis, BufferId, ExprId, Form, Program, Scalar};
+use std::fmt;
+
+/// How one contraction is computed.
+#[derive(Clone, Debug)]
+pub struct ContractSchedule<'k> {
+    /// What it is made for.
+    pub config: Config,
+    /// Its axes, merged, and its expressions.
+    pub domain: Domain<'k>,
+    /// The stores.
+    pub stores: Vec<PlacedStore>,
+    /// The output axes, outermost first.
+    pub out: Axes,
+    /// The side that is broadcast.
+    pub rows: Side,
+    /// The side that is vectorized.
+    pub columns: Side,
+    /// One independent product each.
+    pub batch: Axes,
+    /// What is summed over.
+    pub depth: Axes,
+    /// The loops.
+    pub algorithm: Algorithm,
+}
+
+/// An operand that is nothing but a load of `f32` at places no data decides.
+#[derive(Clone, Debug)]
+pub struct BareLoad {
+    /// The source.
+    pub buffer: BufferId,
+    /// Where.
+    pub place: Place,
+    /// The value outside.
+    pub fill: Scalar,
+}
+
+/// One operand with the output axes that it alone uses.
+#[derive(Clone, Debug)]
+pub struct Side {
+    /// The operand.
+    pub operand: ExprId,
+    /// The same, if it is just a load.
+    pub bare: Option<BareLoad>,
+    /// Its axes.
+    pub axes: Axes,
+    /// Which way its elements are read when they are packed.
+    pub order: PackOrder,
+}
+
+/// A flat range over several axes, the last one innermost.
+#[derive(Clone, Debug, Default)]
+pub struct Axes {
+    /// Outermost first.
+    pub axes: Vec<Axis>,
+    /// One for each axis.
+    pub extents: Vec<i64>,
+}
+
+/// The inner loop of packing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackOrder {
+    /// Along the last axis of the side.
+    Side,
+    /// Along the last axis of the depth.
+    Depth,
+}
+
+/// The shape of the loop nest.
+#[derive(Clone, Debug)]
+pub enum Algorithm {
+    /// Point by point, in scalars. A unit is a point of the output.
+    Plain,
+    /// One vector of partial sums for each point, along the last axis of the depth. A unit is a
+    /// point of the output.
+    Dot,
+    /// Runs of this length along the last column axis are summed in place, one term of the depth
+    /// after another. A unit is a run.
+    Sweep(i64),
+    /// Register tiles over packed panels.
+    Tiled(Tiling),
+}
+
+/// How [`Algorithm::Tiled`] cuts its work. A unit is a block of rows and columns of one batch, or a
+/// share of its depth if that is split.
+#[derive(Clone, Debug)]
+pub struct Tiling {
+    /// The register tile; the rows that are left over take a lower one.
+    pub tile: GemmTile,
+    /// Rows of a unit, a multiple of the tile's unless it is all of them.
+    pub row_block: i64,
+    /// Columns of a unit, a multiple of the tile's.
+    pub column_block: i64,
+    /// Terms summed between two packings.
+    pub depth_block: i64,
+    /// Shares of the depth, summed apart and then added in order.
+    pub splits: i64,
+    /// When the rows are packed.
+    pub rows_packed: RowsPacked,
+}
+
+/// When the row operand is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowsPacked {
+    /// Once per call, before all units, as they share it.
+    PerCall,
+    /// By the unit that uses them.
+    PerUnit,
+}
+
+/// A part of a contraction that ends before the next begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Packs the row operand; a unit is a panel.
+    PackRows,
+    /// Computes the sums and, if the depth is not split, the stores.
+    Sum,
+    /// Adds the shares of a split depth and makes the stores; a unit is a row.
+    Finish,
+}
+
+impl Stage {
+    /// The name in dumps.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stage::PackRows => "pack",
+            Stage::Sum => "sum",
+            Stage::Finish => "finish",
+        }
+    }
+}
+
+/// The parts of one worker's own workspace, in bytes from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// Where the packed columns are.
+    pub columns: i64,
+    /// Where the packed rows are.
+    pub rows: i64,
+    /// Where the sums are.
+    pub sums: i64,
+    /// Bytes in all.
+    pub bytes: i64,
+}
+
+impl<'k> ContractSchedule<'k> {
+    /// The schedule of `form`, which is a contraction of `program` with all sizes bound.
+    ///
+    /// # Errors
+    /// If a size is not bound or there are too many axes.
+    ///
+    /// # Panics
+    /// If `form` is of another kind.
+    pub fn new(
+        program: &Program,
+        form: &'k Form,
+        config: Config,
+    ) -> Result<ContractSchedule<'k>, String> {
+        let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = form else {
+            panic!("a contraction's schedule is asked of `{}`", form.name())
+        };
+        let mut all = extents(out)?;
+        all.extend(extents(reduce)?);
+        let mut domain = Domain::new(program, exprs, all)?;
+        let mut placed = place_stores(program, &domain, stores)?;
+        let values = stores.iter().map(|s| s.value);
+        let roots: Vec<ExprId> = [*lhs, *rhs].into_iter().chain(values).collect();
+        let kept = domain.merge(&roots, &mut placed, &[out.len(), reduce.len()]);
+        let nest = Nest { program, stores: placed, domain, out: kept[0] };
+        Ok(nest.schedule(*lhs, *rhs, config))
+    }
+
+    /// The parts, in order.
+    pub fn stages(&self) -> Vec<Stage> {
+        let Algorithm::Tiled(tiling) = &self.algorithm else { return vec![Stage::Sum] };
+        let mut stages = Vec::new();
+        if tiling.rows_packed == RowsPacked::PerCall {
+            stages.push(Stage::PackRows);
+        }
+        stages.push(Stage::Sum);
+        if tiling.splits > 1 {
+            stages.push(Stage::Finish);
+        }
+        stages
+    }
+
+    /// How many units a part has; units are independent of one another.
+    pub fn units(&self, stage: Stage) -> i64 {
+        let batch = self.batch.points();
+        let (rows, columns) = (self.rows.axes.points(), self.columns.axes.points());
+        match (&self.algorithm, stage) {
+            (Algorithm::Plain | Algorithm::Dot, _) => batch * rows * columns,
+            (Algorithm::Sweep(run), _) => {
+                let extent = self.columns.axes.last_extent();
+                batch * rows * (columns / extent.max(1)) * div_ceil(extent, *run)
+            }
+            (Algorithm::Tiled(t), Stage::PackRows) => batch * div_ceil(rows, t.tile.rows.into()),
+            (Algorithm::Tiled(t), Stage::Sum) => {
+                batch * self.row_blocks(t) * self.column_blocks(t) * t.splits
+            }
+            (Algorithm::Tiled(_), Stage::Finish) => batch * rows,
+        }
+    }
+
+    /// Roughly how many multiply-adds' time one unit of a part takes.
+    pub fn unit_cost(&self, stage: Stage) -> i64 {
+        let points = [&self.batch, &self.rows.axes, &self.columns.axes];
+        let points: i64 = points.into_iter().map(Axes::points).product();
+        let (rows, depth) = (self.rows.axes.points(), self.depth.points());
+        let cost = match stage {
+            Stage::PackRows => self.batch.points() * rows * depth * 8,
+            Stage::Sum => points * (depth + 8),
+            Stage::Finish => points * (self.splits() + 8),
+        };
+        cost / self.units(stage).max(1)
+    }
+
+    /// Shares of the depth.
+    pub fn splits(&self) -> i64 {
+        match &self.algorithm {
+            Algorithm::Tiled(tiling) => tiling.splits,
+            _ => 1,
+        }
+    }
+
+    /// Blocks of rows in one batch.
+    pub fn row_blocks(&self, tiling: &Tiling) -> i64 {
+        div_ceil(self.rows.axes.points(), tiling.row_block)
+    }
+
+    /// Blocks of columns in one batch.
+    pub fn column_blocks(&self, tiling: &Tiling) -> i64 {
+        div_ceil(self.columns.axes.points(), tiling.column_block)
+    }
+
+    /// Steps of the depth for one step of its first axis.
+    pub fn inner_depth(&self) -> i64 {
+        self.depth.extents.iter().skip(1).product()
+    }
+
+    /// Whether every packed range of the depth is whole in all axes but the first.
+    pub fn depth_is_whole(&self) -> bool {
+        match &self.algorithm {
+            Algorithm::Tiled(tiling) => {
+                !self.depth.axes.is_empty() && tiling.depth_block % self.inner_depth() == 0
+            }
+            _ => false,
+        }
+    }
+
+    /// Depth of one share of a split: whole depth blocks.
+    pub fn split_depth(&self, tiling: &Tiling) -> i64 {
+        let blocks = div_ceil(self.depth.points(), tiling.depth_block);
+        div_ceil(blocks, tiling.splits) * tiling.depth_block
+    }
+
+    /// The output axes but for `axis`.
+    pub fn without(&self, axis: Axis) -> Axes {
+        let kept = || self.out.axes.iter().zip(&self.out.extents).filter(|a| *a.0 != axis);
+        Axes { axes: kept().map(|a| *a.0).collect(), extents: kept().map(|a| *a.1).collect() }
+    }
+
+    /// The memory it needs besides its buffers.
+    pub fn workspace(&self) -> Workspace {
+        let bytes = |n: i64| usize::try_from(n).expect("sizes are not negative");
+        Workspace { shared: bytes(self.shared_bytes()), scratch: bytes(self.scratch().bytes) }
+    }
+
+    /// The workspace of one worker.
+    pub fn scratch(&self) -> Scratch {
+        let tiling = match &self.algorithm {
+            Algorithm::Plain | Algorithm::Dot => return Scratch::EMPTY,
+            Algorithm::Sweep(run) => {
+                let bytes = align(4 * run);
+                return Scratch { bytes, ..Scratch::EMPTY };
+            }
+            Algorithm::Tiled(tiling) => tiling,
+        };
+        let columns = align(4 * tiling.depth_block * tiling.column_step()) + 64;
+        let rows = match tiling.rows_packed {
+            RowsPacked::PerCall => 0,
+            RowsPacked::PerUnit => align(4 * tiling.depth_block * tiling.row_block),
+        };
+        let sums = match tiling.splits {
+            1 => align(4 * tiling.row_block * tiling.column_block),
+            _ => 0,
+        };
+        Scratch { columns: 0, rows: columns, sums: columns + rows, bytes: columns + rows + sums }
+    }
+
+    /// Bytes of scratch that all workers share: the packed rows, then the shares of the sums.
+    fn shared_bytes(&self) -> i64 {
+        match &self.algorithm {
+            Algorithm::Tiled(tiling) => self.shares_offset() + self.shares_bytes(tiling),
+            _ => 0,
+        }
+    }
+
+    /// Where the shares of the sums begin in the shared scratch.
+    pub fn shares_offset(&self) -> i64 {
+        let Algorithm::Tiled(tiling) = &self.algorithm else { return 0 };
+        match tiling.rows_packed {
+            RowsPacked::PerCall => {
+                align(4 * self.batch.points() * self.rows.axes.points() * self.depth.points())
+            }
+            RowsPacked::PerUnit => 0,
+        }
+    }
+
+    /// Floats from one row of a share to the next.
+    pub fn share_step(&self, tiling: &Tiling) -> i64 {
+        self.column_blocks(tiling) * tiling.column_block
+    }
+
+    /// Floats of one share: the sums of all batches.
+    pub fn share_floats(&self, tiling: &Tiling) -> i64 {
+        self.batch.points() * self.rows.axes.points() * self.share_step(tiling)
+    }
+
+    fn shares_bytes(&self, tiling: &Tiling) -> i64 {
+        if tiling.splits == 1 { 0 } else { align(4 * tiling.splits * self.share_floats(tiling)) }
+    }
+}
+
+impl Tiling {
+    /// Floats from one step of the packed columns to the next: with room for a vector beyond the
+    /// last column, and not a power of two, so that steps do not fall into one set of the cache.
+    pub fn column_step(&self) -> i64 {
+        self.column_block + 16
+    }
+}
+
+impl Scratch {
+    const EMPTY: Scratch = Scratch { columns: 0, rows: 0, sums: 0, bytes: 0 };
+}
+
+impl Axes {
+    /// The product of the extents.
+    pub fn points(&self) -> i64 {
+        self.extents.iter().product()
+    }
+
+    /// The innermost extent, 1 if there is no axis.
+    pub fn last_extent(&self) -> i64 {
+        self.extents.last().copied().unwrap_or(1)
+    }
+
+    /// The innermost axis.
+    pub fn last(&self) -> Option<Axis> {
+        self.axes.last().copied()
+    }
+}
+
+pub(crate) fn div_ceil(a: i64, b: i64) -> i64 {
+    (a + b - 1) / b
+}
+
+fn align(bytes: i64) -> i64 {
+    (bytes + 63) & !63
+}
+
+impl fmt::Display for Axes {
+    /// `a0 a2 (64x10)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for axis in &self.axes {
+            write!(f, "a{} ", axis.0)?;
+        }
+        let extents: Vec<String> = self.extents.iter().map(i64::to_string).collect();
+        if extents.is_empty() { write!(f, "none") } else { write!(f, "({})", extents.join("x")) }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let order = if self.order == PackOrder::Side { "side" } else { "depth" };
+        write!(f, "{} of e{}, read along its {order}", self.axes, self.operand.0)
+    }
+}
+
+impl fmt::Display for ContractSchedule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.algorithm {
+            Algorithm::Plain => writeln!(f, "contract plain, a unit is a point"),
+            Algorithm::Dot => writeln!(f, "contract dot, a unit is a point"),
+            Algorithm::Sweep(run) => {
+                writeln!(f, "contract sweep, a unit is a run of {run} columns")
+            }
+            Algorithm::Tiled(t) => write_tiling(t, f),
+        }?;
+        writeln!(f, "rows     {}", self.rows)?;
+        writeln!(f, "columns  {}", self.columns)?;
+        writeln!(f, "batch    {}", self.batch)?;
+        writeln!(f, "depth    {}", self.depth)?;
+        for stage in self.stages() {
+            writeln!(f, "{:<8} {} units", stage.name(), self.units(stage))?;
+        }
+        let space = self.workspace();
+        write!(f, "memory   {} B per worker, {} B shared", space.scratch, space.shared)
+    }
+}
+
+fn write_tiling(t: &Tiling, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let GemmTile { rows, columns } = t.tile;
+    let packed = if t.rows_packed == RowsPacked::PerCall { "call" } else { "unit" };
+    writeln!(f, "contract tiled {rows}x{columns}, rows packed once per {packed}")?;
+    write!(f, "blocks   {} rows, {} columns, ", t.row_block, t.column_block)?;
+    write!(f, "{} deep", t.depth_block)?;
+    writeln!(f, "{}", if t.splits > 1 { format!("; {} shares", t.splits) } else { String::new() })
+}

@@ -1,0 +1,224 @@
+//! The schedule of a map: for each segment, which axis is vectorized and what a unit is.
+
+use super::domain::{Domain, extents};
+use super::{Config, PlacedStore, Site, lanes, place_stores};
+use dlc_kernel::{Axis, BufferId, Expr, ExprId, OptLevel, Program, Segment};
+use std::fmt;
+
+/// The longest stretch of lanes that is one unit.
+const BLOCK: i64 = 1024;
+
+/// How one segment of a map is computed.
+#[derive(Clone, Debug)]
+pub struct MapSchedule<'k> {
+    /// What it is made for.
+    pub config: Config,
+    /// Its axes, merged, and its expressions.
+    pub domain: Domain<'k>,
+    /// The stores.
+    pub stores: Vec<PlacedStore>,
+    /// What runs along the lanes.
+    pub shape: MapShape,
+}
+
+/// The loop nest of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapShape {
+    /// Point by point; a unit is a point.
+    Scalar,
+    /// The only axis, in whole vectors that may run past its end into the padding of the buffers;
+    /// a unit is a vector, and the extent is no part of the code.
+    Flat,
+    /// Vectors along an axis inside loops over the others.
+    Nested {
+        /// The axis.
+        lanes: Axis,
+        /// Points along it that are a unit, a multiple of 4 or all of them.
+        block: i64,
+        /// What happens to the last `extent % 4` points.
+        tail: Tail,
+    },
+}
+
+/// What happens to the last points of an axis that 4 does not divide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// There are none.
+    None,
+    /// The last vector overlaps the one before it and computes some points twice.
+    Overlap,
+    /// A vector with this many active lanes.
+    Partial(u8),
+}
+
+impl<'k> MapSchedule<'k> {
+    /// The schedule of a segment with all sizes bound.
+    ///
+    /// # Errors
+    /// If a size is not bound, there are too many axes, or a type is for storage only.
+    pub fn new(site: Site<'k>, segment: &'k Segment) -> Result<MapSchedule<'k>, String> {
+        let (program, config) = (site.program, site.config);
+        let mut domain = Domain::new(program, &segment.exprs, extents(&segment.axes)?)?;
+        let mut stores = place_stores(program, &domain, &segment.stores)?;
+        let roots: Vec<ExprId> = segment.stores.iter().map(|s| s.value).collect();
+        domain.merge(&roots, &mut stores, &[segment.axes.len()]);
+        let mut schedule = MapSchedule { config, domain, stores, shape: MapShape::Scalar };
+        if config.opt_level > OptLevel::O0 {
+            schedule.shape = schedule.choose_shape(site);
+        }
+        Ok(schedule)
+    }
+
+    /// The values that are stored.
+    pub fn roots(&self) -> Vec<ExprId> {
+        self.stores.iter().map(|s| s.value).collect()
+    }
+
+    /// The buffers it touches: what it stores, then what it loads.
+    pub fn operands(&self) -> Vec<BufferId> {
+        let mut operands: Vec<BufferId> = self.stores.iter().map(|s| s.buffer).collect();
+        operands.extend(loaded(&self.domain, &self.roots()));
+        let mut seen = rustc_hash::FxHashSet::default();
+        operands.retain(|&id| seen.insert(id));
+        operands
+    }
+
+    /// The size of the parallel domain.
+    pub fn units(&self) -> i64 {
+        match self.shape {
+            MapShape::Scalar => self.domain.points(),
+            MapShape::Flat => (self.domain.extents[0] + 3) / 4,
+            MapShape::Nested { block, .. } => {
+                let rows = self.outer().iter().fold(1, |n, a| n * self.extent(*a));
+                rows * self.blocks(block)
+            }
+        }
+    }
+
+    /// What a unit costs in nanoseconds.
+    pub fn unit_cost(&self) -> f64 {
+        let axis = match self.shape {
+            MapShape::Scalar => None,
+            MapShape::Flat => Some(Axis(0)),
+            MapShape::Nested { lanes, .. } => Some(lanes),
+        };
+        let vector = lanes::vector_cost(&self.domain, &self.roots(), &self.stores, axis);
+        let vectors = match self.shape {
+            MapShape::Nested { lanes, block, .. } => (self.extent(lanes).min(block) + 3) / 4,
+            _ => 1,
+        };
+        lanes::nanoseconds(vectors as f64 * (vector + 2.0) + 8.0)
+    }
+
+    /// The axes that are not vectorized, outermost first.
+    pub fn outer(&self) -> Vec<Axis> {
+        let lanes = match self.shape {
+            MapShape::Nested { lanes, .. } => Some(lanes),
+            _ => None,
+        };
+        let axes = (0..self.domain.extents.len() as u32).map(Axis);
+        axes.filter(|&a| Some(a) != lanes).collect()
+    }
+
+    /// Blocks of `block` points along the lane axis.
+    pub fn blocks(&self, block: i64) -> i64 {
+        match self.shape {
+            MapShape::Nested { lanes, .. } => (self.extent(lanes) + block - 1) / block.max(1),
+            _ => 1,
+        }
+    }
+
+    fn extent(&self, axis: Axis) -> i64 {
+        self.domain.extents[axis.0 as usize]
+    }
+
+    fn choose_shape(&self, site: Site) -> MapShape {
+        let axes = (0..self.domain.extents.len() as u32).map(Axis);
+        let cost = |axis: &Axis| {
+            let n = self.extent(*axis).max(1);
+            let vectors = (n as f64 / 4.0).ceil() / n as f64;
+            let cost =
+                lanes::vector_cost(&self.domain, &self.roots(), &self.stores, Some(*axis)) + 2.0;
+            vectors * cost
+        };
+        // Of equal axes the last, whose neighbours are likeliest to share cache lines.
+        let best = axes.rev().min_by(|a, b| cost(a).total_cmp(&cost(b)));
+        let Some(lanes) = best else { return MapShape::Scalar };
+        if self.domain.extents.len() == 1 && self.may_overrun(site.program) {
+            return MapShape::Flat;
+        }
+        let n = self.extent(lanes);
+        let block = if n <= 2 * BLOCK { n.max(1) } else { BLOCK };
+        MapShape::Nested { lanes, block, tail: self.tail(site, n) }
+    }
+
+    fn tail(&self, site: Site, n: i64) -> Tail {
+        let nodes = self.domain.reachable(&self.roots());
+        let random =
+            nodes.iter().any(|&id| matches!(self.domain.exprs.get(id), Expr::Random { .. }));
+        match n % 4 {
+            0 => Tail::None,
+            _ if n > 4 && !random && !self.is_in_place(site) => Tail::Overlap,
+            rest => Tail::Partial(rest as u8),
+        }
+    }
+
+    /// Whether some storage is loaded and stored.
+    fn is_in_place(&self, site: Site) -> bool {
+        let loaded = loaded(&self.domain, &self.roots());
+        let loads = |id| loaded.iter().any(|&l| site.storage(l) == site.storage(id));
+        self.stores.iter().any(|s| loads(s.buffer))
+    }
+
+    /// Whether vectors past the end of the only axis touch nothing but padding.
+    fn may_overrun(&self, program: &Program) -> bool {
+        let n = self.domain.extents[0];
+        let whole = |s: &PlacedStore| {
+            s.place.linear.offset == 0
+                && s.place.linear.coef(Axis(0)) == 1
+                && program.buffer(s.buffer).elements() == Some(n as usize)
+        };
+        let nodes = self.domain.reachable(&self.roots());
+        let harmless = |id: &ExprId| match &self.domain.places[id.0 as usize] {
+            None => true,
+            Some(place) => {
+                place.found.is_empty()
+                    && (place.is_unit_along(Axis(0)) || !place.uses().contains(Axis(0)))
+            }
+        };
+        self.stores.iter().all(whole) && (n % 4 == 0 || nodes.iter().all(harmless))
+    }
+}
+
+/// The buffers that `roots` load, each once, in order.
+pub(super) fn loaded(domain: &Domain, roots: &[ExprId]) -> Vec<BufferId> {
+    let mut buffers = Vec::new();
+    for id in domain.reachable(roots) {
+        if let Expr::Load { buffer, .. } = domain.exprs.get(id)
+            && !buffers.contains(buffer)
+        {
+            buffers.push(*buffer);
+        }
+    }
+    buffers
+}
+
+impl fmt::Display for MapSchedule<'_> {
+    /// `map [64, 3456] lanes a1 by 1024, 256 units, tail none`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "map {:?} ", &self.domain.extents[..])?;
+        match self.shape {
+            MapShape::Scalar => write!(f, "in scalars")?,
+            MapShape::Flat => write!(f, "in whole vectors")?,
+            MapShape::Nested { lanes, block, tail } => {
+                write!(f, "lanes a{} by {block}", lanes.0)?;
+                match tail {
+                    Tail::None => {}
+                    Tail::Overlap => write!(f, ", last vector overlaps")?,
+                    Tail::Partial(n) => write!(f, ", {n} lanes at the end")?,
+                }
+            }
+        }
+        write!(f, "; {} units", self.units())
+    }
+}

@@ -1,0 +1,214 @@
+//! The target's own decisions for every kernel, made before any code: what is parallel, what is
+//! vectorized, how loops are blocked. Printed by `--emit schedule`, one file for each form.
+
+pub mod contract;
+pub mod domain;
+pub mod lanes;
+pub mod map;
+pub mod row;
+pub mod scatter;
+
+use crate::level::Level;
+use contract::ContractSchedule;
+use dlc_kernel::plan::Aliases;
+use dlc_kernel::{Buffer, BufferId, DType, ExprId, Form, Kernel, OptLevel, Program, Store};
+use domain::{Domain, Place};
+use map::MapSchedule;
+use row::RowSchedule;
+use std::fmt;
+
+/// What every decision may depend on, besides the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The instruction set.
+    pub level: Level,
+    /// How hard to try.
+    pub opt_level: OptLevel,
+}
+
+/// Memory a kernel needs besides its buffers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workspace {
+    /// Bytes that all workers and phases share.
+    pub shared: usize,
+    /// Bytes for each worker.
+    pub scratch: usize,
+}
+
+/// The program around a kernel, as far as its schedule depends on it.
+#[derive(Clone, Copy)]
+pub struct Site<'k> {
+    /// The program.
+    pub program: &'k Program,
+    /// Which buffers live in the storage of others.
+    pub aliases: &'k Aliases,
+    /// What everything is made for.
+    pub config: Config,
+}
+
+/// How one kernel is computed.
+#[derive(Clone, Debug)]
+pub enum Schedule<'k> {
+    /// One schedule for each segment.
+    Map(Vec<MapSchedule<'k>>),
+    /// Folds over rows.
+    Row(Box<RowSchedule<'k>>),
+    /// A contraction.
+    Contract(Box<ContractSchedule<'k>>),
+    /// A serial loop over the updates.
+    ScatterAdd(Box<scatter::ScatterSchedule<'k>>),
+    /// Bytes are copied, or nothing is done where the two share storage.
+    Copy {
+        /// Read.
+        src: BufferId,
+        /// Written.
+        dst: BufferId,
+    },
+    /// A scan of each buffer.
+    Check(CheckSchedule),
+}
+
+/// How a check is computed.
+#[derive(Clone, Debug)]
+pub struct CheckSchedule {
+    /// What it is made for.
+    pub config: Config,
+    /// What is scanned; integers are always finite.
+    pub buffers: Vec<CheckedBuffer>,
+}
+
+/// A buffer whose elements must be finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedBuffer {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// Its position in the kernel's list.
+    pub position: usize,
+    /// Its elements.
+    pub elements: i64,
+}
+
+/// A store, its access resolved.
+#[derive(Clone, Debug)]
+pub struct PlacedStore {
+    /// The destination.
+    pub buffer: BufferId,
+    /// Its storage type.
+    pub dtype: DType,
+    /// Where.
+    pub place: Place,
+    /// What.
+    pub value: ExprId,
+}
+
+/// Resolves the places of stores, in order.
+///
+/// # Errors
+/// If a size is not bound.
+pub fn place_stores<'s>(
+    program: &Program,
+    domain: &Domain,
+    stores: impl IntoIterator<Item = &'s Store>,
+) -> Result<Vec<PlacedStore>, String> {
+    let resolve = |s: &Store| {
+        let buffer = program.buffer(s.buffer);
+        let place = domain.resolve(buffer, &s.access, &[])?;
+        Ok(PlacedStore { buffer: s.buffer, dtype: buffer.dtype, place, value: s.value })
+    };
+    stores.into_iter().map(resolve).collect()
+}
+
+/// Refuses buffers that kernels cannot compute with.
+///
+/// # Errors
+/// If the buffer's type is for storage only.
+pub fn require_computing(buffer: &Buffer) -> Result<(), String> {
+    if buffer.dtype.computes() {
+        return Ok(());
+    }
+    Err(format!("`{}` is of type {}, which kernels only copy", buffer.name, buffer.dtype))
+}
+
+impl<'k> Site<'k> {
+    /// The buffer whose storage `buffer` lives in.
+    pub fn storage(&self, buffer: BufferId) -> BufferId {
+        self.aliases.get(&buffer).copied().unwrap_or(buffer)
+    }
+}
+
+impl<'k> Schedule<'k> {
+    /// The schedule of a kernel with all sizes bound.
+    ///
+    /// # Errors
+    /// If a size is not bound, there are too many axes, or a type is for storage only.
+    pub fn new(site: Site<'k>, kernel: &'k Kernel) -> Result<Schedule<'k>, String> {
+        let program = site.program;
+        if !matches!(kernel.form, Form::Reshape { .. }) {
+            let touched = kernel.reads().into_iter().chain(kernel.writes());
+            touched.map(|id| program.buffer(id)).try_for_each(require_computing)?;
+        }
+        Ok(match &kernel.form {
+            Form::Map { segments } => {
+                let schedules = segments.iter().map(|s| MapSchedule::new(site, s));
+                Schedule::Map(schedules.collect::<Result<_, _>>()?)
+            }
+            Form::Row { .. } => Schedule::Row(Box::new(RowSchedule::new(site, &kernel.form)?)),
+            Form::Contract { .. } => {
+                let schedule = ContractSchedule::new(program, &kernel.form, site.config)?;
+                Schedule::Contract(Box::new(schedule))
+            }
+            Form::ScatterAdd { .. } => {
+                Schedule::ScatterAdd(Box::new(scatter::ScatterSchedule::new(site, &kernel.form)?))
+            }
+            Form::Reshape { src, dst } => Schedule::Copy { src: *src, dst: *dst },
+            Form::Check { buffers } => {
+                let buffers = checked_buffers(program, buffers)?;
+                Schedule::Check(CheckSchedule { config: site.config, buffers })
+            }
+        })
+    }
+
+    /// Memory it needs besides its buffers.
+    pub fn workspace(&self) -> Workspace {
+        match self {
+            Schedule::Contract(contract) => contract.workspace(),
+            Schedule::Row(row) => row.workspace(),
+            _ => Workspace::default(),
+        }
+    }
+}
+
+fn checked_buffers(program: &Program, buffers: &[BufferId]) -> Result<Vec<CheckedBuffer>, String> {
+    let floats = buffers.iter().copied().enumerate();
+    let floats = floats.filter(|&(_, id)| program.buffer(id).dtype == DType::F32);
+    let checked = |(position, buffer)| {
+        let shape = domain::extents(&program.buffer(buffer).shape)?;
+        Ok(CheckedBuffer { buffer, position, elements: shape.iter().product() })
+    };
+    floats.map(checked).collect()
+}
+
+impl fmt::Display for Schedule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Schedule::Map(segments) => {
+                for (i, segment) in segments.iter().enumerate() {
+                    write!(f, "{}{segment}", if i > 0 { "\n" } else { "" })?;
+                }
+                Ok(())
+            }
+            Schedule::Row(row) => row.fmt(f),
+            Schedule::Contract(contract) => contract.fmt(f),
+            Schedule::ScatterAdd(scatter) => scatter.fmt(f),
+            Schedule::Copy { src, dst } => write!(f, "copy b{} to b{}", src.0, dst.0),
+            Schedule::Check(check) => {
+                let names: Vec<String> = check
+                    .buffers
+                    .iter()
+                    .map(|b| format!("b{} [{}]", b.buffer.0, b.elements))
+                    .collect();
+                write!(f, "check {}", names.join(", "))
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Timing of compiled models and training steps.
+
+use crate::network::{empty, extents};
+use crate::report::{grouped, round};
+use crate::{Error, Module, Report};
+use dlc_front::TrainOverrides;
+use dlc_kernel::{Bindings, Buffer, DType, Executable, StageTime, Tensor, philox};
+use serde::Serialize;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// How to time.
+#[derive(Clone, Copy, Debug)]
+pub struct BenchOptions {
+    /// When the text was handed in: the compile time counts from here.
+    pub start: Instant,
+    /// Seconds to measure for, after warming up.
+    pub seconds: f64,
+}
+
+/// The result of a benchmark.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bench {
+    /// Median milliseconds of a call.
+    pub median_ms: f64,
+    /// The fastest call.
+    pub min_ms: f64,
+    /// The slowest call.
+    pub max_ms: f64,
+    /// Calls measured.
+    pub runs: usize,
+    /// Milliseconds from text to runnable, standard library included.
+    pub compile_ms: f64,
+    /// Milliseconds to initialize and hand over parameters.
+    pub load_ms: f64,
+    /// Milliseconds of each stage.
+    pub stages: indexmap::IndexMap<&'static str, f64>,
+    /// Operations of a call; a multiply-add counts as 2.
+    pub flops: u64,
+    /// Bytes the kernels touch in a call.
+    pub bytes: u64,
+    /// Bytes of parameters, state, temporaries and workspaces at the peak.
+    pub peak_bytes: u64,
+    /// Kernels in a call.
+    pub kernels: usize,
+}
+
+/// Times inference of a model on random inputs.
+///
+/// # Errors
+/// If it cannot be compiled or run.
+pub fn bench_model(
+    module: &Module,
+    name: &str,
+    bindings: &Bindings,
+    options: &BenchOptions,
+) -> Result<Bench, Error> {
+    let network = module.model(name)?.bind_all(bindings)?;
+    let compiled = options.start.elapsed();
+    let start = Instant::now();
+    let network = network.initialize(0)?;
+    let load = start.elapsed();
+    let times = measure(network.executable(), options)?;
+    Ok(Bench::new(&times, network.executable(), network.stages(), compiled, load))
+}
+
+/// Times the training step of a model on random data of the right fields.
+///
+/// # Errors
+/// As [`bench_model`].
+pub fn bench_training(
+    module: &Module,
+    name: &str,
+    batch: Option<i64>,
+    bindings: &Bindings,
+    options: &BenchOptions,
+) -> Result<Bench, Error> {
+    let overrides = TrainOverrides { batch, ..TrainOverrides::default() };
+    let training = module.training(name, &overrides, bindings)?;
+    let (executable, stages) = module.build_step(&training, bindings)?;
+    let compiled = options.start.elapsed();
+    let start = Instant::now();
+    crate::network::initialize(&training.init, &*executable, 0, &module.compiler)?;
+    let load = start.elapsed();
+    let times = measure(&*executable, options)?;
+    Ok(Bench::new(&times, &*executable, &stages, compiled, load))
+}
+
+/// Milliseconds of each call, sorted.
+fn measure(executable: &dyn Executable, options: &BenchOptions) -> Result<Vec<f64>, Error> {
+    let program = executable.program();
+    let entry = &program.entries[0];
+    let inputs: Vec<Tensor> =
+        entry.inputs.iter().enumerate().map(|(i, &b)| random(program.buffer(b), i)).collect();
+    let inputs: Vec<&Tensor> = inputs.iter().collect();
+    let mut outputs: Vec<Tensor> =
+        entry.outputs.iter().map(|&b| empty(program.buffer(b))).collect();
+    let mut call = || -> Result<f64, Error> {
+        let start = Instant::now();
+        executable.call(0, &inputs, &mut outputs)?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    };
+    let budget = Duration::from_secs_f64(options.seconds.clamp(0.0, 3600.0));
+    repeat(&mut call, budget / 5, 2)?;
+    let mut times = repeat(&mut call, budget, 5)?;
+    times.sort_by(f64::total_cmp);
+    Ok(times)
+}
+
+fn repeat(
+    call: &mut dyn FnMut() -> Result<f64, Error>,
+    budget: Duration,
+    least: usize,
+) -> Result<Vec<f64>, Error> {
+    let start = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < least || start.elapsed() < budget {
+        times.push(call()?);
+    }
+    Ok(times)
+}
+
+/// Floats in [0, 1); integers 0 and 1, which are in range for any lookup of two rows or more.
+fn random(buffer: &Buffer, site: usize) -> Tensor {
+    let shape = extents(buffer);
+    let n: usize = shape.iter().product();
+    let draw = |i: usize| philox::uniform(0, 0, site as u64, i as i32);
+    match buffer.dtype {
+        DType::F32 => Tensor::f32(shape, (0..n).map(draw).collect()),
+        DType::I32 => Tensor::i32(shape, (0..n).map(|i| (draw(i) < 0.5) as i32).collect()),
+        other => Tensor::zeros(other, shape),
+    }
+}
+
+impl Bench {
+    fn new(
+        times: &[f64],
+        executable: &dyn Executable,
+        stages: &[StageTime],
+        compiled: Duration,
+        load: Duration,
+    ) -> Bench {
+        let report = Report::new(executable, stages);
+        Bench {
+            median_ms: round(times[times.len() / 2]),
+            min_ms: round(times[0]),
+            max_ms: round(times[times.len() - 1]),
+            runs: times.len(),
+            compile_ms: round(compiled.as_secs_f64() * 1e3),
+            load_ms: round(load.as_secs_f64() * 1e3),
+            stages: report.stages,
+            flops: report.flops,
+            bytes: report.bytes,
+            peak_bytes: report.peak_bytes,
+            kernels: executable.program().entries[0].kernels.len(),
+        }
+    }
+}
+
+impl fmt::Display for Bench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = |amount: u64| amount as f64 / self.median_ms / 1e6;
+        writeln!(
+            f,
+            "median {:.4} ms   min {:.4} ms   max {:.4} ms   {} runs",
+            self.median_ms, self.min_ms, self.max_ms, self.runs
+        )?;
+        writeln!(f, "compile {:.1} ms   load {:.1} ms", self.compile_ms, self.load_ms)?;
+        writeln!(
+            f,
+            "{} kernels   {} operations ({:.2} GFLOP/s)   {} bytes ({:.2} GB/s)   peak {} bytes",
+            self.kernels,
+            grouped(self.flops),
+            rate(self.flops),
+            grouped(self.bytes),
+            rate(self.bytes),
+            grouped(self.peak_bytes)
+        )
+    }
+}

@@ -1,0 +1,53 @@
+//! `dlc eval`: a trained model on the test data.
+
+use super::options::{Codegen, Selection};
+use super::train::DataFolders;
+use dlc::{Error, TrainOptions, TrainOverrides, evaluate};
+use dlc_train::Metrics;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments of `dlc eval`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    codegen: Codegen,
+    #[command(flatten)]
+    data: DataFolders,
+    /// Parameters and state, a safetensors file
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    /// Samples measured at a time
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
+    batch: Option<i64>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints loss and metrics over all test samples.
+pub fn run(args: &Args) -> Result<(), Error> {
+    let file = &args.selection.file;
+    let module = args.codegen.compiler()?.compile_file(file)?;
+    let model = args.selection.train_name(&module)?;
+    let options = TrainOptions {
+        overrides: TrainOverrides { batch: args.batch, ..TrainOverrides::default() },
+        bindings: args.selection.bindings(),
+        data: args.data.data.clone(),
+        ..TrainOptions::default()
+    };
+    let (metrics, _) = evaluate(&module, &model, file, &args.weights, &options)?;
+    report(&metrics, args.json);
+    Ok(())
+}
+
+/// One line: `test: loss 0.0312  accuracy 99.02 %`, or a JSON object.
+pub fn report(metrics: &Metrics, json: bool) {
+    if json {
+        super::print(&format!("{}\n", json!({ "event": "test", "metrics": metrics })));
+    } else {
+        super::print(&format!("test: {metrics}\n"));
+    }
+}

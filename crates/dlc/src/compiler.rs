@@ -1,0 +1,335 @@
+//! The compiler as a library: text in, modules and networks out.
+
+use crate::pipeline::{self, EntryGraph};
+use crate::{Error, Network};
+use dlc_cpu::{CpuTarget, level::Level};
+use dlc_front::diagnostic::Severity;
+use dlc_front::{Constraint, Diagnostic, Mode, Style, TrainOverrides, Unit};
+use dlc_graph::Graph;
+use dlc_kernel::{Bindings, BuildOptions, OptLevel, Tensor};
+use serde::Serialize;
+use serde_json::json;
+use std::path::Path;
+
+/// Settings of a compilation. Cheap to clone.
+///
+/// ```
+/// # fn main() -> Result<(), dlc::Error> {
+/// use dlc::{Compiler, Tensor};
+///
+/// let source = "model Double(x: f32[N]) -> f32[N] { 2 * x }";
+/// let module = Compiler::new().compile_text("double.dl", source)?;
+/// let network = module.model("Double")?.bind([("N", 3)])?;
+/// let x = Tensor::f32([3], vec![1.0, 2.0, 3.0]);
+/// let outputs = network.run(&[("x", &x)])?;
+/// assert_eq!(outputs[0].as_f32(), Some(&[2.0, 4.0, 6.0][..]));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Compiler {
+    pub(crate) target: CpuTarget,
+    pub(crate) options: BuildOptions,
+}
+
+impl Default for Compiler {
+    fn default() -> Compiler {
+        Compiler::new()
+    }
+}
+
+impl Compiler {
+    /// A compiler for this machine's CPU, at `-O2`, with the threads the machine grants.
+    pub fn new() -> Compiler {
+        Compiler { target: host(), options: BuildOptions::default() }
+    }
+
+    /// Compiles for another target; `x86-64-v3`, for example, names a level of the CPU.
+    ///
+    /// # Errors
+    /// If no target has that name. One that this machine cannot run can still be dumped.
+    pub fn target(self, name: &str) -> Result<Compiler, Error> {
+        let names = Level::ALL.map(Level::name).join(", ");
+        let unknown = || Error::Argument(format!("there is no target `{name}`; there are {names}"));
+        let level = Level::from_name(name).ok_or_else(unknown)?;
+        Ok(Compiler { target: CpuTarget::new(level), ..self })
+    }
+
+    /// Sets how hard to optimize.
+    pub fn opt_level(mut self, level: OptLevel) -> Compiler {
+        self.options.opt_level = level;
+        self
+    }
+
+    /// Sets the number of threads a call may use, the caller's included; at least 1.
+    pub fn threads(mut self, threads: usize) -> Compiler {
+        self.options.threads = Some(threads.max(1));
+        self
+    }
+
+    /// Sets the most bytes that one network may take.
+    pub fn memory_limit(mut self, bytes: u64) -> Compiler {
+        self.options.memory_limit = Some(bytes);
+        self
+    }
+
+    /// The options of every build.
+    pub fn options(&self) -> &BuildOptions {
+        &self.options
+    }
+
+    /// The target that is compiled for.
+    pub fn target_ref(&self) -> &CpuTarget {
+        &self.target
+    }
+
+    /// Reads and parses a file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or its text is not the language.
+    pub fn compile_file(&self, path: impl AsRef<Path>) -> Result<Module, Error> {
+        let path = path.as_ref();
+        let text = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+        self.compile_bytes(&path.display().to_string(), &text)
+    }
+
+    /// Parses a text; `name` stands for the file's name in messages.
+    ///
+    /// # Errors
+    /// If the text is not the language.
+    pub fn compile_text(&self, name: &str, text: &str) -> Result<Module, Error> {
+        self.compile_bytes(name, text.as_bytes())
+    }
+
+    fn compile_bytes(&self, name: &str, text: &[u8]) -> Result<Module, Error> {
+        let unit = Unit::parse(name, text).map_err(|f| Error::Source(f.render(Style::Plain)))?;
+        Ok(Module { compiler: self.clone(), unit })
+    }
+}
+
+/// A parsed file: its models, blocks and sections.
+pub struct Module {
+    pub(crate) compiler: Compiler,
+    pub(crate) unit: Unit,
+}
+
+impl Module {
+    /// The names of its models, in order.
+    pub fn models(&self) -> Vec<&str> {
+        self.unit.models()
+    }
+
+    /// The names of the models that have a `train` section.
+    pub fn trainable(&self) -> Vec<&str> {
+        self.unit.trains()
+    }
+
+    /// Everything that is wrong with the file, under these sizes.
+    pub fn check(&self) -> CheckReport {
+        let diagnostics = self.unit.check();
+        let is_error = |d: &&Diagnostic| d.severity == Severity::Error;
+        CheckReport {
+            errors: diagnostics.iter().filter(is_error).count(),
+            text: self.unit.render(&diagnostics, Style::Plain),
+            json: diagnostics.iter().map(|d| self.to_json(d)).collect(),
+        }
+    }
+
+    /// One line: severity, code, title, and where it starts.
+    fn to_json(&self, diagnostic: &Diagnostic) -> String {
+        let span = diagnostic.primary.span;
+        let file = self.unit.sources().file(span.file);
+        let place = file.line_col(span.start as usize);
+        let object = json!({
+            "severity": match diagnostic.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            },
+            "code": diagnostic.code.as_str(),
+            "title": diagnostic.title,
+            "file": file.name(),
+            "line": place.line,
+            "column": place.column,
+            "label": diagnostic.primary.text,
+            "notes": diagnostic.notes,
+            "help": diagnostic.help,
+        });
+        object.to_string()
+    }
+
+    /// The parsed file itself.
+    pub fn unit(&self) -> &Unit {
+        &self.unit
+    }
+
+    /// One of its models.
+    ///
+    /// # Errors
+    /// If there is no model of that name.
+    pub fn model(&self, name: &str) -> Result<Model<'_>, Error> {
+        match self.models().into_iter().find(|m| *m == name) {
+            Some(_) => Ok(Model { module: self, name: name.to_owned() }),
+            None => Err(Error::Argument(format!(
+                "there is no model `{name}` in this file; it has {}",
+                self.models().join(", ")
+            ))),
+        }
+    }
+
+    /// The model's training section, elaborated; `name` as for [`Module::model`].
+    pub(crate) fn training(
+        &self,
+        name: &str,
+        overrides: &TrainOverrides,
+        bindings: &Bindings,
+    ) -> Result<dlc_front::Training, Error> {
+        self.unit.train(name, overrides, bindings).map_err(|d| self.refuse(&d))
+    }
+
+    /// The graph with all its sizes bound, after the rules on them are checked.
+    pub(crate) fn bind_graph(
+        &self,
+        graph: &Graph,
+        constraints: &[Constraint],
+        sizes: &Bindings,
+    ) -> Result<Graph, Error> {
+        let broken = constraints.iter().filter_map(|c| c.check(sizes).err());
+        let broken: Vec<Diagnostic> = broken.map(|d| *d).collect();
+        if !broken.is_empty() {
+            return Err(self.refuse(&broken));
+        }
+        let known = graph.symbols();
+        if let Some(name) = known.iter().find(|n| !sizes.contains_key(*n)) {
+            return Err(Error::Argument(format!(
+                "the size of dim `{name}` is not known: give it with --bind {name}=SIZE"
+            )));
+        }
+        graph.bind(sizes).map_err(|e| {
+            let place = e.origin.map(|o| format!("{}:{}: ", o.file, o.line)).unwrap_or_default();
+            Error::Argument(format!("{place}{}", e.error))
+        })
+    }
+
+    pub(crate) fn refuse(&self, diagnostics: &[Diagnostic]) -> Error {
+        Error::Source(self.unit.render(diagnostics, Style::Plain))
+    }
+}
+
+/// What [`Module::check`] found.
+#[derive(Clone, Debug)]
+pub struct CheckReport {
+    /// The number of errors; warnings do not count.
+    pub errors: usize,
+    /// All diagnostics, rendered with their source lines.
+    pub text: String,
+    /// Each diagnostic as a JSON object on one line.
+    pub json: Vec<String>,
+}
+
+/// A model of a [`Module`], whose sizes are still open.
+pub struct Model<'m> {
+    module: &'m Module,
+    name: String,
+}
+
+impl Model<'_> {
+    /// Compiles the model, in inference mode, for the given sizes. Its parameters are zero until
+    /// [`Network::load`] or [`Network::initialize`].
+    ///
+    /// # Errors
+    /// If the model is wrong, a size is missing or breaks one of its rules, or it cannot be built.
+    pub fn bind<'n>(
+        &self,
+        sizes: impl IntoIterator<Item = (&'n str, i64)>,
+    ) -> Result<Network, Error> {
+        let bindings = sizes.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
+        self.bind_all(&bindings)
+    }
+
+    /// As [`Model::bind`].
+    pub fn bind_all(&self, bindings: &Bindings) -> Result<Network, Error> {
+        let (entry, init) = self.elaborate(bindings)?;
+        let compiler = &self.module.compiler;
+        let (executable, stages) = pipeline::build(&[entry], &compiler.target, &compiler.options)?;
+        Ok(Network::new(executable, stages, init, compiler.clone()))
+    }
+
+    /// The model as the entry `run` of a program, in inference mode.
+    ///
+    /// # Errors
+    /// As [`Model::bind`].
+    pub fn entry(&self, bindings: &Bindings) -> Result<EntryGraph, Error> {
+        Ok(self.elaborate(bindings)?.0)
+    }
+
+    /// The sizes of dims that the inputs' shapes tell.
+    ///
+    /// # Errors
+    /// If two inputs disagree on a size, or one has another rank than the signature says.
+    pub fn sizes_of(&self, inputs: &[(String, Tensor)]) -> Result<Bindings, Error> {
+        let unit = &self.module.unit;
+        let model = unit.model(&self.name, &Bindings::new(), Mode::Infer);
+        let model = model.map_err(|d| self.module.refuse(&d))?;
+        let mut sizes = Bindings::new();
+        for (name, tensor) in inputs {
+            let Some((_, ty)) = model.inputs.iter().find(|(n, _)| n == name) else { continue };
+            if ty.rank() != tensor.shape.len() {
+                return Err(Error::Argument(format!(
+                    "input `{name}` has shape {:?}, the model takes {ty}",
+                    tensor.shape
+                )));
+            }
+            for (dim, &extent) in ty.shape.iter().zip(&tensor.shape) {
+                let Some(symbol) = dim.as_symbol() else { continue };
+                let extent = extent as i64;
+                let known = *sizes.entry(symbol.to_owned()).or_insert(extent);
+                if known != extent {
+                    return Err(Error::Argument(format!(
+                        "dim `{symbol}` is {known} in one input and {extent} in `{name}`"
+                    )));
+                }
+            }
+        }
+        Ok(sizes)
+    }
+
+    /// The entry `run` with all its sizes bound, and the graph of first values.
+    fn elaborate(&self, bindings: &Bindings) -> Result<(EntryGraph, Graph), Error> {
+        let unit = &self.module.unit;
+        let model =
+            unit.model(&self.name, bindings, Mode::Infer).map_err(|d| self.module.refuse(&d))?;
+        let graph = self.module.bind_graph(&model.graph, &model.constraints, bindings)?;
+        Ok((EntryGraph { name: "run", graph }, model.init))
+    }
+}
+
+/// A target and whether this machine runs it.
+#[derive(Clone, Debug, Serialize)]
+pub struct TargetInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is what a compiler compiles for if nothing is said.
+    pub default: bool,
+    /// Why it does not run here, if it does not.
+    pub refusal: Option<String>,
+}
+
+/// All targets.
+pub fn targets() -> Vec<TargetInfo> {
+    let describe = |level: Level| TargetInfo {
+        name: level.name(),
+        default: level == host().level(),
+        refusal: level.require().err().map(|e| e.to_string()),
+    };
+    Level::ALL.map(describe).to_vec()
+}
+
+/// The best target of this machine. On one below every level it is the lowest, and building for it
+/// is refused with the reason.
+fn host() -> CpuTarget {
+    CpuTarget::detect().unwrap_or(CpuTarget::new(Level::ALL[0]))
+}
+
+/// The paragraph on an error code such as `E0203`.
+pub fn explain(code: &str) -> Option<&'static str> {
+    dlc_front::Code::parse(code).map(dlc_front::Code::explanation)
+}

@@ -1,0 +1,267 @@
+//! Training: from a `train` section to a compiled step, its data, and the loop.
+
+use crate::pipeline::{self, EntryGraph};
+use crate::{Compiler, Error, Module, network};
+use dlc_front::{DataArg, DataSpec, TrainOverrides, Training, Validation};
+use dlc_kernel::{Bindings, Executable, StageTime, Target};
+use dlc_train::{
+    BoxError, Dataset, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What overrides or completes a `train` section.
+#[derive(Clone, Debug, Default)]
+pub struct TrainOptions {
+    /// Overrides of the section's settings.
+    pub overrides: TrainOverrides,
+    /// Values of dims that the model leaves open.
+    pub bindings: Bindings,
+    /// Folders of data sets by name, instead of the section's.
+    pub data: Vec<(String, PathBuf)>,
+    /// Where weights and checkpoints go, instead of the section's `out` or `runs/MODEL`.
+    pub out: Option<PathBuf>,
+    /// Goes on from the newest checkpoint of the folder.
+    pub resume: bool,
+    /// When somebody sets it, training saves its state and stops.
+    pub interrupt: Arc<AtomicBool>,
+}
+
+/// What came of [`train`].
+pub struct Trained {
+    /// The loop's own summary.
+    pub summary: Summary,
+    /// Loss and metrics on the test data with the best weights; not measured if interrupted.
+    pub test: Option<Metrics>,
+    /// The run's folder.
+    pub dir: PathBuf,
+}
+
+/// The samples for training, validation and testing.
+struct Splits {
+    train: Dataset,
+    validation: Dataset,
+    test: Dataset,
+}
+
+impl Module {
+    /// A trainer for one's own data: the model's `train` section with first values in all
+    /// parameters. The data set that the section names is not read.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), dlc::Error> {
+    /// use dlc::{Batch, Compiler, Tensor};
+    ///
+    /// let source = "
+    ///     model Line(x: f32[N, 1]) -> f32[N, 1] { x |> linear(1) }
+    ///     train Line {
+    ///       data  tensors(x: f32[N, 1], y: f32[N, 1]) batch 4
+    ///       loss  mse(Line(x), y)
+    ///       optim sgd(lr = 0.1)
+    ///     }";
+    /// let module = Compiler::new().compile_text("line.dl", source)?;
+    /// let mut trainer = module.trainer("Line")?;
+    /// let x = Tensor::f32([4, 1], vec![-1.0, 0.0, 1.0, 2.0]);
+    /// let y = Tensor::f32([4, 1], vec![-1.0, 1.0, 3.0, 5.0]);
+    /// let batch = Batch::new([("x", x), ("y", y)]);
+    /// for _ in 0..200 {
+    ///     trainer.step(&batch)?;
+    /// }
+    /// let slope = trainer.read("linear1.weight")?;
+    /// assert!((slope.as_f32().unwrap()[0] - 2.0).abs() < 1e-3);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If there is no such section, it is wrong, or it cannot be built.
+    pub fn trainer(&self, model: &str) -> Result<Trainer, Error> {
+        self.trainer_with(model, &TrainOptions::default())
+    }
+
+    /// As [`Module::trainer`], with overrides.
+    ///
+    /// # Errors
+    /// As [`Module::trainer`].
+    pub fn trainer_with(&self, model: &str, options: &TrainOptions) -> Result<Trainer, Error> {
+        let training = self.training(model, &options.overrides, &options.bindings)?;
+        self.start(&training, &options.bindings)
+    }
+
+    /// The graphs of a model's training program: `train` and `eval`.
+    ///
+    /// # Errors
+    /// As [`Module::trainer`].
+    pub fn training_entries(
+        &self,
+        model: &str,
+        bindings: &Bindings,
+    ) -> Result<Vec<EntryGraph>, Error> {
+        let training = self.training(model, &TrainOverrides::default(), bindings)?;
+        self.bound(&training, bindings, training.batch, &["train", "eval"])
+    }
+
+    /// The entries of those names for batches of `batch` samples.
+    fn bound(
+        &self,
+        training: &Training,
+        bindings: &Bindings,
+        batch: i64,
+        names: &[&'static str],
+    ) -> Result<Vec<EntryGraph>, Error> {
+        let mut sizes = bindings.clone();
+        sizes.insert(training.batch_dim.clone(), batch);
+        let bind = |&name: &&'static str| {
+            let graph = if name == "train" { &training.step } else { &training.eval };
+            Ok(EntryGraph { name, graph: self.bind_graph(graph, &training.constraints, &sizes)? })
+        };
+        names.iter().map(bind).collect()
+    }
+
+    /// Builds the training step, and how long each stage took.
+    pub(crate) fn build_step(
+        &self,
+        training: &Training,
+        bindings: &Bindings,
+    ) -> Result<(Box<dyn Executable>, Vec<StageTime>), Error> {
+        let entries = self.bound(training, bindings, training.batch, &["train"])?;
+        pipeline::build(&entries, &self.compiler.target, &self.compiler.options)
+    }
+
+    fn start(&self, training: &Training, bindings: &Bindings) -> Result<Trainer, Error> {
+        let Compiler { target, options } = &self.compiler;
+        let entries = self.bound(training, bindings, training.batch, &["train", "eval"])?;
+        let (executable, _) = pipeline::build(&entries, target, options)?;
+        let seed = seed_of(training);
+        network::initialize(&training.init, &*executable, seed, &self.compiler)?;
+        Ok(Trainer::new(Arc::from(executable), seed)?)
+    }
+
+    /// Builds the evaluation for another batch size.
+    fn rebuild<'a>(&'a self, training: &'a Training, bindings: &'a Bindings) -> Rebuild<'a> {
+        let Compiler { target, options } = &self.compiler;
+        Rebuild::new(move |batch| {
+            let boxed = |error: Error| -> BoxError { error.to_string().into() };
+            let entries = self.bound(training, bindings, batch as i64, &["eval"]).map_err(boxed)?;
+            let built = pipeline::build(&entries, target, options);
+            Ok(Arc::from(built.map_err(boxed)?.0))
+        })
+    }
+}
+
+/// Trains a model of `file` as its `train` section says.
+///
+/// # Errors
+/// If section, data or folder are wrong, or a step fails; checkpoints before it are kept.
+pub fn train(
+    module: &Module,
+    model: &str,
+    file: &Path,
+    options: &TrainOptions,
+    observer: &mut dyn Observer,
+) -> Result<Trained, Error> {
+    let training = module.training(model, &options.overrides, &options.bindings)?;
+    let splits = load(&training, file, &options.data)?;
+    let dir = run_dir(&training, file, model, options);
+    let mut trainer = module.start(&training, &options.bindings)?;
+    let mut rebuild = module.rebuild(&training, &options.bindings);
+    let stop = training.stop.as_ref();
+    let fit = Fit {
+        epochs: training.epochs as u32,
+        monitor: stop.map_or_else(Monitor::default, |s| monitor(&s.quantity)),
+        patience: stop.map(|s| s.patience as u32),
+        dir: Some(dir.clone()),
+        start: if options.resume { Start::Resume } else { Start::New },
+        model: model.to_owned(),
+        target: module.compiler.target.name().to_owned(),
+        interrupt: options.interrupt.clone(),
+    };
+    let Splits { train, validation, test } = splits;
+    let summary =
+        dlc_train::fit(&mut trainer, &train, Some(&validation), &mut rebuild, &fit, observer)?;
+    let interrupted = summary.reason == dlc_train::StopReason::Interrupted;
+    if let Some(weights) = summary.weights.as_ref().filter(|_| !interrupted) {
+        weights.apply(&**trainer.executable(), &dir)?;
+    }
+    let test = match interrupted {
+        true => None,
+        false => Some(trainer.evaluate(&test, &mut rebuild)?),
+    };
+    Ok(Trained { summary, test, dir })
+}
+
+/// Loss and metrics of a model on its test data, with the weights in `weights`.
+///
+/// # Errors
+/// If section, data or weights are wrong.
+pub fn evaluate(
+    module: &Module,
+    model: &str,
+    file: &Path,
+    weights: &Path,
+    options: &TrainOptions,
+) -> Result<(Metrics, usize), Error> {
+    let training = module.training(model, &options.overrides, &options.bindings)?;
+    let splits = load(&training, file, &options.data)?;
+    let mut trainer = module.start(&training, &options.bindings)?;
+    trainer.load_weights(weights)?;
+    let mut rebuild = module.rebuild(&training, &options.bindings);
+    let metrics = trainer.evaluate(&splits.test, &mut rebuild)?;
+    Ok((metrics, splits.test.len()))
+}
+
+/// The run's folder: the option's, the section's, or one in `runs/` named after the model.
+fn run_dir(training: &Training, file: &Path, model: &str, options: &TrainOptions) -> PathBuf {
+    let base = file.parent().unwrap_or(Path::new(""));
+    let runs = Path::new("runs");
+    let numbered = || match options.resume {
+        true => dlc_train::latest_run_dir(runs, model).unwrap_or_else(|| runs.join(model)),
+        false => dlc_train::next_run_dir(runs, model),
+    };
+    let own = training.out.as_ref().map(|out| base.join(out));
+    options.out.clone().or(own).unwrap_or_else(numbered)
+}
+
+fn load(training: &Training, file: &Path, data: &[(String, PathBuf)]) -> Result<Splits, Error> {
+    let read = |spec: &DataSpec| -> Result<dlc_train::mnist::Mnist, Error> {
+        if spec.dataset != "mnist" {
+            return Err(Error::Argument(format!(
+                "the data set `{}` is handed in by a program: use the library, not the command",
+                spec.dataset
+            )));
+        }
+        Ok(dlc_train::mnist::load(&folder(spec, file, data))?)
+    };
+    let whole = read(&training.data)?;
+    let (train, validation) = match &training.validation {
+        Validation::Data(spec) => (whole.train, read(spec)?.train),
+        Validation::Fraction(part) => whole.train.split_validation(*part),
+    };
+    Ok(Splits { train, validation, test: whole.test })
+}
+
+/// The folder given on the command line, else the one in the file, relative to it.
+fn folder(spec: &DataSpec, file: &Path, data: &[(String, PathBuf)]) -> PathBuf {
+    if let Some((_, dir)) = data.iter().find(|(name, _)| *name == spec.dataset) {
+        return dir.clone();
+    }
+    let text = spec.args.iter().find_map(|(_, arg)| match arg {
+        DataArg::Text(text) => Some(text.as_str()),
+        _ => None,
+    });
+    match text {
+        Some(path) => file.parent().unwrap_or(Path::new("")).join(path),
+        None => dlc_train::default_data_dir().unwrap_or_default().join(&spec.dataset),
+    }
+}
+
+/// `val.loss` and `loss` both mean the loss of the validation samples.
+fn monitor(quantity: &str) -> Monitor {
+    let metric = quantity.strip_prefix("val.").unwrap_or(quantity).to_owned();
+    let goal = if metric == "loss" { Goal::Lower } else { Goal::Higher };
+    Monitor { metric, goal }
+}
+
+fn seed_of(training: &Training) -> i32 {
+    training.seed as i32
+}

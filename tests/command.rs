@@ -1,0 +1,236 @@
+//! The command line: what goes to stdout, what to stderr, and every exit code.
+
+use assert_cmd::Command;
+use std::path::{Path, PathBuf};
+
+fn dlc() -> Command {
+    let mut command = Command::cargo_bin("dlc").unwrap();
+    command.env("NO_COLOR", "1").current_dir(root());
+    command
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A temporary folder with one model file.
+fn folder(text: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("model.dl"), text).unwrap();
+    dir
+}
+
+/// Exit code, stdout and stderr.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().expect("not killed"), text(&output.stdout), text(&output.stderr))
+}
+
+const LAYER: &str = "model Layer(x: f32[N, 4]) -> f32[N, 2] { x |> linear(2) }\n";
+
+#[test]
+fn check_is_silent_on_a_good_file() {
+    for file in ["examples/lenet.dl", "examples/mlp.dl", "examples/resnet.dl"] {
+        let (code, out, err) = run(dlc().args(["check", file]));
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""), "{file}");
+    }
+}
+
+#[test]
+fn check_points_at_the_mistake() {
+    let dir = folder("model M(x: f32[N, 4]) -> f32[N, 2] { x |> liner(2) }\n");
+    let (code, out, err) = run(dlc().args(["check"]).arg(dir.path().join("model.dl")));
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(
+        err.contains("liner") && err.contains("linear") && err.contains("model.dl:1:"),
+        "{err}"
+    );
+}
+
+#[test]
+fn check_speaks_json() {
+    let dir = folder("model M(x: f32[N, 4]) -> f32[N, 2] { x |> liner(2) }\n");
+    let (code, out, _) = run(dlc().args(["check", "--json"]).arg(dir.path().join("model.dl")));
+    assert_eq!(code, 1);
+    let line: serde_json::Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+    assert_eq!(line["severity"], "error");
+    assert_eq!(line["line"], 1);
+    assert!(line["code"].as_str().unwrap().starts_with('E'));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let (code, _, err) = run(dlc().args(["check", "no/such.dl"]));
+    assert_eq!(code, 1);
+    assert!(err.contains("no/such.dl"), "{err}");
+}
+
+#[test]
+fn usage_errors_exit_2() {
+    assert_eq!(run(dlc().args(["compile"])).0, 2);
+    assert_eq!(run(dlc().args(["bench", "x.dl", "--bind", "N"])).0, 2);
+    assert_eq!(run(dlc().args(["frobnicate"])).0, 2);
+}
+
+#[test]
+fn compile_shows_stages_and_reports() {
+    let dir = folder(LAYER);
+    let file = dir.path().join("model.dl");
+    let (code, out, err) =
+        run(dlc().args(["compile", "--bind", "N=2", "--emit", "graph,kernels"]).arg(&file));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("graph") && out.contains("kernel"), "{out}");
+    assert!(err.contains("compiled in") && err.contains("parameters   10"), "{err}");
+    let schedule = dir.path().join("schedule.txt");
+    let emit = format!("schedule={}", schedule.display());
+    let (code, out, _) = run(dlc().args(["compile", "--bind", "N=2", "--emit", &emit]).arg(&file));
+    assert_eq!((code, out.as_str()), (0, ""));
+    assert!(std::fs::read_to_string(schedule).unwrap().contains("contract"));
+}
+
+#[test]
+fn compile_stops_after_a_pass() {
+    let dir = folder(LAYER);
+    let file = dir.path().join("model.dl");
+    let stop =
+        |pass: &str| run(dlc().args(["compile", "--bind", "N=2", "--stop-after", pass]).arg(&file));
+    let (code, out, _) = stop("simplify");
+    assert_eq!(code, 0);
+    assert!(out.contains("contract") && !out.contains("fused"), "{out}");
+    let (code, _, err) = stop("nonsense");
+    assert_eq!(code, 1);
+    assert!(err.contains("simplify"), "the passes are listed: {err}");
+}
+
+#[test]
+fn an_unknown_stage_lists_the_known_ones() {
+    let dir = folder(LAYER);
+    let file = dir.path().join("model.dl");
+    let (code, _, err) = run(dlc().args(["compile", "--emit", "llvm"]).arg(file));
+    assert_eq!(code, 1);
+    assert!(err.contains("kernels") && err.contains("asm"), "{err}");
+}
+
+#[test]
+fn a_missing_size_is_named() {
+    let dir = folder(LAYER);
+    let (code, _, err) = run(dlc().args(["compile"]).arg(dir.path().join("model.dl")));
+    assert_eq!(code, 1);
+    assert!(err.contains('N') && err.contains("--bind"), "{err}");
+}
+
+#[test]
+fn run_reads_and_writes_npy() {
+    let dir = folder("model Double(x: f32[N]) -> f32[N] { 2 * x }\n");
+    let path = |name: &str| dir.path().join(name);
+    let x = dlc::Tensor::f32([3], vec![1.0, -2.0, 0.5]);
+    dlc::npy::write(&path("x.npy"), &x).unwrap();
+    let input = format!("x={}", path("x.npy").display());
+    let (code, out, err) = run(dlc()
+        .args(["run", "--json", "--input", &input, "--output"])
+        .arg(path("out"))
+        .arg(path("model.dl")));
+    assert_eq!(code, 0, "{err}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["outputs"][0]["shape"], serde_json::json!([3]));
+    let file = PathBuf::from(report["outputs"][0]["file"].as_str().unwrap());
+    let y = dlc::npy::read(&file).unwrap();
+    assert_eq!(y.as_f32(), Some(&[2.0, -4.0, 1.0][..]));
+}
+
+#[test]
+fn run_refuses_what_does_not_fit() {
+    let dir = folder(LAYER);
+    let path = |name: &str| dir.path().join(name);
+    dlc::npy::write(&path("x.npy"), &dlc::Tensor::f32([3, 5], vec![0.0; 15])).unwrap();
+    let input = format!("x={}", path("x.npy").display());
+    let (code, _, err) = run(dlc().args(["run", "--input", &input]).arg(path("model.dl")));
+    assert_eq!(code, 1);
+    assert!(err.contains('5') && err.contains('4'), "{err}");
+    std::fs::write(path("w.safetensors"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
+    dlc::npy::write(&path("x.npy"), &dlc::Tensor::f32([3, 4], vec![0.0; 12])).unwrap();
+    let (code, _, err) = run(dlc()
+        .args(["run", "--input", &input, "--weights"])
+        .arg(path("w.safetensors"))
+        .arg(path("model.dl")));
+    assert_eq!(code, 1);
+    assert!(err.contains("Git LFS pointer"), "{err}");
+}
+
+#[test]
+fn a_bad_index_fails_the_run_with_its_line() {
+    let dir = folder(
+        "model Look(t: f32[R, 2], i: i32[N]) -> f32[N, 2] {\n  y[n, d] = t[i[n], d]\n  y\n}\n",
+    );
+    let path = |name: &str| dir.path().join(name);
+    dlc::npy::write(&path("t.npy"), &dlc::Tensor::f32([3, 2], vec![0.0; 6])).unwrap();
+    dlc::npy::write(&path("i.npy"), &dlc::Tensor::i32([2], vec![1, 7])).unwrap();
+    let (t, i) = (path("t.npy"), path("i.npy"));
+    let inputs = [format!("t={}", t.display()), format!("i={}", i.display())];
+    let (code, _, err) = run(dlc()
+        .args(["run", "--input", &inputs[0], "--input", &inputs[1]])
+        .arg(path("model.dl")));
+    assert_eq!(code, 3);
+    assert!(err.contains("model.dl:2") && err.contains('7'), "{err}");
+}
+
+#[test]
+fn bench_prints_what_other_programs_read() {
+    let (code, out, err) = run(dlc().args(["bench", "examples/lenet.dl", "--bind", "N=1"]).args([
+        "--json",
+        "--seconds",
+        "0.05",
+    ]));
+    assert_eq!(code, 0, "{err}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    for key in [
+        "median_ms",
+        "min_ms",
+        "max_ms",
+        "runs",
+        "compile_ms",
+        "load_ms",
+        "flops",
+        "bytes",
+        "peak_bytes",
+        "kernels",
+    ] {
+        assert!(report[key].is_number(), "{key}: {report}");
+    }
+    assert!(report["stages"].as_object().unwrap().len() > 4);
+    // Two convolutions and three linear layers: 416,520 multiply-adds.
+    let flops = report["flops"].as_u64().unwrap();
+    assert!((833_040..1_000_000).contains(&flops), "{flops}");
+}
+
+#[test]
+fn explain_knows_every_code_it_prints() {
+    let (code, out, _) = run(dlc().args(["explain", "E0203"]));
+    assert_eq!(code, 0);
+    assert!(out.starts_with("E0203") && out.len() > 40);
+    assert_eq!(run(dlc().args(["explain", "E9999"])).0, 1);
+}
+
+#[test]
+fn targets_lists_this_machine() {
+    let (code, out, _) = run(dlc().args(["targets"]));
+    assert_eq!(code, 0);
+    assert!(out.contains("x86-64-v3") && out.contains("default"), "{out}");
+}
+
+#[test]
+fn a_closed_stdout_is_no_error() {
+    let binary = assert_cmd::cargo::cargo_bin("dlc");
+    let status = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "{} compile examples/lenet.dl --bind N=1 --emit clif | head -1",
+            binary.display()
+        ))
+        .current_dir(root())
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&status.stderr).contains("panicked"));
+}

@@ -1,0 +1,191 @@
+//! One numeric suite, every engine: the graph in f64, the kernel program interpreted in f64, and
+//! the CPU at -O0 and -O2 with 1, 2 and 3 threads.
+//!
+//! The f64 engines must agree to rounding in f64. A CPU result may differ by a relative 2^-24 for
+//! each operation on the longest path to it, which `depth` bounds, of the largest value.
+
+use dlc::pipeline::{self, EntryGraph};
+use dlc::{Bindings, Compiler, DType, Network, OptLevel, Tensor};
+use dlc_graph::Role;
+use dlc_kernel::{Array, Class, eval::Machine, philox};
+
+struct Case {
+    name: &'static str,
+    source: &'static str,
+    sizes: &'static [(&'static str, i64)],
+    /// Operations on the longest path, sums of n terms counting n.
+    depth: f64,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "mlp",
+        source: "model M(x: f32[N, 20]) -> f32[N, 5] { x |> linear(33) |> tanh |> linear(5) }",
+        sizes: &[("N", 7)],
+        depth: 80.0,
+    },
+    Case {
+        name: "lenet",
+        source: "model M(x: f32[N, 1, 28, 28]) -> f32[N, 10] {
+            x |> conv(6, 5x5, pad=2) |> relu |> max_pool(2x2)
+              |> conv(16, 5x5) |> relu |> max_pool(2x2) |> flatten
+              |> linear(120) |> relu |> linear(84) |> relu |> linear(10) }",
+        sizes: &[("N", 3)],
+        depth: 800.0,
+    },
+    Case {
+        name: "residual",
+        source: "model M(x: f32[N, 4, 9, 9]) -> f32[N, 8, 5, 5] {
+            y = x |> conv(8, 3x3, stride=2, pad=1, bias=no) |> batch_norm |> relu
+                  |> conv(8, 3x3, pad=1, bias=no) |> batch_norm
+            relu(y + (x |> conv(8, 1x1, stride=2, bias=no) |> batch_norm)) }",
+        sizes: &[("N", 2)],
+        depth: 160.0,
+    },
+    Case {
+        name: "normalize",
+        source: "model M(x: f32[N, 12]) -> f32[N, 12] {
+            x |> layer_norm |> gelu |> softmax[1] }",
+        sizes: &[("N", 5)],
+        depth: 120.0,
+    },
+    Case {
+        name: "log_softmax of large values",
+        source: "model M(x: f32[N, 7]) -> f32[N, 7] { 300 * x |> log_softmax[1] }",
+        sizes: &[("N", 4)],
+        depth: 60.0,
+    },
+    Case {
+        name: "pooling",
+        source: "model M(x: f32[N, 3, 7, 6]) -> f32[N, 3] {
+            x |> max_pool(3x3, stride=2, pad=1) |> avg_pool(2x2) |> global_avg_pool }",
+        sizes: &[("N", 2)],
+        depth: 40.0,
+    },
+    Case {
+        name: "index equations",
+        source: "model M(q: f32[N, T, C], k: f32[N, T, C]) -> f32[N, T, T] {
+            s[n, t, u] = sum[c] q[n, t, c] * k[n, u, c] where u <= t else -inf
+            s |> softmax[2] }",
+        sizes: &[("N", 2), ("T", 5), ("C", 6)],
+        depth: 60.0,
+    },
+    Case {
+        name: "slices and concatenation",
+        source: "model M(x: f32[N, 8]) -> f32[N, 8] {
+            a, b = x |> split[2]
+            concat[1](b, a * x[:, 2:6]) }",
+        sizes: &[("N", 3)],
+        depth: 4.0,
+    },
+    Case {
+        name: "gradients of gradients",
+        source: "model M(x: f32[N]) -> f32[N] {
+            slope = grad(sum[n] x[n] * x[n] * x[n], wrt = x)
+            y[] = sum[n] slope[n] * slope[n]
+            grad(y, wrt = x) }",
+        sizes: &[("N", 6)],
+        depth: 40.0,
+    },
+    Case {
+        name: "convolution's gradients",
+        source: "model M(x: f32[N, 2, 6, 5], w: f32[3, 2, 3, 3]) -> (x: f32[N, 2, 6, 5], w: f32[3, 2, 3, 3]) {
+            y[n, k, h < 3, v < 3] = sum[c, r, q] x[n, c, 2*h + r - 1, 2*v + q - 1] * w[k, c, r, q]
+            loss[] = sum[n, k, h, v] y[n, k, h, v] * y[n, k, h, v]
+            (grad(loss, wrt = x), grad(loss, wrt = w)) }",
+        sizes: &[("N", 2)],
+        depth: 200.0,
+    },
+];
+
+fn inputs(network: &Network) -> Vec<(String, Tensor)> {
+    let make = |(site, buffer): (usize, &dlc_kernel::Buffer)| {
+        let shape: Vec<usize> =
+            buffer.shape.iter().map(|s| s.as_const().unwrap() as usize).collect();
+        let n: usize = shape.iter().product();
+        assert_eq!(buffer.dtype, DType::F32);
+        let draw = |i| 2.0 * philox::uniform(7, 0, site as u64, i as i32) - 1.0;
+        (buffer.name.clone(), Tensor::f32(shape, (0..n).map(draw).collect()))
+    };
+    network.inputs().enumerate().map(make).collect()
+}
+
+fn network(case: &Case, opt: OptLevel, threads: usize) -> Network {
+    let compiler = Compiler::new().opt_level(opt).threads(threads);
+    let module = compiler.compile_text(case.name, case.source).unwrap_or_else(|e| panic!("{e}"));
+    let sizes = case.sizes.iter().copied();
+    let network = module.model("M").unwrap().bind(sizes).unwrap_or_else(|e| panic!("{e}"));
+    network.initialize(3).unwrap()
+}
+
+fn run(network: &Network, inputs: &[(String, Tensor)]) -> Vec<Tensor> {
+    let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
+    network.run(&given).unwrap().iter().map(|(_, t)| t.clone()).collect()
+}
+
+/// The outputs by the graph's own evaluation, after differentiation only.
+fn by_graph(graph: &dlc_graph::Graph, value: &dyn Fn(&str) -> Option<Array>) -> Vec<Array> {
+    let all = dlc_graph::eval::eval(graph, value).unwrap();
+    let roles = graph.results().iter().map(|r| r.role);
+    all.into_iter().zip(roles).filter(|(_, r)| *r == Role::Output).map(|(a, _)| a).collect()
+}
+
+fn by_kernels(
+    entry: &EntryGraph,
+    opt: OptLevel,
+    value: &dyn Fn(&str) -> Option<Array>,
+) -> Vec<Array> {
+    let copy = EntryGraph { name: entry.name, graph: entry.graph.clone() };
+    let program = pipeline::lower(&[copy], opt, &mut |_, _| {}).program;
+    let mut machine = Machine::new(&program);
+    for buffer in &program.buffers {
+        if matches!(buffer.class, Class::Param | Class::State) {
+            machine.write(&buffer.name, value(&buffer.name).unwrap()).unwrap();
+        }
+    }
+    let inputs: Vec<Array> = program.entries[0]
+        .inputs
+        .iter()
+        .map(|&b| value(&program.buffer(b).name).unwrap())
+        .collect();
+    machine.call(entry.name, &inputs).unwrap()
+}
+
+fn assert_close(what: &str, found: &[Array], expected: &[Array], bound: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        let largest = expected.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let error = found.max_difference(expected);
+        assert!(error <= bound * largest.max(1e-30), "{what}: off by {error:e} of {largest:e}");
+    }
+}
+
+#[test]
+fn all_engines_agree() {
+    for case in CASES {
+        let network = self::network(case, OptLevel::O2, 1);
+        let inputs = self::inputs(&network);
+        let value = |name: &str| -> Option<Array> {
+            let given = inputs.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
+            given.or_else(|| network.read(name).ok()).map(|t| Array::from_tensor(&t))
+        };
+        let module = Compiler::new().compile_text(case.name, case.source).unwrap();
+        let sizes: Bindings = case.sizes.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
+        let entry = module.model("M").unwrap().entry(&sizes).unwrap();
+        let reference = by_graph(&dlc_graph::differentiate(&entry.graph), &value);
+        for opt in [OptLevel::O0, OptLevel::O2] {
+            let kernels = by_kernels(&entry, opt, &value);
+            assert_close(&format!("{} kernels {opt:?}", case.name), &kernels, &reference, 1e-11);
+            for threads in 1..=3 {
+                let found = run(&self::network(case, opt, threads), &inputs);
+                let arrays: Vec<Array> = found.iter().map(Array::from_tensor).collect();
+                let bound = case.depth * f64::from(f32::EPSILON) / 2.0;
+                let what = format!("{} CPU {opt:?} {threads} threads", case.name);
+                assert_close(&what, &arrays, &reference, bound);
+                if opt == OptLevel::O2 {
+                    assert_eq!(found, run(&network, &inputs), "{what}: not the same bits");
+                }
+            }
+        }
+    }
+}
