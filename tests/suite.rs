@@ -140,7 +140,7 @@ fn by_kernels(
     let mut machine = Machine::new(&program);
     for buffer in &program.buffers {
         if matches!(buffer.class, Class::Param | Class::State) {
-            machine.write(&buffer.name, value(&buffer.name).unwrap()).unwrap();
+            machine.write(&buffer.name, &value(&buffer.name).unwrap()).unwrap();
         }
     }
     let inputs: Vec<Array> = program.entries[0]

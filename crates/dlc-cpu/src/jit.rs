@@ -98,7 +98,13 @@ pub fn leaves(codes: &[&Code]) -> Vec<Leaf> {
 /// # Errors
 /// What the code generator has to say against it.
 pub fn compile(isa: &dyn TargetIsa, code: &Code) -> Result<Compiled, String> {
-    let mut context = Context::for_function(code.function.clone());
+    compile_in(&mut Context::new(), isa, code)
+}
+
+/// [`compile`] with the memory of functions compiled before.
+fn compile_in(context: &mut Context, isa: &dyn TargetIsa, code: &Code) -> Result<Compiled, String> {
+    context.clear();
+    context.func = code.function.clone();
     let compiled =
         context.compile(isa, &mut ControlPlane::default()).map_err(|e| format!("{:?}", e.inner))?;
     finish(compiled, &code.leaves, &code.function)
@@ -149,7 +155,11 @@ impl Module {
         let leaves = leaves(codes);
         let refuse = |message| BuildError::Kernel { kernel: "code".into(), message };
         let (compiled, compiled_leaves) = rayon::join(
-            || codes.par_iter().map(|c| compile(&*isa, c)).collect::<Result<Vec<_>, _>>(),
+            || {
+                let one = |context: &mut Context, c: &&Code| compile_in(context, &*isa, c);
+                let all = codes.par_iter().with_max_len(1).map_init(Context::new, one);
+                all.collect::<Result<Vec<_>, _>>()
+            },
             || leaves.par_iter().map(|&l| compile_leaf(level, l)).collect::<Result<Vec<_>, _>>(),
         );
         let (compiled, compiled_leaves) =

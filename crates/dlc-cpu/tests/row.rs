@@ -61,7 +61,7 @@ fn reduction(shape: &[i64], kept: &[u32], dtype: DType, op: FoldOp) -> Draft {
 
 #[test]
 fn reductions_over_any_axes() {
-    let cases: [(&[i64], &[u32]); 12] = [
+    let cases: [(&[i64], &[u32]); 16] = [
         (&[5, 7], &[0]),
         (&[5, 7], &[1]),
         (&[64, 10], &[1]),
@@ -74,6 +74,10 @@ fn reductions_over_any_axes() {
         (&[3], &[]),
         (&[70_000], &[]),
         (&[0, 5], &[1]),
+        (&[3, 40_000], &[0]),
+        (&[20_000, 5], &[1]),
+        (&[2, 300, 3, 70], &[0, 2]),
+        (&[16_411], &[]),
     ];
     for (shape, kept) in cases {
         for op in [FoldOp::Sum, FoldOp::Max, FoldOp::ArgMin, FoldOp::ArgMax] {

@@ -6,7 +6,7 @@ use dlc_cpu::{CpuTarget, level::Level};
 use dlc_front::diagnostic::Severity;
 use dlc_front::{Constraint, Diagnostic, Mode, Style, TrainOverrides, Unit};
 use dlc_graph::Graph;
-use dlc_kernel::{Bindings, BuildOptions, OptLevel, Tensor};
+use dlc_kernel::{Bindings, BuildOptions, OptLevel, Size, Tensor};
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
@@ -272,9 +272,12 @@ impl Model<'_> {
         let mut sizes = Bindings::new();
         for (name, tensor) in inputs {
             let Some((_, ty)) = model.inputs.iter().find(|(n, _)| n == name) else { continue };
-            if ty.rank() != tensor.shape.len() {
+            let differs =
+                |(dim, &n): (&Size, &usize)| dim.as_const().is_some_and(|d| d != n as i64);
+            if ty.rank() != tensor.shape.len() || ty.shape.iter().zip(&tensor.shape).any(differs) {
                 return Err(Error::Argument(format!(
-                    "input `{name}` has shape {:?}, the model takes {ty}",
+                    "input `{name}` is {}{:?}, the model takes {ty}",
+                    tensor.dtype(),
                     tensor.shape
                 )));
             }

@@ -56,7 +56,7 @@ impl Module {
     /// let source = "
     ///     model Line(x: f32[N, 1]) -> f32[N, 1] { x |> linear(1) }
     ///     train Line {
-    ///       data  tensors(x: f32[N, 1], y: f32[N, 1]) batch 4
+    ///       data  tensors(x = f32[N, 1], y = f32[N, 1]) batch 4
     ///       loss  mse(Line(x), y)
     ///       optim sgd(lr = 0.1)
     ///     }";

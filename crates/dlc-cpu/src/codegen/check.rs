@@ -4,7 +4,7 @@ use super::{Emitter, NOTRAP, Part, emit};
 use crate::abi::ErrorKind;
 use crate::schedule::{CheckSchedule, CheckedBuffer};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I32, I32X4};
+use cranelift_codegen::ir::types::I32X4;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::BufferId;
@@ -27,24 +27,27 @@ pub fn part(schedule: &CheckSchedule, frontend: TargetFrontendConfig) -> Part {
 
 fn check(e: &mut Emitter, checked: &CheckedBuffer) {
     let base = e.base(checked.buffer);
-    let (zero, whole) = (e.int(0), e.int(checked.elements & !3));
     let none = e.ints(0);
-    let found = e.fold(zero, whole, 4, &[none], |e, i, found| {
+    let whole = checked.elements & !3;
+    let found = e.repeat(0, whole, 4, &[none], |e, i, found| {
         let address = e.add_scaled(base, i, 4);
-        let bits = e.b.ins().load(I32X4, NOTRAP, address, 0);
-        let exponent = e.ints(EXPONENT);
-        let masked = e.b.ins().band(bits, exponent);
-        let bad = e.b.ins().icmp(IntCC::Equal, masked, exponent);
+        let bad = bad_lanes(e, address, 4);
         vec![e.b.ins().bor(found[0], bad)]
     });
-    let mut bad: Value = e.b.ins().vany_true(found[0]);
-    for i in checked.elements & !3..checked.elements {
-        let address = e.b.ins().iadd_imm_s(base, 4 * i);
-        let bits = e.b.ins().load(I32, NOTRAP, address, 0);
-        let masked = e.b.ins().band_imm_u(bits, i64::from(EXPONENT));
-        let one = e.b.ins().icmp_imm_s(IntCC::Equal, masked, i64::from(EXPONENT));
-        bad = e.b.ins().bor(bad, one);
-    }
+    let address = e.b.ins().iadd_imm_s(base, 4 * whole);
+    let rest = bad_lanes(e, address, checked.elements - whole);
+    let found = e.b.ins().bor(found[0], rest);
+    let bad = e.b.ins().vany_true(found);
     let position = e.int(checked.position as i64);
     e.fail_if(bad, ErrorKind::NotFinite, position, 0);
+}
+
+/// Which of the first `count` of four elements are not finite; the others may be padding.
+fn bad_lanes(e: &mut Emitter, address: Value, count: i64) -> Value {
+    let bits = e.b.ins().load(I32X4, NOTRAP, address, 0);
+    let exponent = e.ints(EXPONENT);
+    let looked_at = [0, 1, 2, 3].map(|lane| if lane < count { EXPONENT as u32 } else { 0 });
+    let looked_at = e.lanes(looked_at, I32X4);
+    let masked = e.b.ins().band(bits, looked_at);
+    e.b.ins().icmp(IntCC::Equal, masked, exponent)
 }

@@ -9,6 +9,7 @@
 pub mod check;
 pub mod contract;
 pub mod expr;
+pub mod fold;
 pub mod load;
 pub mod map;
 pub mod math;
@@ -75,10 +76,10 @@ pub struct Phase {
 pub fn phases(schedule: &Schedule, frontend: TargetFrontendConfig) -> Vec<Phase> {
     let parts = match schedule {
         Schedule::Map(segments) => segments.iter().map(|s| map::part(s, frontend)).collect(),
-        Schedule::Row(row) => vec![row::part(row, frontend)],
         Schedule::ScatterAdd(scatter) => vec![scatter::part(scatter, frontend)],
         Schedule::Check(check) => vec![check::part(check, frontend)],
         Schedule::Copy { .. } => return Vec::new(),
+        Schedule::Row(row) => return row::phases(row, frontend),
         Schedule::Contract(contract) => return contract::phases(contract, frontend),
     };
     vec![Phase { parts }]

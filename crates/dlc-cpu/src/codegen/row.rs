@@ -1,22 +1,31 @@
 //! Row kernels: folds, and stores that use them.
 
 use super::expr::{Evaluator, Lanes, Val};
+use super::fold::{Reducer, merge_all};
 use super::map::set_axes;
-use super::ops::{self, select};
-use super::{Emitter, LANES, Part, emit, load};
-use crate::schedule::domain::AxisSet;
+use super::{Emitter, LANES, NOTRAP, Part, Phase, emit, load};
+use crate::schedule::domain::{AxisSet, Linear, strides};
 use crate::schedule::row::{RowFold, RowLanes, RowSchedule, RowStep};
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32X4;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_codegen::isa::TargetFrontendConfig;
-use dlc_kernel::{Axis, DType, Expr, ExprId, FoldOp, Scalar, merge_op};
+use dlc_kernel::{Axis, Expr, ExprId};
 
-/// The code of a row kernel.
-pub fn part(schedule: &RowSchedule, frontend: TargetFrontendConfig) -> Part {
+/// The code of a row kernel: one phase, or two where rows are cut into chunks.
+pub fn phases(schedule: &RowSchedule, frontend: TargetFrontendConfig) -> Vec<Phase> {
     let operands = schedule.operands();
-    let code = emit(schedule.config, frontend, &operands, |e| Rows { schedule }.emit(e));
-    Part { code, operands, units: schedule.units(), unit_cost: schedule.unit_cost() }
+    let rows = Rows { schedule };
+    let phase = |units, unit_cost, emit_rows: &dyn Fn(&mut Emitter)| {
+        let code = emit(schedule.config, frontend, &operands, emit_rows);
+        Phase { parts: vec![Part { code, operands: operands.clone(), units, unit_cost }] }
+    };
+    let mut phases = vec![phase(schedule.units(), schedule.unit_cost(), &|e| rows.emit(e))];
+    if schedule.chunks > 1 {
+        let cost = 2.0 * schedule.chunks as f64;
+        phases.push(phase(schedule.rows(), cost, &|e| rows.emit_merge(e)));
+    }
+    phases
 }
 
 struct Rows<'s, 'k> {
@@ -81,8 +90,11 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         ev.set_lanes(None);
     }
 
-    /// All steps of a row, or of one row for each lane.
+    /// All steps of a row, or of one row for each lane; of a chunk, its folds.
     fn emit_row(&self, e: &mut Emitter, ev: &mut Evaluator<'s>) {
+        if self.schedule.chunks > 1 {
+            return self.emit_chunk(e, ev);
+        }
         let empty = self.schedule.row_points() == 0;
         for step in &self.schedule.steps {
             match step {
@@ -102,6 +114,81 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
                 }
             }
         }
+    }
+
+    /// Folds a chunk and leaves the results in the shared workspace.
+    fn emit_chunk(&self, e: &mut Emitter, ev: &mut Evaluator<'s>) {
+        for (at, fold) in self.schedule.folds().into_iter().enumerate() {
+            let result = self.emit_fold(e, ev, fold);
+            let chunk = ev.axis(Axis(self.schedule.row_axes() as u32));
+            let lanes = ev.lanes();
+            for lane in 0..lanes.map_or(1, |l| l.active) {
+                let mut row = self.row_index(e, ev, lane);
+                row = e.add_scaled(row, chunk, self.schedule.rows());
+                let address = self.result_address(e, at, row);
+                let dtype = ev.domain.exprs.dtype(fold.value);
+                let value = match lanes {
+                    Some(_) => load::extract(e, dtype, result, lane),
+                    None => result,
+                };
+                e.b.ins().store(NOTRAP, value, address, 0);
+            }
+        }
+    }
+
+    /// Merges the chunks of every row in order, and makes the stores.
+    fn emit_merge(&self, e: &mut Emitter) {
+        let schedule = self.schedule;
+        let mut ev = Evaluator::new(&schedule.domain);
+        let axes: Vec<Axis> = (0..schedule.row_axes() as u32).map(Axis).collect();
+        let extents: Vec<i64> = axes.iter().map(|&a| schedule.extent(a)).collect();
+        e.for_units(&extents, |e, point| {
+            ev.enter();
+            set_axes(&mut ev, &axes, point);
+            let row = self.row_index(e, &ev, 0);
+            for (at, fold) in schedule.folds().into_iter().enumerate() {
+                let merged = self.merge_chunks(e, at, fold, row);
+                self.define(e, &mut ev, fold.step, merged);
+            }
+            for step in &schedule.steps {
+                if let RowStep::StoreRow(store) = step {
+                    load::store(&mut ev, e, store.buffer, &store.place, store.value);
+                }
+            }
+            ev.leave();
+        });
+    }
+
+    fn merge_chunks(&self, e: &mut Emitter, at: usize, fold: RowFold, row: Value) -> Value {
+        let schedule = self.schedule;
+        let reducer = Reducer { op: fold.op, element: schedule.domain.exprs.dtype(fold.value) };
+        let initial = reducer.initial(e, false);
+        let ty = e.b.func.dfg.value_type(initial[0]);
+        let merged = e.repeat(0, schedule.chunks, 1, &initial, |e, chunk, state| {
+            let position = e.add_scaled(row, chunk, schedule.rows());
+            let address = self.result_address(e, at, position);
+            let next = e.b.ins().load(ty, NOTRAP, address, 0);
+            reducer.merge(e, state, &[next])
+        });
+        merged[0]
+    }
+
+    /// The row-major number of the row at a lane.
+    fn row_index(&self, e: &mut Emitter, ev: &Evaluator, lane: u8) -> Value {
+        let extents = &self.schedule.domain.extents[..self.schedule.row_axes()];
+        let axes = (0..extents.len() as u32).map(Axis);
+        let linear = Linear { terms: axes.zip(strides(extents)).collect(), offset: 0 };
+        let row = ev.linear(e, &linear);
+        let step = ev.lanes().map_or(0, |l| linear.coef(l.axis) * i64::from(lane));
+        e.b.ins().iadd_imm_s(row, step)
+    }
+
+    /// Where the result of fold `at` for a row of a chunk is.
+    fn result_address(&self, e: &mut Emitter, at: usize, position: Value) -> Value {
+        let shared = e.shared();
+        let first = at as i64 * self.schedule.chunks * self.schedule.rows();
+        let base = e.b.ins().iadd_imm_s(shared, 4 * first);
+        e.add_scaled(base, position, 4)
     }
 
     /// Makes the result of a fold the value of all nodes that stand for it.
@@ -312,122 +399,4 @@ fn at<'s, R>(
     let result = body(ev);
     ev.leave();
     result
-}
-
-/// Merges states of `width` values pairwise, neighbours first.
-fn merge_all(e: &mut Emitter, reducer: Reducer, states: &[Value], width: usize) -> Vec<Value> {
-    let mut states: Vec<Vec<Value>> = states.chunks(width).map(<[Value]>::to_vec).collect();
-    while states.len() > 1 {
-        let merge = |pair: &[Vec<Value>]| match pair {
-            [a, b] => reducer.merge(e, a, b),
-            one => one[0].clone(),
-        };
-        states = states.chunks(2).map(merge).collect();
-    }
-    states.swap_remove(0)
-}
-
-/// How a fold goes from state to state. The state of a position is the best element and where it
-/// is; of any other fold, the value.
-#[derive(Clone, Copy)]
-pub(super) struct Reducer {
-    pub(super) op: FoldOp,
-    pub(super) element: DType,
-}
-
-impl Reducer {
-    /// The state before the first element.
-    pub(super) fn initial(self, e: &mut Emitter, vectors: bool) -> Vec<Value> {
-        let best = match self.op {
-            FoldOp::ArgMax => FoldOp::Max,
-            FoldOp::ArgMin => FoldOp::Min,
-            op => op,
-        };
-        let value = Scalar::new(self.element, best.empty(self.element));
-        let value = load::constant(e, value);
-        let mut state = vec![value];
-        if self.op.is_position() {
-            state[0] = self.comparable(e, value);
-            let zero = Scalar::new(DType::I32, 0.0);
-            state.push(load::constant(e, zero));
-        }
-        if vectors {
-            state.iter_mut().for_each(|v| *v = super::expr::splat(e, *v));
-        }
-        state
-    }
-
-    /// The state after `element`; lanes outside `mask` stay as they are.
-    fn fold(self, e: &mut Emitter, state: Value, element: Value, mask: Option<Value>) -> Value {
-        let element = match mask {
-            None => element,
-            Some(mask) => {
-                let neutral = self.initial(e, true)[0];
-                select(e, mask, element, neutral)
-            }
-        };
-        self.merge(e, &[state], &[element])[0]
-    }
-
-    fn fold_position(
-        self,
-        e: &mut Emitter,
-        state: &[Value],
-        element: Value,
-        position: Value,
-        mask: Option<Value>,
-    ) -> Vec<Value> {
-        let element = self.comparable(e, element);
-        let mut beats = self.beats(e, element, state[0]);
-        if let Some(mask) = mask {
-            beats = e.b.ins().band(beats, mask);
-        }
-        vec![select(e, beats, element, state[0]), select(e, beats, position, state[1])]
-    }
-
-    /// The state of two parts of the elements; of equal elements the first position counts.
-    pub(super) fn merge(self, e: &mut Emitter, a: &[Value], b: &[Value]) -> Vec<Value> {
-        if let Some(op) = merge_op(self.op) {
-            return vec![ops::binary(e, op, self.element, a[0], b[0])];
-        }
-        let b_beats = self.beats(e, b[0], a[0]);
-        let a_beats = self.beats(e, a[0], b[0]);
-        let earlier = e.b.ins().icmp(IntCC::SignedLessThan, b[1], a[1]);
-        let tie = e.b.ins().band_not(earlier, a_beats);
-        let take = e.b.ins().bor(b_beats, tie);
-        vec![select(e, take, b[0], a[0]), select(e, take, b[1], a[1])]
-    }
-
-    /// The result over the lanes of a state of vectors.
-    pub(super) fn across(self, e: &mut Emitter, state: &[Value]) -> Value {
-        let mut state = state.to_vec();
-        for picks in [[2, 3, 0, 1], [1, 0, 3, 2]] {
-            let other: Vec<Value> = state.iter().map(|&v| load::shuffle(e, v, v, picks)).collect();
-            state = self.merge(e, &state, &other);
-        }
-        let result = *state.last().expect("a fold has a state");
-        let dtype = if self.op.is_position() { DType::I32 } else { self.element };
-        load::extract(e, dtype, result, 0)
-    }
-
-    /// An element in a type that has an order: truth values become numbers.
-    fn comparable(self, e: &mut Emitter, element: Value) -> Value {
-        match self.element {
-            DType::Bool => ops::cast(e, DType::Bool, DType::I32, element),
-            _ => element,
-        }
-    }
-
-    /// Whether `x` is better than `best`; NaN is better than any number.
-    fn beats(self, e: &mut Emitter, x: Value, best: Value) -> Value {
-        let (a, b) = if self.op == FoldOp::ArgMax { (best, x) } else { (x, best) };
-        if self.element != DType::F32 {
-            return e.b.ins().icmp(IntCC::SignedLessThan, a, b);
-        }
-        let better = e.b.ins().fcmp(FloatCC::LessThan, a, b);
-        let nan = e.b.ins().fcmp(FloatCC::Unordered, x, x);
-        let number = e.b.ins().fcmp(FloatCC::Ordered, best, best);
-        let first_nan = e.b.ins().band(nan, number);
-        e.b.ins().bor(better, first_nan)
-    }
 }

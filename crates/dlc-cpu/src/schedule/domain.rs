@@ -365,6 +365,25 @@ impl<'k> Domain<'k> {
         kept
     }
 
+    /// Cuts `axis` into stretches of `block` points: the stretches become a new axis at position
+    /// `at`, which comes before `axis`. The block divides the extent.
+    pub fn split(&mut self, axis: Axis, at: usize, block: i64, stores: &mut [PlacedStore]) {
+        let (old, new) = (axis.0 as usize, Axis(at as u32));
+        self.extents[old] /= block;
+        let stretches = std::mem::replace(&mut self.extents[old], block);
+        self.extents.insert(at, stretches);
+        let shift = |linear: &mut Linear| {
+            let coef = linear.coef(axis);
+            linear.terms.iter_mut().filter(|t| t.0 >= new).for_each(|t| t.0.0 += 1);
+            linear.add(new, coef.wrapping_mul(block));
+        };
+        self.affine.iter_mut().flatten().for_each(shift);
+        self.places.iter_mut().flatten().flat_map(Place::forms).for_each(shift);
+        self.guards.iter_mut().flatten().flatten().for_each(|c| shift(&mut c.index));
+        stores.iter_mut().flat_map(|s| s.place.forms()).for_each(shift);
+        self.find_uses();
+    }
+
     /// Whether `outer`, `inner` can be one axis: in all offsets a step of `outer` is a whole walk
     /// along `inner`, and neither occurs anywhere else.
     fn walks_as_one(

@@ -1,7 +1,9 @@
 //! The schedule of a row kernel: along which axis its vectors lie, and how its folds are cut.
 //!
 //! Vectors lie along an inner axis (a row's elements are neighbours: softmax over classes), or
-//! along an outer one (neighbouring rows are: column sums), whichever reads memory in runs.
+//! along an outer one (neighbouring rows are: column sums), whichever reads memory in runs. A few
+//! long rows that only reduce are cut into chunks, which are folded apart and merged in order; how
+//! they are cut depends on their shape alone.
 
 use super::domain::{AxisSet, Domain, Linear, extents, strides};
 use super::map::loaded;
@@ -12,6 +14,12 @@ use std::fmt;
 /// The most points of a row that are written out one by one.
 const UNROLLED_POINTS: i64 = 9;
 
+/// Points of a row from which on it may be cut into chunks.
+const LONG_ROW: i64 = 1 << 14;
+
+/// Rows and chunks of them that are worth having.
+const ENOUGH_UNITS: i64 = 32;
+
 /// How a row kernel is computed.
 #[derive(Clone, Debug)]
 pub struct RowSchedule<'k> {
@@ -19,8 +27,10 @@ pub struct RowSchedule<'k> {
     pub config: Config,
     /// Its axes, merged: `outer` of them, then the inner ones.
     pub domain: Domain<'k>,
-    /// How many axes are outer.
+    /// How many axes are outer. If rows are cut, the last of them counts the chunks of a row.
     pub outer: usize,
+    /// How many chunks a row is cut into; 1 if it is not.
+    pub chunks: i64,
     /// The steps, in order.
     pub steps: Vec<RowStep>,
     /// Where vectors lie.
@@ -89,6 +99,7 @@ impl<'k> RowSchedule<'k> {
             config: site.config,
             domain,
             outer: kept[0],
+            chunks: 1,
             steps: place_steps(steps, stores),
             lanes: RowLanes::None,
             unrolled: false,
@@ -101,7 +112,28 @@ impl<'k> RowSchedule<'k> {
 
     /// Memory it needs besides its buffers.
     pub fn workspace(&self) -> Workspace {
-        Workspace::default()
+        let results = self.folds().len() as i64 * self.chunks * self.rows();
+        let shared = if self.chunks > 1 { 4 * results as usize } else { 0 };
+        Workspace { shared, scratch: 0 }
+    }
+
+    /// The folds, in order.
+    pub fn folds(&self) -> Vec<RowFold> {
+        let fold = |step: &RowStep| match step {
+            RowStep::Fold(fold) => Some(*fold),
+            _ => None,
+        };
+        self.steps.iter().filter_map(fold).collect()
+    }
+
+    /// The axes that count rows.
+    pub fn row_axes(&self) -> usize {
+        self.outer - usize::from(self.chunks > 1)
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> i64 {
+        self.domain.extents[..self.row_axes()].iter().product()
     }
 
     /// Everything that is computed.
@@ -201,10 +233,40 @@ impl<'k> RowSchedule<'k> {
             Some(axis) if self.may_overlap(site, axis) => RowLanes::Overlapping(axis),
             Some(axis) => RowLanes::Partial(axis),
         };
+        self.cut_rows();
         let inner: i64 = self.inner_loops().iter().map(|&a| self.extent(a)).product();
         let lone = !matches!(self.lanes, RowLanes::Inner(_));
         self.unrolled = lone && inner <= UNROLLED_POINTS;
         self.cut_folds();
+    }
+
+    /// Cuts a few long rows that only reduce into chunks.
+    fn cut_rows(&mut self) {
+        let (rows, points) = (self.rows(), self.row_points());
+        let only_reduces = self.steps.iter().all(|step| match step {
+            RowStep::Fold(fold) => {
+                let uses = self.domain.uses[fold.value.0 as usize];
+                !fold.op.is_position() && uses.0 & AxisSet::FOLDED.0 == 0
+            }
+            RowStep::StoreRow(_) => true,
+            RowStep::StoreEach(_) => false,
+        });
+        if !only_reduces || points < LONG_ROW || rows == 0 || 2 * rows > ENOUGH_UNITS {
+            return;
+        }
+        let axis = Axis(self.outer as u32);
+        let (extent, most) = (self.extent(axis), ENOUGH_UNITS / rows);
+        let step = if self.lanes == RowLanes::Inner(axis) { 4 } else { 1 };
+        let divides = |&chunks: &i64| extent % (chunks * step) == 0;
+        let Some(chunks) = (2..=most).rev().find(divides) else { return };
+        let mut stores: Vec<PlacedStore> =
+            self.steps.iter().filter_map(RowStep::store).cloned().collect();
+        self.domain.split(axis, self.outer, extent / chunks, &mut stores);
+        self.chunks = chunks;
+        self.outer += 1;
+        if let RowLanes::Inner(axis) = &mut self.lanes {
+            axis.0 += 1;
+        }
     }
 
     /// Instructions for a row, with vectors along `axis`.
@@ -308,6 +370,9 @@ impl fmt::Display for RowSchedule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (outer, inner) = self.domain.extents.split_at(self.outer);
         write!(f, "row {outer:?} x {inner:?} ")?;
+        if self.chunks > 1 {
+            write!(f, "in {} chunks, ", self.chunks)?;
+        }
         match self.lanes {
             RowLanes::None => write!(f, "in scalars")?,
             RowLanes::Inner(a) => write!(f, "lanes a{}", a.0)?,

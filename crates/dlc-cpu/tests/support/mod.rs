@@ -208,14 +208,21 @@ pub fn check(program: &Program, inputs: &[Tensor], relative: f64) -> Vec<Tensor>
                 let dump = target.emit("schedule", program, &options(opt_level, 1)).unwrap();
                 panic!(
                     "{opt_level:?}: off by {error}, allowed {relative}\n{program}\n{dump}\n\
-                     got {got:?}\nwanted {:?}",
-                    wanted.data
+                     got {}\nwanted {}",
+                    head(got.data.to_f64()),
+                    head(wanted.data.clone())
                 );
             }
         }
         last = one;
     }
     last
+}
+
+/// The first elements.
+fn head(mut data: Vec<f64>) -> String {
+    data.truncate(100);
+    format!("{data:?}")
 }
 
 pub fn same_bits(a: &[Tensor], b: &[Tensor]) -> bool {

@@ -190,6 +190,9 @@ impl<'u> Elab<'u> {
     }
 
     fn eval_field(&mut self, base: ExprId, name: &Ident) -> Eval<Val> {
+        if let Some(path) = self.instance_path(base)? {
+            return self.member_of(&path, name);
+        }
         let span = self.ast().span(base);
         match self.eval(base)? {
             Val::Tuple(parts, Some(names)) => match names.iter().position(|n| *n == name.text) {
@@ -198,10 +201,7 @@ impl<'u> Elab<'u> {
                     Err(self.unknown_field(name, names.iter().map(|n| n.to_string()).collect()))
                 }
             },
-            Val::Func(func) => match &func.path {
-                Some(path) => self.member_of(path, name),
-                None => Err(self.unknown_field(name, Vec::new())),
-            },
+            Val::Func(_) => Err(self.unknown_field(name, Vec::new())),
             other => {
                 let title = format!("{} has no fields", other.describe());
                 let diagnostic =
@@ -211,7 +211,25 @@ impl<'u> Elab<'u> {
         }
     }
 
-    /// `fc.weight`: a parameter, state or inner instance of a named instance.
+    /// The path of `fc`, or of `net.fc`, which has members of its own.
+    fn instance_path(&mut self, id: ExprId) -> Eval<Option<Rc<str>>> {
+        match &self.ast()[id].kind {
+            ExprKind::Name(_) => match self.eval(id)? {
+                Val::Func(func) => Ok(func.path.clone()),
+                _ => Ok(None),
+            },
+            ExprKind::Field { base, name } => {
+                let Some(outer) = self.instance_path(*base)? else { return Ok(None) };
+                let path = format!("{outer}.{}", name.text);
+                let prefix = format!("{path}.");
+                let mut members = self.params.keys().chain(self.states.keys());
+                Ok(members.any(|m| m.starts_with(&prefix)).then(|| path.into()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// `fc.weight`: a parameter or state of a named instance.
     fn member_of(&mut self, path: &str, name: &Ident) -> Eval<Val> {
         let full = format!("{path}.{}", name.text);
         if let Some(stored) = self.params.get(&full).or_else(|| self.states.get(&full)) {

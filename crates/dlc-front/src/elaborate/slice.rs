@@ -187,7 +187,7 @@ impl<'u> Elab<'u> {
             }
         };
         let (start, end) = (bound(start, Size::ZERO)?, bound(end, extent.clone())?);
-        let less = |a: &Size, b: &Size| (b.clone() - a.clone()).as_const().is_some_and(|d| d < 0);
+        let less = |a: &Size, b: &Size| (a.clone() - b.clone()).as_const().is_some_and(|d| d < 0);
         if less(&end, &start) || less(extent, &end) || less(&start, &Size::ZERO) {
             let title = format!("the slice {start}:{end} of a dim of {extent}");
             return Err(self.fail(Diagnostic::error(Code::OutOfRange, title, span, "")));

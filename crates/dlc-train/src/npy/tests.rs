@@ -1,3 +1,5 @@
+//! `.npy` files: round trips, files as NumPy writes them, broken files.
+
 use super::*;
 use proptest::prelude::*;
 
