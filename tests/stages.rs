@@ -78,7 +78,7 @@ fn softmax() {
         "softmax",
         "model Softmax(x: f32[N, 5]) -> f32[N, 5] { x |> softmax[1] }",
         &[("N", 2)],
-        &["graph", "fused", "kernels", "schedule", "clif"],
+        &["graph", "fused", "kernels", "schedule"],
     );
 }
 

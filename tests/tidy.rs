@@ -90,7 +90,8 @@ fn files_and_lines_are_short() {
         assert!(lines <= 500 || excused, "{name} has {lines} lines");
         for (number, line) in text.lines().enumerate() {
             let length = line.chars().count();
-            let literal = line.contains('"') || line.contains("//");
+            // The formatter cannot break texts and what stands in macros.
+            let literal = line.contains('"') || line.contains("//") || line.contains("#![");
             assert!(length <= 100 || literal, "{name}:{}: {length} columns", number + 1);
         }
     }

@@ -95,7 +95,7 @@ impl EntryCode {
         let mut works = Vec::new();
         for (kernel, (schedule, phases)) in scheduled.schedules.iter().zip(phases).enumerate() {
             if let Schedule::Copy { src, dst } = schedule {
-                works.extend(copy(program, &plan, kernel, *src, *dst));
+                works.extend(copy(program, kernel, *src, *dst));
             }
             let stride = schedule.workspace().scratch.next_multiple_of(crate::abi::ALIGNMENT);
             for (at, phase) in phases.iter().enumerate() {
@@ -121,17 +121,10 @@ fn runnable(
     RunnablePart { function, operands: part.operands.clone() }
 }
 
-/// Nothing, where both buffers share their storage.
-fn copy(
-    program: &Program,
-    plan: &ArenaPlan,
-    kernel: usize,
-    src: BufferId,
-    dst: BufferId,
-) -> Option<Work> {
+/// Nothing, where there is nothing to copy.
+fn copy(program: &Program, kernel: usize, src: BufferId, dst: BufferId) -> Option<Work> {
     let bytes = crate::lower::bytes(program, dst).expect("sizes were bound when planned") as usize;
-    let same = plan.places[&src] == plan.places[&dst];
-    (!same && bytes > 0).then_some(Work { kernel, action: Action::Copy { src, dst, bytes } })
+    (bytes > 0).then_some(Work { kernel, action: Action::Copy { src, dst, bytes } })
 }
 
 fn writes_lasting(program: &Program, kernel: &Kernel) -> bool {

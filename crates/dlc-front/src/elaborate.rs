@@ -136,7 +136,8 @@ pub(crate) struct Elab<'u> {
     /// Guards that reads inside a reduction need, innermost last.
     guards: Vec<Vec<dlc_kernel::Guard>>,
     globals: FxHashMap<Arc<str>, Val>,
-    applications: Vec<(DefId, Vec<Value>, Val)>,
+    /// Applications of models: which, under which path, to what.
+    applications: Vec<((DefId, Rc<str>, Vec<Value>), Val)>,
     random_sites: FxHashMap<String, u32>,
     origins: FxHashMap<(Span, Rc<str>), Origin>,
     file_names: FxHashMap<FileId, Arc<str>>,

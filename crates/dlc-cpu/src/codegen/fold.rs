@@ -7,14 +7,12 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::{DType, FoldOp, Scalar, merge_op};
 
-/// Merges states of `width` values pairwise, neighbours first.
+/// Merges states pairwise, neighbours first.
 pub(super) fn merge_all(
     e: &mut Emitter,
     reducer: Reducer,
-    states: &[Value],
-    width: usize,
+    mut states: Vec<Vec<Value>>,
 ) -> Vec<Value> {
-    let mut states: Vec<Vec<Value>> = states.chunks(width).map(<[Value]>::to_vec).collect();
     while states.len() > 1 {
         let merge = |pair: &[Vec<Value>]| match pair {
             [a, b] => reducer.merge(e, a, b),

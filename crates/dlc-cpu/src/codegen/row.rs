@@ -5,7 +5,7 @@ use super::fold::{Reducer, merge_all};
 use super::map::set_axes;
 use super::{Emitter, LANES, NOTRAP, Part, Phase, emit, load};
 use crate::schedule::domain::{AxisSet, Linear, strides};
-use crate::schedule::row::{RowFold, RowLanes, RowSchedule, RowStep};
+use crate::schedule::row::{Pass, RowFold, RowLanes, RowSchedule};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32X4;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -95,31 +95,25 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         if self.schedule.chunks > 1 {
             return self.emit_chunk(e, ev);
         }
-        let empty = self.schedule.row_points() == 0;
-        for step in &self.schedule.steps {
-            match step {
-                RowStep::Fold(fold) => {
-                    let result = self.emit_fold(e, ev, *fold);
-                    self.define(e, ev, fold.step, result);
-                }
-                RowStep::StoreRow(store) => {
-                    load::store(ev, e, store.buffer, &store.place, store.value);
-                }
-                RowStep::StoreEach(_) if empty => {}
-                RowStep::StoreEach(store) => {
-                    self.for_points(e, ev, store.value, 1, Vec::new(), &mut |e, ev, _, state| {
-                        load::store(ev, e, store.buffer, &store.place, store.value);
-                        state
-                    });
-                }
+        for pass in &self.schedule.passes {
+            for (fold, result) in pass.folds.iter().zip(self.emit_pass(e, ev, pass)) {
+                self.define(e, ev, fold.step, result);
             }
+        }
+        self.store_row(e, ev);
+    }
+
+    fn store_row(&self, e: &mut Emitter, ev: &mut Evaluator<'s>) {
+        for store in &self.schedule.stores {
+            load::store(ev, e, store.buffer, &store.place, store.value);
         }
     }
 
     /// Folds a chunk and leaves the results in the shared workspace.
     fn emit_chunk(&self, e: &mut Emitter, ev: &mut Evaluator<'s>) {
-        for (at, fold) in self.schedule.folds().into_iter().enumerate() {
-            let result = self.emit_fold(e, ev, fold);
+        let [pass] = &self.schedule.passes[..] else { panic!("chunks are walked over once") };
+        let results = self.emit_pass(e, ev, pass);
+        for (at, (fold, result)) in pass.folds.iter().zip(results).enumerate() {
             let chunk = ev.axis(Axis(self.schedule.row_axes() as u32));
             let lanes = ev.lanes();
             for lane in 0..lanes.map_or(1, |l| l.active) {
@@ -150,18 +144,14 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
                 let merged = self.merge_chunks(e, at, fold, row);
                 self.define(e, &mut ev, fold.step, merged);
             }
-            for step in &schedule.steps {
-                if let RowStep::StoreRow(store) = step {
-                    load::store(&mut ev, e, store.buffer, &store.place, store.value);
-                }
-            }
+            self.store_row(e, &mut ev);
             ev.leave();
         });
     }
 
     fn merge_chunks(&self, e: &mut Emitter, at: usize, fold: RowFold, row: Value) -> Value {
         let schedule = self.schedule;
-        let reducer = Reducer { op: fold.op, element: schedule.domain.exprs.dtype(fold.value) };
+        let reducer = self.reducer(fold);
         let initial = reducer.initial(e, false);
         let ty = e.b.func.dfg.value_type(initial[0]);
         let merged = e.repeat(0, schedule.chunks, 1, &initial, |e, chunk, state| {
@@ -202,39 +192,71 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         }
     }
 
-    fn emit_fold(&self, e: &mut Emitter, ev: &mut Evaluator<'s>, fold: RowFold) -> Value {
-        let element = ev.domain.exprs.dtype(fold.value);
-        let reducer = Reducer { op: fold.op, element };
+    /// Walks over a row; gives the results of the folds.
+    fn emit_pass(&self, e: &mut Emitter, ev: &mut Evaluator<'s>, pass: &Pass) -> Vec<Value> {
         let vectors = self.schedule.lanes != RowLanes::None;
-        let one = reducer.initial(e, vectors);
-        let width = one.len();
-        let initial = one.repeat(fold.accumulators);
+        let reducers: Vec<Reducer> = pass.folds.iter().map(|f| self.reducer(*f)).collect();
+        let states: Vec<Vec<Value>> = reducers.iter().map(|r| r.initial(e, vectors)).collect();
+        let initial = states.concat().repeat(pass.accumulators);
+        let width = states.concat().len();
         let folded = if self.schedule.row_points() == 0 {
             initial
         } else {
-            let count = fold.accumulators;
-            self.for_points(e, ev, fold.value, count, initial, &mut |e, ev, at, mut state| {
-                let next = self.fold_in(e, ev, fold, reducer, &state[at * width..][..width]);
+            self.for_points(e, ev, pass, initial, &mut |e, ev, at, mut state| {
+                let next = self.emit_point(e, ev, pass, &state[at * width..][..width]);
                 state.splice(at * width..(at + 1) * width, next);
                 state
             })
         };
-        let merged = merge_all(e, reducer, &folded, width);
-        match self.schedule.lanes {
-            RowLanes::Inner(_) => reducer.across(e, &merged),
-            _ => *merged.last().expect("a fold has a state"),
+        let mut start = 0;
+        let mut results = Vec::new();
+        for (reducer, state) in reducers.iter().zip(&states) {
+            let own = |all: &[Value]| all[start..start + state.len()].to_vec();
+            let parts: Vec<Vec<Value>> = folded.chunks(width).map(own).collect();
+            let merged = merge_all(e, *reducer, parts);
+            results.push(match self.schedule.lanes {
+                RowLanes::Inner(_) => reducer.across(e, &merged),
+                _ => *merged.last().expect("a fold has a state"),
+            });
+            start += state.len();
         }
+        results
     }
 
-    /// One accumulator after the current point or vector.
+    fn reducer(&self, fold: RowFold) -> Reducer {
+        Reducer { op: fold.op, element: self.schedule.domain.exprs.dtype(fold.value) }
+    }
+
+    /// One accumulator of each fold after the current point or vector, which is also stored.
+    fn emit_point(
+        &self,
+        e: &mut Emitter,
+        ev: &mut Evaluator<'s>,
+        pass: &Pass,
+        state: &[Value],
+    ) -> Vec<Value> {
+        let mut rest = state;
+        let mut next = Vec::new();
+        for fold in &pass.folds {
+            let own;
+            (own, rest) = rest.split_at(if fold.op.is_position() { 2 } else { 1 });
+            next.extend(self.fold_in(e, ev, *fold, own));
+        }
+        for store in &pass.stores {
+            load::store(ev, e, store.buffer, &store.place, store.value);
+        }
+        next
+    }
+
+    /// The state of a fold after the current point or vector.
     fn fold_in(
         &self,
         e: &mut Emitter,
         ev: &mut Evaluator<'s>,
         fold: RowFold,
-        reducer: Reducer,
         state: &[Value],
     ) -> Vec<Value> {
+        let reducer = self.reducer(fold);
         let vectors = self.schedule.lanes != RowLanes::None;
         let element = if vectors { ev.vector(e, fold.value) } else { ev.scalar(e, fold.value) };
         let inner = matches!(self.schedule.lanes, RowLanes::Inner(_));
@@ -254,26 +276,26 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         reducer.fold_position(e, state, element, position, mask)
     }
 
-    /// `body` at every point of a row, or at every vector of it: `accumulators` points at a time,
-    /// the position among them is told.
+    /// `body` at every point of a row, or at every vector of it; it is told which accumulator's turn
+    /// it is.
     fn for_points(
         &self,
         e: &mut Emitter,
         ev: &mut Evaluator<'s>,
-        root: ExprId,
-        accumulators: usize,
+        pass: &Pass,
         state: Vec<Value>,
         body: Body<'_, 's>,
     ) -> Vec<Value> {
         let known = self.schedule.outer_set().union(AxisSet::FOLDED);
         let loops = self.schedule.inner_loops();
-        let nest = Nest { rows: self, root, accumulators };
+        let roots = pass.roots();
+        let nest = Nest { rows: self, roots: &roots, accumulators: pass.accumulators };
         match self.schedule.lanes {
             RowLanes::Inner(axis) => {
                 let lanes = Lanes { axis, active: 4, multiple_of: LANES };
                 ev.enter();
                 ev.set_lanes(Some(lanes));
-                ev.hoist(e, &[root], known);
+                ev.hoist(e, &roots, known);
                 let state = nest.emit(e, ev, &loops, known, state, body);
                 ev.leave();
                 ev.set_lanes(None);
@@ -281,7 +303,7 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
             }
             _ => {
                 ev.enter();
-                ev.hoist(e, &[root], known);
+                ev.hoist(e, &roots, known);
                 let state = nest.emit(e, ev, &loops, known, state, body);
                 ev.leave();
                 state
@@ -293,7 +315,7 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
 /// The loops inside a row.
 struct Nest<'r, 's, 'k> {
     rows: &'r Rows<'s, 'k>,
-    root: ExprId,
+    roots: &'r [ExprId],
     accumulators: usize,
 }
 
@@ -328,7 +350,7 @@ impl<'s, 'k: 's> Nest<'_, 's, 'k> {
         let known = known.union(AxisSet::of(axis));
         e.repeat(0, extent, 1, &state, |e, i, state| {
             at(ev, axis, i, |ev| {
-                ev.hoist(e, &[self.root], known);
+                ev.hoist(e, self.roots, known);
                 self.emit(e, ev, rest, known, state.to_vec(), body)
             })
         })

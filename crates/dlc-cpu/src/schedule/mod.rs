@@ -57,7 +57,14 @@ pub enum Schedule<'k> {
     Contract(Box<ContractSchedule<'k>>),
     /// A serial loop over the updates.
     ScatterAdd(Box<scatter::ScatterSchedule<'k>>),
-    /// Bytes are copied, or nothing is done where the two share storage.
+    /// Nothing: two buffers share their storage.
+    Shared {
+        /// Read.
+        src: BufferId,
+        /// Written.
+        dst: BufferId,
+    },
+    /// Bytes are copied.
     Copy {
         /// Read.
         src: BufferId,
@@ -160,7 +167,10 @@ impl<'k> Schedule<'k> {
             Form::ScatterAdd { .. } => {
                 Schedule::ScatterAdd(Box::new(scatter::ScatterSchedule::new(site, &kernel.form)?))
             }
-            Form::Reshape { src, dst } => Schedule::Copy { src: *src, dst: *dst },
+            &Form::Reshape { src, dst } if site.storage(src) == site.storage(dst) => {
+                Schedule::Shared { src, dst }
+            }
+            &Form::Reshape { src, dst } => Schedule::Copy { src, dst },
             Form::Check { buffers } => {
                 let buffers = checked_buffers(program, buffers)?;
                 Schedule::Check(CheckSchedule { config: site.config, buffers })
@@ -200,6 +210,7 @@ impl fmt::Display for Schedule<'_> {
             Schedule::Row(row) => row.fmt(f),
             Schedule::Contract(contract) => contract.fmt(f),
             Schedule::ScatterAdd(scatter) => scatter.fmt(f),
+            Schedule::Shared { src, dst } => write!(f, "b{} lives in b{}", dst.0, src.0),
             Schedule::Copy { src, dst } => write!(f, "copy b{} to b{}", src.0, dst.0),
             Schedule::Check(check) => {
                 let names: Vec<String> = check

@@ -3,7 +3,8 @@
 //! Vectors lie along an inner axis (a row's elements are neighbours: softmax over classes), or
 //! along an outer one (neighbouring rows are: column sums), whichever reads memory in runs. A few
 //! long rows that only reduce are cut into chunks, which are folded apart and merged in order; how
-//! they are cut depends on their shape alone.
+//! they are cut depends on their shape alone. Steps that do not wait for one another's folds share
+//! one walk over the row, a [`Pass`].
 
 use super::domain::{AxisSet, Domain, Linear, extents, strides};
 use super::map::loaded;
@@ -31,23 +32,25 @@ pub struct RowSchedule<'k> {
     pub outer: usize,
     /// How many chunks a row is cut into; 1 if it is not.
     pub chunks: i64,
-    /// The steps, in order.
-    pub steps: Vec<RowStep>,
+    /// The walks over a row, in order.
+    pub passes: Vec<Pass>,
+    /// What is stored once per row, after all passes.
+    pub stores: Vec<PlacedStore>,
     /// Where vectors lie.
     pub lanes: RowLanes,
     /// Whether the inner loops are written out.
     pub unrolled: bool,
 }
 
-/// One step of a row.
-#[derive(Clone, Debug)]
-pub enum RowStep {
-    /// A fold over the row.
-    Fold(RowFold),
-    /// Once per row.
-    StoreRow(PlacedStore),
-    /// At every point of the row.
-    StoreEach(PlacedStore),
+/// One walk over a row. It may use the folds of the passes before it.
+#[derive(Clone, Debug, Default)]
+pub struct Pass {
+    /// What is folded.
+    pub folds: Vec<RowFold>,
+    /// What is stored at every point.
+    pub stores: Vec<PlacedStore>,
+    /// Running results of each fold, which are merged at the end of a row.
+    pub accumulators: usize,
 }
 
 /// A fold over the row.
@@ -59,8 +62,6 @@ pub struct RowFold {
     pub op: FoldOp,
     /// What is folded.
     pub value: ExprId,
-    /// Running results that are merged at the end of a row.
-    pub accumulators: usize,
 }
 
 /// Where the vectors of a row kernel lie.
@@ -100,10 +101,12 @@ impl<'k> RowSchedule<'k> {
             domain,
             outer: kept[0],
             chunks: 1,
-            steps: place_steps(steps, stores),
+            passes: Vec::new(),
+            stores: Vec::new(),
             lanes: RowLanes::None,
             unrolled: false,
         };
+        schedule.share_passes(steps, stores);
         if site.config.opt_level > OptLevel::O0 {
             schedule.optimize(site);
         }
@@ -119,11 +122,12 @@ impl<'k> RowSchedule<'k> {
 
     /// The folds, in order.
     pub fn folds(&self) -> Vec<RowFold> {
-        let fold = |step: &RowStep| match step {
-            RowStep::Fold(fold) => Some(*fold),
-            _ => None,
-        };
-        self.steps.iter().filter_map(fold).collect()
+        self.passes.iter().flat_map(|p| &p.folds).copied().collect()
+    }
+
+    /// All stores.
+    pub fn all_stores(&self) -> impl Iterator<Item = &PlacedStore> {
+        self.passes.iter().flat_map(|p| &p.stores).chain(&self.stores)
     }
 
     /// The axes that count rows.
@@ -138,13 +142,13 @@ impl<'k> RowSchedule<'k> {
 
     /// Everything that is computed.
     pub fn roots(&self) -> Vec<ExprId> {
-        self.steps.iter().map(RowStep::value).collect()
+        let values = self.folds().into_iter().map(|f| f.value);
+        values.chain(self.all_stores().map(|s| s.value)).collect()
     }
 
     /// The buffers it touches: what it stores, then what it loads.
     pub fn operands(&self) -> Vec<BufferId> {
-        let stores = self.steps.iter().filter_map(RowStep::store);
-        let mut operands: Vec<BufferId> = stores.map(|s| s.buffer).collect();
+        let mut operands: Vec<BufferId> = self.all_stores().map(|s| s.buffer).collect();
         operands.extend(loaded(&self.domain, &self.roots()));
         let mut seen = rustc_hash::FxHashSet::default();
         operands.retain(|&id| seen.insert(id));
@@ -199,9 +203,7 @@ impl<'k> RowSchedule<'k> {
             }
             RowLanes::Overlapping(axis) | RowLanes::Partial(axis) => (Some(axis), row),
         };
-        let stores: Vec<PlacedStore> =
-            self.steps.iter().filter_map(RowStep::store).cloned().collect();
-        let each = lanes::vector_cost(&self.domain, &self.roots(), &stores, axis);
+        let each = self.instructions(axis);
         lanes::nanoseconds(evaluations * each + 20.0)
     }
 
@@ -243,14 +245,9 @@ impl<'k> RowSchedule<'k> {
     /// Cuts a few long rows that only reduce into chunks.
     fn cut_rows(&mut self) {
         let (rows, points) = (self.rows(), self.row_points());
-        let only_reduces = self.steps.iter().all(|step| match step {
-            RowStep::Fold(fold) => {
-                let uses = self.domain.uses[fold.value.0 as usize];
-                !fold.op.is_position() && uses.0 & AxisSet::FOLDED.0 == 0
-            }
-            RowStep::StoreRow(_) => true,
-            RowStep::StoreEach(_) => false,
-        });
+        let reduces =
+            |pass: &Pass| pass.stores.is_empty() && pass.folds.iter().all(|f| !f.op.is_position());
+        let only_reduces = self.passes.len() == 1 && self.passes.iter().all(reduces);
         if !only_reduces || points < LONG_ROW || rows == 0 || 2 * rows > ENOUGH_UNITS {
             return;
         }
@@ -259,9 +256,7 @@ impl<'k> RowSchedule<'k> {
         let step = if self.lanes == RowLanes::Inner(axis) { 4 } else { 1 };
         let divides = |&chunks: &i64| extent % (chunks * step) == 0;
         let Some(chunks) = (2..=most).rev().find(divides) else { return };
-        let mut stores: Vec<PlacedStore> =
-            self.steps.iter().filter_map(RowStep::store).cloned().collect();
-        self.domain.split(axis, self.outer, extent / chunks, &mut stores);
+        self.domain.split(axis, self.outer, extent / chunks, &mut self.stores);
         self.chunks = chunks;
         self.outer += 1;
         if let RowLanes::Inner(axis) = &mut self.lanes {
@@ -272,16 +267,19 @@ impl<'k> RowSchedule<'k> {
     /// Instructions for a row, with vectors along `axis`.
     fn cost_along(&self, axis: Axis) -> f64 {
         let n = self.extent(axis).max(1) as f64;
-        let stores: Vec<PlacedStore> =
-            self.steps.iter().filter_map(RowStep::store).cloned().collect();
-        let each = lanes::vector_cost(&self.domain, &self.roots(), &stores, Some(axis));
         let vectors = (n / 4.0).ceil() / n;
         let merge = if axis.0 as usize >= self.outer {
-            12.0 * self.steps.len() as f64 / self.row_points().max(1) as f64
+            12.0 * self.folds().len() as f64 / self.row_points().max(1) as f64
         } else {
             0.0
         };
-        vectors * (each + 2.0) + merge
+        vectors * (self.instructions(Some(axis)) + 2.0) + merge
+    }
+
+    /// Instructions of all passes at a point, or at four points along `axis`.
+    fn instructions(&self, axis: Option<Axis>) -> f64 {
+        let cost = |p: &Pass| lanes::vector_cost(&self.domain, &p.roots(), &p.stores, axis);
+        self.passes.iter().map(cost).sum()
     }
 
     /// Whether rows may be computed twice, at the same time even: nothing is random, and nothing
@@ -293,9 +291,7 @@ impl<'k> RowSchedule<'k> {
         let nodes = self.domain.reachable(&self.roots());
         let random =
             nodes.iter().any(|&id| matches!(self.domain.exprs.get(id), Expr::Random { .. }));
-        self.extent(axis) >= 4
-            && !random
-            && !self.steps.iter().filter_map(RowStep::store).any(in_place)
+        self.extent(axis) >= 4 && !random && !self.all_stores().any(in_place)
     }
 
     /// Cheap elements wait for the addition before them: several running sums hide that.
@@ -306,34 +302,55 @@ impl<'k> RowSchedule<'k> {
             RowLanes::Inner(a) | RowLanes::Overlapping(a) | RowLanes::Partial(a) => Some(a),
         };
         let unrolled = self.unrolled;
-        for step in &mut self.steps {
-            let RowStep::Fold(fold) = step else { continue };
-            let cost = lanes::vector_cost(domain, &[fold.value], &[], axis);
-            fold.accumulators = match cost {
-                _ if unrolled || fold.op.is_position() => 1,
+        for pass in &mut self.passes {
+            let cost = lanes::vector_cost(domain, &pass.roots(), &pass.stores, axis);
+            pass.accumulators = match cost {
+                _ if unrolled || pass.folds.is_empty() => 1,
                 c if c < 12.0 => 4,
                 c if c < 24.0 => 2,
                 _ => 1,
             };
         }
     }
-}
 
-impl RowStep {
-    /// What is computed.
-    pub fn value(&self) -> ExprId {
-        match self {
-            RowStep::Fold(fold) => fold.value,
-            RowStep::StoreRow(store) | RowStep::StoreEach(store) => store.value,
+    /// Puts every step into the first pass that has the folds it uses; `stores` are the places of
+    /// the storing steps, in order.
+    fn share_passes(&mut self, steps: &[Step], stores: Vec<PlacedStore>) {
+        let mut stores = stores.into_iter();
+        let mut next = || stores.next().expect("there is a place for each store");
+        // By step that is a fold: the pass after which it is known.
+        let mut known = vec![0; steps.len()];
+        for (k, step) in steps.iter().enumerate() {
+            let value = value_of(step);
+            let used = self.domain.reachable(&[value]);
+            let at = used.iter().map(|&id| match self.domain.exprs.get(id) {
+                Expr::Folded(step) => known[*step as usize],
+                _ => 0,
+            });
+            let at = at.max().unwrap_or(0);
+            if let Step::StoreRow(_) = step {
+                self.stores.push(next());
+                continue;
+            }
+            self.passes.resize_with(self.passes.len().max(at + 1), Pass::default);
+            let pass = &mut self.passes[at];
+            pass.accumulators = 1;
+            match step {
+                Step::Fold(op, value) => {
+                    pass.folds.push(RowFold { step: k as u32, op: *op, value: *value });
+                    known[k] = at + 1;
+                }
+                _ => pass.stores.push(next()),
+            }
         }
     }
+}
 
-    /// What is stored.
-    pub fn store(&self) -> Option<&PlacedStore> {
-        match self {
-            RowStep::Fold(_) => None,
-            RowStep::StoreRow(store) | RowStep::StoreEach(store) => Some(store),
-        }
+impl Pass {
+    /// What is computed at every point.
+    pub fn roots(&self) -> Vec<ExprId> {
+        let folds = self.folds.iter().map(|f| f.value);
+        folds.chain(self.stores.iter().map(|s| s.value)).collect()
     }
 }
 
@@ -351,22 +368,8 @@ fn value_of(step: &Step) -> ExprId {
     }
 }
 
-/// Steps with their stores' places, which come in the order of the storing steps.
-fn place_steps(steps: &[Step], stores: Vec<PlacedStore>) -> Vec<RowStep> {
-    let mut stores = stores.into_iter();
-    let mut next = || stores.next().expect("there is a place for each store");
-    let place = |(k, step): (usize, &Step)| match step {
-        Step::Fold(op, value) => {
-            RowStep::Fold(RowFold { step: k as u32, op: *op, value: *value, accumulators: 1 })
-        }
-        Step::StoreRow(_) => RowStep::StoreRow(next()),
-        Step::StoreEach(_) => RowStep::StoreEach(next()),
-    };
-    steps.iter().enumerate().map(place).collect()
-}
-
 impl fmt::Display for RowSchedule<'_> {
-    /// `row [64] x [10] lanes a1; max x1, sum x2, each; 64 units`.
+    /// `row [64] x [10] lanes a1; max x4; sum x1; each b3 x1; 64 units`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (outer, inner) = self.domain.extents.split_at(self.outer);
         write!(f, "row {outer:?} x {inner:?} ")?;
@@ -380,13 +383,13 @@ impl fmt::Display for RowSchedule<'_> {
             RowLanes::Partial(a) => write!(f, "lanes a{}", a.0)?,
         }
         write!(f, "{};", if self.unrolled { ", unrolled" } else { "" })?;
-        for step in &self.steps {
-            match step {
-                RowStep::Fold(fold) => write!(f, " {} x{},", fold.op, fold.accumulators)?,
-                RowStep::StoreRow(store) => write!(f, " row b{},", store.buffer.0)?,
-                RowStep::StoreEach(store) => write!(f, " each b{},", store.buffer.0)?,
-            }
+        for pass in &self.passes {
+            pass.folds.iter().try_for_each(|fold| write!(f, " {}", fold.op))?;
+            let names = pass.stores.iter().map(|s| s.buffer.0);
+            names.into_iter().try_for_each(|b| write!(f, " each b{b}"))?;
+            write!(f, " x{};", pass.accumulators)?;
         }
+        self.stores.iter().try_for_each(|s| write!(f, " row b{},", s.buffer.0))?;
         write!(f, " {} units", self.units())
     }
 }

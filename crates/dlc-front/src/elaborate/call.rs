@@ -150,7 +150,7 @@ impl<'u> Elab<'u> {
         self.check_depth(id, def, span)?;
         let given = self.distribute(def, args, piped, span)?;
         if def.kind == DefKind::Model {
-            return self.apply_model(id, def, given, span);
+            return self.apply_model(id, given, path, span);
         }
         let path = match path {
             Some(path) => path,
@@ -161,18 +161,30 @@ impl<'u> Elab<'u> {
 
     /// Models are entry points: equal applications are one, and their parameters have no prefix
     /// where a model is the section's own.
-    fn apply_model(&mut self, id: DefId, def: &'u Def, given: Given, span: Span) -> Eval<Val> {
-        let key: Vec<_> = given.inputs.iter().flatten().filter_map(|(v, _)| tensor_of(v)).collect();
-        let known = self.applications.iter().find(|(d, inputs, _)| (*d, inputs) == (id, &key));
-        if let Some((_, _, value)) = known
+    fn apply_model(
+        &mut self,
+        id: DefId,
+        given: Given,
+        path: Option<Rc<str>>,
+        span: Span,
+    ) -> Eval<Val> {
+        let own = self.frame().def.is_none() && self.section_model() == Some(id);
+        let path = match path {
+            Some(path) => path,
+            None if own => "".into(),
+            None => self.frame().join(&self.unit.def(id).name.text).into(),
+        };
+        let inputs: Vec<_> =
+            given.inputs.iter().flatten().filter_map(|(v, _)| tensor_of(v)).collect();
+        let key = (id, path.clone(), inputs);
+        let known = self.applications.iter().find(|(known, _)| *known == key);
+        if let Some((_, value)) = known
             && given.hypers.iter().all(Option::is_none)
         {
             return Ok(value.clone());
         }
-        let own = self.frame().def.is_none() && self.section_model() == Some(id);
-        let path = if own { String::new() } else { self.frame().join(&def.name.text) };
-        let value = self.enter_def(id, path.into(), given, span)?;
-        self.applications.push((id, key, value.clone()));
+        let value = self.enter_def(id, path, given, span)?;
+        self.applications.push((key, value.clone()));
         Ok(value)
     }
 
