@@ -9,6 +9,10 @@ const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 /// Files that may be longer than 500 lines, each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[];
 
+/// Files that may have longer lines, each with its reason.
+const WIDE_FILES: &[(&str, &str)] =
+    &[("crates/dlc-train/src/render.rs", "its tests hold what a terminal shows")];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
@@ -86,13 +90,14 @@ fn files_and_lines_are_short() {
     for path in files("rs") {
         let (name, text) = (name(&path), std::fs::read_to_string(&path).unwrap());
         let excused = LONG_FILES.iter().any(|(file, _)| *file == name);
+        let wide = WIDE_FILES.iter().any(|(file, _)| *file == name);
         let lines = text.lines().count();
         assert!(lines <= 500 || excused, "{name} has {lines} lines");
         for (number, line) in text.lines().enumerate() {
             let length = line.chars().count();
             // The formatter cannot break texts and what stands in macros.
             let literal = line.contains('"') || line.contains("//") || line.contains("#![");
-            assert!(length <= 100 || literal, "{name}:{}: {length} columns", number + 1);
+            assert!(length <= 100 || literal || wide, "{name}:{}: {length} columns", number + 1);
         }
     }
 }
