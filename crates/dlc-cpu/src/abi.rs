@@ -32,6 +32,8 @@ pub struct Context {
     pub scratch_stride: i64,
     /// [`SLACK`] bytes that may be read where a load turns out to be outside.
     pub nowhere: *const u8,
+    /// Which part of its phase the function is run for.
+    pub part: i64,
 }
 
 /// Byte offsets of the fields of [`Context`].
@@ -50,6 +52,8 @@ pub enum ContextField {
     ScratchStride = 32,
     /// [`Context::nowhere`].
     Nowhere = 40,
+    /// [`Context::part`].
+    Part = 48,
 }
 
 /// The first error a worker met in a launch.
@@ -58,7 +62,7 @@ pub enum ContextField {
 pub struct ErrorSlot {
     /// An [`ErrorKind`], or 0.
     pub kind: i64,
-    /// The index found, or the position of the checked buffer.
+    /// The index found, or the part that checks the buffer.
     pub value: i64,
     /// The extent it leaves.
     pub extent: i64,
@@ -74,7 +78,7 @@ pub enum ErrorKind {
     NotFinite = 2,
 }
 
-const _: () = assert!(size_of::<Context>() == 48 && size_of::<ErrorSlot>() == 64);
+const _: () = assert!(size_of::<Context>() == 56 && size_of::<ErrorSlot>() == 64);
 
 /// The signature of a [`KernelFn`].
 pub fn kernel_signature(call_conv: CallConv) -> Signature {

@@ -10,7 +10,7 @@ use crate::jit::Module;
 use crate::lower::{ArenaPlan, LastingPlan, Place, ScheduledEntry, is_lasting};
 use crate::memory::Memory;
 use crate::pool::Pool;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, scanned};
 use crate::share::{Share, share_out};
 use dlc_kernel::{
     BufferId, BuildError, Class, DType, Data, Entry, Executable, Kernel, Program, RunError,
@@ -208,7 +208,7 @@ impl CpuExecutable {
         for work in &entry.works {
             let Action::Run { parts, scratch_stride, .. } = &work.action else { continue };
             let (shared, scratch) = entry.plan.workspaces[work.kernel];
-            for part in parts {
+            for (at, part) in parts.iter().enumerate() {
                 let address = |&id: &BufferId| self.address(entry, &arena.memory, id);
                 let operands: Box<[*mut u8]> = part.operands.iter().map(address).collect();
                 arena.contexts.push(Context {
@@ -218,6 +218,7 @@ impl CpuExecutable {
                     scratch: arena.memory.at(scratch),
                     scratch_stride: *scratch_stride,
                     nowhere: NOWHERE.0.as_ptr(),
+                    part: at as i64,
                 });
                 arena._operands.push(operands);
             }
@@ -297,7 +298,9 @@ impl CpuExecutable {
         let dlc_kernel::Form::Check { buffers } = &kernel.form else {
             unreachable!("only checks look for numbers that are not finite")
         };
-        let buffer = self.program.buffer(buffers[error.value as usize]);
+        let mut scanned = scanned(&self.program, buffers);
+        let offender = scanned.nth(error.value as usize).expect("each part scans a buffer");
+        let buffer = self.program.buffer(offender);
         Err(RunError::NotFinite { name: buffer.name.clone() })
     }
 

@@ -1,6 +1,6 @@
 //! From a program to everything a call needs, but for memory and addresses.
 //!
-//! [`Lowered::new`] is the back end's pipeline: alias, schedule, plan, generate. What it makes is
+//! The back end's pipeline: [`aliases`], [`schedule`], plan, [`generate`]. What it makes is
 //! machine code waiting to be compiled and a list of launches over offsets.
 
 use crate::abi::ALIGNMENT;

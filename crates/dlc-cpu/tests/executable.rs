@@ -213,3 +213,31 @@ fn the_build_says_how_long_it_took() {
     assert_eq!(names, ["schedule", "codegen", "compile", "link"]);
     assert!(executable.stage_times().iter().all(|t| t.ms >= 0.0));
 }
+
+/// The first buffer of the list is named, however the work is shared out.
+#[test]
+fn the_first_offender_is_named() {
+    let mut draft = Draft::default();
+    let inputs = [7, 40_000, 3, 90_000].map(|n| draft.input(&[n]));
+    let integers = draft.buffer(Class::Input, DType::I32, &[5]);
+    let [a, b, c, d] = inputs;
+    draft.kernel(Form::Check { buffers: vec![c, integers, b, d, a] });
+    let program = draft.program();
+    let order = [2, 1, 3, 0];
+    for threads in 1..4 {
+        let target = CpuTarget::detect().unwrap();
+        let executable = target.build(&program, &options(OptLevel::O2, threads)).unwrap();
+        for first in 0..4 {
+            let mut values = noise_inputs(&program, 1);
+            for &at in &order[first..] {
+                let dlc_kernel::Data::F32(v) = &mut values[at].data else { panic!("floats") };
+                *v.last_mut().unwrap() = f32::NAN;
+            }
+            let inputs: Vec<&Tensor> = values.iter().collect();
+            let error = executable.call(0, &inputs, &mut []).unwrap_err();
+            assert_eq!(error, RunError::NotFinite { name: format!("t{}", order[first]) });
+        }
+        let values = noise_inputs(&program, 1);
+        executable.call(0, &values.iter().collect::<Vec<_>>(), &mut []).unwrap();
+    }
+}

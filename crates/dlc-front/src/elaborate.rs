@@ -118,6 +118,9 @@ struct Stored {
     update: Option<(Value, Span)>,
 }
 
+/// A model, the path of its instance, and its inputs.
+type Application = (DefId, Rc<str>, Vec<Value>);
+
 /// One elaboration: of a model in one mode, or of the step of a `train` section.
 pub(crate) struct Elab<'u> {
     unit: &'u Unit,
@@ -136,8 +139,8 @@ pub(crate) struct Elab<'u> {
     /// Guards that reads inside a reduction need, innermost last.
     guards: Vec<Vec<dlc_kernel::Guard>>,
     globals: FxHashMap<Arc<str>, Val>,
-    /// Applications of models: which, under which path, to what.
-    applications: Vec<((DefId, Rc<str>, Vec<Value>), Val)>,
+    /// What models gave where they were applied.
+    applications: Vec<(Application, Val)>,
     random_sites: FxHashMap<String, u32>,
     origins: FxHashMap<(Span, Rc<str>), Origin>,
     file_names: FxHashMap<FileId, Arc<str>>,

@@ -1,6 +1,6 @@
 //! The language of dlc: text to graph, and every error a user can make.
 //!
-//! A model file is read in two steps. [`parse`] turns text into an [`ast::Ast`], in which every
+//! A model file is read in two steps. [`parse`](fn@parse) turns text into an [`ast::Ast`], in which every
 //! node knows its place; elaboration gives names, sizes and hyperparameters their meaning and
 //! builds graphs. This crate is the only place where a user's mistakes in a model become messages:
 //! [`diagnostic::Diagnostic`] values, collected over the whole file and rendered in rustc's form.
@@ -10,7 +10,7 @@
 //! - [`diagnostic`], [`code`]: messages, and the table of their codes.
 //! - [`ast`]: the syntax tree, printed as source or as a tree.
 //! - [`parse`](mod@parse): tokens, layout, grammar, tree building.
-//! - [`unit`]: a file with its library, and what callers ask of it; start there.
+//! - [`unit`](mod@unit): a file with its library, and what callers ask of it; start there.
 
 pub mod ast;
 pub mod code;

@@ -77,7 +77,7 @@ pub fn phases(schedule: &Schedule, frontend: TargetFrontendConfig) -> Vec<Phase>
     let parts = match schedule {
         Schedule::Map(segments) => segments.iter().map(|s| map::part(s, frontend)).collect(),
         Schedule::ScatterAdd(scatter) => vec![scatter::part(scatter, frontend)],
-        Schedule::Check(check) => vec![check::part(check, frontend)],
+        Schedule::Check(check) => check::parts(check, frontend),
         Schedule::Shared { .. } | Schedule::Copy { .. } => return Vec::new(),
         Schedule::Row(row) => return row::phases(row, frontend),
         Schedule::Contract(contract) => return contract::phases(contract, frontend),

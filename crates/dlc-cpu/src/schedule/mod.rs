@@ -89,8 +89,6 @@ pub struct CheckSchedule {
 pub struct CheckedBuffer {
     /// The buffer.
     pub buffer: BufferId,
-    /// Its position in the kernel's list.
-    pub position: usize,
     /// Its elements.
     pub elements: i64,
 }
@@ -188,14 +186,20 @@ impl<'k> Schedule<'k> {
     }
 }
 
+/// Those of a check's buffers that are scanned.
+pub fn scanned<'b>(
+    program: &'b Program,
+    buffers: &'b [BufferId],
+) -> impl Iterator<Item = BufferId> + 'b {
+    buffers.iter().copied().filter(|&id| program.buffer(id).dtype == DType::F32)
+}
+
 fn checked_buffers(program: &Program, buffers: &[BufferId]) -> Result<Vec<CheckedBuffer>, String> {
-    let floats = buffers.iter().copied().enumerate();
-    let floats = floats.filter(|&(_, id)| program.buffer(id).dtype == DType::F32);
-    let checked = |(position, buffer)| {
+    let checked = |buffer| {
         let shape = domain::extents(&program.buffer(buffer).shape)?;
-        Ok(CheckedBuffer { buffer, position, elements: shape.iter().product() })
+        Ok(CheckedBuffer { buffer, elements: shape.iter().product() })
     };
-    floats.map(checked).collect()
+    scanned(program, buffers).map(checked).collect()
 }
 
 impl fmt::Display for Schedule<'_> {
