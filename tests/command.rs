@@ -31,7 +31,8 @@ const LAYER: &str = "model Layer(x: f32[N, 4]) -> f32[N, 2] { x |> linear(2) }\n
 
 #[test]
 fn check_is_silent_on_a_good_file() {
-    for file in ["examples/lenet.dl", "examples/mlp.dl", "examples/resnet.dl"] {
+    for name in ["lenet", "mlp", "own_optimizer", "resnet"] {
+        let file = &format!("examples/{name}.dl");
         let (code, out, err) = run(dlc().args(["check", file]));
         assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""), "{file}");
     }
