@@ -6,6 +6,7 @@
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{AbiParam, Signature};
 use cranelift_codegen::isa::CallConv;
+use std::mem::offset_of;
 
 /// A compiled kernel function: context, first unit, end of units, worker.
 pub type KernelFn = unsafe extern "C" fn(*const Context, i64, i64, i64);
@@ -24,6 +25,8 @@ pub struct Context {
     pub operands: *const *mut u8,
     /// One slot for each worker.
     pub errors: *mut ErrorSlot,
+    /// Workspace of the kernel that keeps its contents between calls.
+    pub lasting: *mut u8,
     /// Workspace that all workers of the kernel, and all its phases, share.
     pub shared: *mut u8,
     /// Workspace of worker 0; that of worker `w` is at `scratch + w * scratch_stride`.
@@ -41,19 +44,21 @@ pub struct Context {
 #[repr(i32)]
 pub enum ContextField {
     /// [`Context::operands`].
-    Operands = 0,
+    Operands = offset_of!(Context, operands) as i32,
     /// [`Context::errors`].
-    Errors = 8,
+    Errors = offset_of!(Context, errors) as i32,
+    /// [`Context::lasting`].
+    Lasting = offset_of!(Context, lasting) as i32,
     /// [`Context::shared`].
-    Shared = 16,
+    Shared = offset_of!(Context, shared) as i32,
     /// [`Context::scratch`].
-    Scratch = 24,
+    Scratch = offset_of!(Context, scratch) as i32,
     /// [`Context::scratch_stride`].
-    ScratchStride = 32,
+    ScratchStride = offset_of!(Context, scratch_stride) as i32,
     /// [`Context::nowhere`].
-    Nowhere = 40,
+    Nowhere = offset_of!(Context, nowhere) as i32,
     /// [`Context::part`].
-    Part = 48,
+    Part = offset_of!(Context, part) as i32,
 }
 
 /// The first error a worker met in a launch.
@@ -78,7 +83,7 @@ pub enum ErrorKind {
     NotFinite = 2,
 }
 
-const _: () = assert!(size_of::<Context>() == 56 && size_of::<ErrorSlot>() == 64);
+const _: () = assert!(size_of::<ErrorSlot>() == 64);
 
 /// The signature of a [`KernelFn`].
 pub fn kernel_signature(call_conv: CallConv) -> Signature {

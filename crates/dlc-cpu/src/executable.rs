@@ -5,7 +5,7 @@
 //! updates is alone: the lock below is the discipline all the `unsafe` code here relies on.
 
 use crate::abi::{Context, ErrorKind, ErrorSlot, KernelFn, SLACK};
-use crate::codegen::Phase;
+use crate::codegen::{Phase, When};
 use crate::jit::Module;
 use crate::lower::{ArenaPlan, LastingPlan, Place, ScheduledEntry, is_lasting};
 use crate::memory::Memory;
@@ -16,7 +16,8 @@ use dlc_kernel::{
     BufferId, BuildError, Class, DType, Data, Entry, Executable, Kernel, Program, RunError,
     StageTime, Tensor,
 };
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Bytes that loads outside their buffer read instead.
 #[repr(align(64))]
@@ -42,6 +43,8 @@ pub struct CpuExecutable {
 /// An entry ready to be called.
 pub struct EntryCode {
     works: Vec<Work>,
+    /// Whether parameters have changed since what depends on them was last packed.
+    stale: AtomicBool,
     plan: ArenaPlan,
     /// Whether it writes parameters or state.
     updates: bool,
@@ -51,7 +54,18 @@ pub struct EntryCode {
 /// What a kernel, or a phase of it, does.
 struct Work {
     kernel: usize,
+    when: When,
     action: Action,
+}
+
+impl Work {
+    /// How many contexts it has in an arena.
+    fn parts(&self) -> usize {
+        match &self.action {
+            Action::Run { parts, .. } => parts.len(),
+            Action::Copy { .. } => 0,
+        }
+    }
 }
 
 enum Action {
@@ -64,6 +78,13 @@ enum Action {
 struct RunnablePart {
     function: KernelFn,
     operands: Vec<BufferId>,
+}
+
+/// What a running call holds.
+#[allow(dead_code, reason = "guards are only held")]
+enum Permit<'l> {
+    Shared(RwLockReadGuard<'l, ()>),
+    Alone(RwLockWriteGuard<'l, ()>),
 }
 
 /// The memory of one call, with everything in it that holds addresses.
@@ -105,11 +126,12 @@ impl EntryCode {
                     scratch_stride: stride as i64,
                     may_fail: at + 1 == phases.len() && entry.kernels[kernel].may_fail(),
                 };
-                works.push(Work { kernel, action });
+                works.push(Work { kernel, when: phase.when, action });
             }
         }
         let updates = entry.kernels.iter().any(|k| writes_lasting(program, k));
-        EntryCode { works, plan, updates, arenas: Mutex::new(Vec::new()) }
+        let stale = AtomicBool::new(works.iter().any(|w| w.when == When::Load));
+        EntryCode { works, stale, plan, updates, arenas: Mutex::new(Vec::new()) }
     }
 }
 
@@ -124,7 +146,8 @@ fn runnable(
 /// Nothing, where there is nothing to copy.
 fn copy(program: &Program, kernel: usize, src: BufferId, dst: BufferId) -> Option<Work> {
     let bytes = crate::lower::bytes(program, dst).expect("sizes were bound when planned") as usize;
-    (bytes > 0).then_some(Work { kernel, action: Action::Copy { src, dst, bytes } })
+    let action = Action::Copy { src, dst, bytes };
+    (bytes > 0).then_some(Work { kernel, when: When::Call, action })
 }
 
 fn writes_lasting(program: &Program, kernel: &Kernel) -> bool {
@@ -168,8 +191,8 @@ impl CpuExecutable {
             times,
             _module: Mutex::new(module),
         };
-        for entry in &executable.entries {
-            let arena = executable.new_arena(entry).ok_or_else(refuse)?;
+        for (at, entry) in executable.entries.iter().enumerate() {
+            let arena = executable.new_arena(at, entry).ok_or_else(refuse)?;
             entry.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
         }
         executable.set_defaults();
@@ -196,7 +219,8 @@ impl CpuExecutable {
         }
     }
 
-    fn new_arena(&self, entry: &EntryCode) -> Option<Arena> {
+    fn new_arena(&self, at: usize, entry: &EntryCode) -> Option<Arena> {
+        let kept = &self.lasting_plan.workspaces[at];
         let memory = Memory::new(entry.plan.bytes)?;
         let mut arena = Arena {
             memory,
@@ -208,17 +232,18 @@ impl CpuExecutable {
         for work in &entry.works {
             let Action::Run { parts, scratch_stride, .. } = &work.action else { continue };
             let (shared, scratch) = entry.plan.workspaces[work.kernel];
-            for (at, part) in parts.iter().enumerate() {
+            for (number, part) in parts.iter().enumerate() {
                 let address = |&id: &BufferId| self.address(entry, &arena.memory, id);
                 let operands: Box<[*mut u8]> = part.operands.iter().map(address).collect();
                 arena.contexts.push(Context {
                     operands: operands.as_ptr(),
                     errors,
+                    lasting: self.lasting.at(kept[work.kernel]),
                     shared: arena.memory.at(shared),
                     scratch: arena.memory.at(scratch),
                     scratch_stride: *scratch_stride,
                     nowhere: NOWHERE.0.as_ptr(),
-                    part: at as i64,
+                    part: number as i64,
                 });
                 arena._operands.push(operands);
             }
@@ -233,10 +258,21 @@ impl CpuExecutable {
         }
     }
 
-    /// Runs the works of an entry in order; stops at the first error.
-    fn run(&self, at: usize, entry: &EntryCode, arena: &mut Arena) -> Result<(), RunError> {
-        let mut contexts = arena.contexts.iter();
+    /// Runs those works of an entry that are due, in order; stops at the first error.
+    fn run(
+        &self,
+        at: usize,
+        entry: &EntryCode,
+        when: When,
+        arena: &mut Arena,
+    ) -> Result<(), RunError> {
+        let mut first = 0;
         for work in &entry.works {
+            let contexts = first..first + work.parts();
+            first = contexts.end;
+            if work.when != when {
+                continue;
+            }
             match &work.action {
                 Action::Copy { src, dst, bytes } => {
                     let [src, dst] = [src, dst].map(|&id| self.address(entry, &arena.memory, id));
@@ -245,19 +281,56 @@ impl CpuExecutable {
                     unsafe { std::ptr::copy_nonoverlapping(src, dst, *bytes) };
                 }
                 Action::Run { parts, shares, may_fail, .. } => {
-                    let contexts = &contexts.as_slice()[..parts.len()];
-                    self.launch(parts, contexts, shares);
+                    self.launch(parts, &arena.contexts[contexts], shares);
                     if *may_fail {
                         let kernel = &self.program.entries[at].kernels[work.kernel];
                         self.take_error(kernel, &mut arena.errors)?;
                     }
                 }
             }
-            if let Action::Run { parts, .. } = &work.action {
-                contexts.by_ref().take(parts.len()).for_each(drop);
-            }
         }
         Ok(())
+    }
+
+    /// What depends on parameters will be packed anew by every entry's next call.
+    fn parameters_changed(&self) {
+        for entry in self.entries.iter().filter(|e| e.works.iter().any(|w| w.when == When::Load)) {
+            entry.stale.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until a call of the entry may run, with all it has packed up to date.
+    fn enter(&self, at: usize, code: &EntryCode) -> Result<Permit<'_>, RunError> {
+        loop {
+            if !code.updates {
+                let shared = self.lock.read().unwrap_or_else(|e| e.into_inner());
+                if !code.stale.load(Ordering::Relaxed) {
+                    return Ok(Permit::Shared(shared));
+                }
+            }
+            let alone = self.lock.write().unwrap_or_else(|e| e.into_inner());
+            if code.stale.load(Ordering::Relaxed) {
+                self.pack(at, code)?;
+            }
+            if code.updates {
+                return Ok(Permit::Alone(alone));
+            }
+        }
+    }
+
+    /// Packs what depends on parameters; the caller is alone.
+    fn pack(&self, at: usize, code: &EntryCode) -> Result<(), RunError> {
+        let mut arena = self.take_arena(at, code)?;
+        let result = self.run(at, code, When::Load, &mut arena);
+        code.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
+        code.stale.store(result.is_err(), Ordering::Relaxed);
+        result
+    }
+
+    fn take_arena(&self, at: usize, code: &EntryCode) -> Result<Arena, RunError> {
+        let free = code.arenas.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let full = || RunError::Usage("there is no memory for another call at a time".into());
+        free.or_else(|| self.new_arena(at, code)).ok_or_else(full)
     }
 
     fn launch(&self, parts: &[RunnablePart], contexts: &[Context], shares: &[Vec<Share>]) {
@@ -368,24 +441,24 @@ impl Executable for CpuExecutable {
         let (entry, code) =
             self.program.entries.get(at).zip(self.entries.get(at)).ok_or_else(none)?;
         self.accept(entry, inputs, outputs)?;
-        let shared = (!code.updates).then(|| self.lock.read().unwrap_or_else(|e| e.into_inner()));
-        let alone = code.updates.then(|| self.lock.write().unwrap_or_else(|e| e.into_inner()));
-        let free = code.arenas.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        let full = || RunError::Usage("there is no memory for another call at a time".into());
-        let mut arena = free.or_else(|| self.new_arena(code)).ok_or_else(full)?;
+        let permit = self.enter(at, code)?;
+        let mut arena = self.take_arena(at, code)?;
         for (&id, tensor) in entry.inputs.iter().zip(inputs) {
             // SAFETY: the address is this call's storage of the input, whose type and shape the
             // tensor was checked to have.
             unsafe { copy_in(&tensor.data, self.address(code, &arena.memory, id)) };
         }
-        let result = self.run(at, code, &mut arena);
+        let result = self.run(at, code, When::Call, &mut arena);
+        if code.updates {
+            self.parameters_changed();
+        }
         if result.is_ok() {
             for (&id, tensor) in entry.outputs.iter().zip(outputs) {
                 // SAFETY: as for inputs; the lock is still held for outputs that outlive calls.
                 unsafe { copy_out(self.address(code, &arena.memory, id), &mut tensor.data) };
             }
         }
-        drop((shared, alone));
+        drop(permit);
         code.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
         result
     }
@@ -410,6 +483,9 @@ impl Executable for CpuExecutable {
         let _alone = self.lock.write().unwrap_or_else(|e| e.into_inner());
         // SAFETY: the buffer's own storage, which nobody else uses while the lock is held.
         unsafe { copy_in(&value.data, self.lasting.at(self.lasting_plan.offsets[&id])) };
+        if self.program.buffer(id).class != Class::Scalar {
+            self.parameters_changed();
+        }
         Ok(())
     }
 

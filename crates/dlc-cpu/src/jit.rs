@@ -7,6 +7,7 @@
 use crate::abi::{ALIGNMENT, KernelFn};
 use crate::codegen::Code;
 use crate::leaf::Leaf;
+use crate::leaf::avx2;
 use crate::leaf::portable::{self, Multiply};
 use crate::level::Level;
 use cranelift_codegen::control::ControlPlane;
@@ -110,12 +111,24 @@ fn compile_in(context: &mut Context, isa: &dyn TargetIsa, code: &Code) -> Result
     finish(compiled, &code.leaves, &code.function)
 }
 
-/// Compiles a leaf. Its order of instructions is chosen by hand: the optimizer would hoist loads
-/// out of it and spill.
+/// Compiles a leaf, as wide as the level has vectors.
 ///
 /// # Errors
 /// As [`compile`], and if there is no code generator for the level.
 pub fn compile_leaf(level: Level, leaf: Leaf) -> Result<Compiled, String> {
+    if level.has_avx2() {
+        let bytes = avx2::assemble(leaf).map_err(|e| e.to_string())?;
+        return Ok(Compiled { bytes, calls: Vec::new() });
+    }
+    compile_portable_leaf(level, leaf)
+}
+
+/// Compiles a leaf in vectors that every level has. Its order of instructions is chosen by hand:
+/// the optimizer would hoist loads out of it and spill.
+///
+/// # Errors
+/// As [`compile_leaf`].
+pub fn compile_portable_leaf(level: Level, leaf: Leaf) -> Result<Compiled, String> {
     let isa = level.isa(OptLevel::O0).map_err(|e| e.to_string())?;
     let frontend = isa.frontend_config();
     let signature = Leaf::signature(frontend.default_call_conv);

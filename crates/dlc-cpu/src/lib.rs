@@ -107,8 +107,8 @@ impl Target for CpuTarget {
         let pool = pool::Pool::of(options.threads.unwrap_or_else(pool::available_threads));
         let threads = pool.workers();
         let isa = self.level.isa(options.opt_level)?;
-        let aliases = lower::aliases(program);
-        let scheduled = lower::schedule(program, &aliases, self.config(options))?;
+        let facts = lower::facts(program);
+        let scheduled = lower::schedule(program, &facts, self.config(options))?;
         let (lasting, arenas) = plan(program, &scheduled, threads, options.memory_limit)?;
         clock.stage("schedule");
         let frontend = isa.frontend_config();
@@ -140,8 +140,8 @@ impl Target for CpuTarget {
         program: &Program,
         options: &BuildOptions,
     ) -> Result<String, BuildError> {
-        let aliases = lower::aliases(program);
-        let scheduled = lower::schedule(program, &aliases, self.config(options))?;
+        let facts = lower::facts(program);
+        let scheduled = lower::schedule(program, &facts, self.config(options))?;
         match stage {
             "schedule" => Ok(listing::schedules(&scheduled)),
             "clif" => listing::clif(self.level, options.opt_level, &scheduled),
@@ -162,7 +162,7 @@ fn plan(
     threads: usize,
     limit: Option<u64>,
 ) -> Result<(LastingPlan, Vec<ArenaPlan>), BuildError> {
-    let lasting = LastingPlan::new(program)?;
+    let lasting = LastingPlan::new(program, scheduled)?;
     let arena = |e: &ScheduledEntry| ArenaPlan::new(program, e, &lasting, threads);
     let arenas = scheduled.iter().map(arena).collect::<Result<Vec<_>, _>>()?;
     let (needed, limit) =

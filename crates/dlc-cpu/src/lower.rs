@@ -1,6 +1,6 @@
 //! From a program to everything a call needs, but for memory and addresses.
 //!
-//! The back end's pipeline: [`aliases`], [`schedule`], plan, [`generate`]. What it makes is
+//! The back end's pipeline: [`facts`], [`schedule`], plan, [`generate`]. What it makes is
 //! machine code waiting to be compiled and a list of launches over offsets.
 
 use crate::abi::ALIGNMENT;
@@ -10,16 +10,24 @@ use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::plan::{self, Aliases, Block};
 use dlc_kernel::{BufferId, BuildError, Class, Entry, Kernel, Program};
 use rayon::prelude::*;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// The schedules of an entry's kernels.
 pub struct ScheduledEntry<'p> {
     /// The entry.
     pub entry: &'p Entry,
-    /// Which buffers live in others' storage.
-    pub aliases: &'p Aliases,
+    /// What holds of the entry's buffers.
+    pub facts: &'p Facts,
     /// One for each kernel.
     pub schedules: Vec<Schedule<'p>>,
+}
+
+/// What holds of the buffers of an entry.
+pub struct Facts {
+    /// Which buffers live in others' storage.
+    pub aliases: Aliases,
+    /// Parameters and state that the entry never writes.
+    pub fixed: FxHashSet<BufferId>,
 }
 
 /// Where the storage of a buffer is.
@@ -41,17 +49,30 @@ pub struct ArenaPlan {
     pub bytes: u64,
 }
 
-/// The storage of parameters, state and run-time scalars.
+/// The storage of parameters, state and run-time scalars, and of what kernels keep.
 pub struct LastingPlan {
     /// By buffer.
     pub offsets: FxHashMap<BufferId, u64>,
+    /// By entry and kernel: where its lasting workspace is.
+    pub workspaces: Vec<Vec<u64>>,
     /// Bytes in all.
     pub bytes: u64,
 }
 
-/// The aliases of every entry.
-pub fn aliases(program: &Program) -> Vec<Aliases> {
-    program.entries.iter().map(|entry| plan::aliases(program, entry)).collect()
+/// What holds of the buffers of every entry.
+pub fn facts(program: &Program) -> Vec<Facts> {
+    let entry = |entry| Facts {
+        aliases: plan::aliases(program, entry),
+        fixed: fixed_buffers(program, entry),
+    };
+    program.entries.iter().map(entry).collect()
+}
+
+fn fixed_buffers(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
+    let written: FxHashSet<BufferId> = entry.kernels.iter().flat_map(Kernel::writes).collect();
+    let all = (0..program.buffers.len() as u32).map(BufferId);
+    let keeps = |id: &BufferId| matches!(program.buffer(*id).class, Class::Param | Class::State);
+    all.filter(|id| keeps(id) && !written.contains(id)).collect()
 }
 
 /// Schedules every kernel of every entry.
@@ -60,19 +81,19 @@ pub fn aliases(program: &Program) -> Vec<Aliases> {
 /// [`BuildError::Kernel`] naming a kernel that this target cannot compute.
 pub fn schedule<'p>(
     program: &'p Program,
-    aliases: &'p [Aliases],
+    facts: &'p [Facts],
     config: Config,
 ) -> Result<Vec<ScheduledEntry<'p>>, BuildError> {
-    let entry = |(entry, aliases): (&'p Entry, &'p Aliases)| {
-        let site = Site { program, aliases, config };
+    let entry = |(entry, facts): (&'p Entry, &'p Facts)| {
+        let site = Site { program, aliases: &facts.aliases, fixed: &facts.fixed, config };
         let one = |kernel: &'p Kernel| {
             Schedule::new(site, kernel)
                 .map_err(|message| BuildError::Kernel { kernel: kernel.name.clone(), message })
         };
         let schedules = entry.kernels.par_iter().map(one).collect::<Result<_, _>>()?;
-        Ok(ScheduledEntry { entry, aliases, schedules })
+        Ok(ScheduledEntry { entry, facts, schedules })
     };
-    program.entries.iter().zip(aliases).map(entry).collect()
+    program.entries.iter().zip(facts).map(entry).collect()
 }
 
 /// Generates the code of every kernel of an entry, phase by phase.
@@ -81,20 +102,33 @@ pub fn generate(entry: &ScheduledEntry, frontend: TargetFrontendConfig) -> Vec<V
 }
 
 impl LastingPlan {
-    /// One place for each parameter, state and run-time scalar.
+    /// One place for each parameter, state, run-time scalar and lasting workspace.
     ///
     /// # Errors
     /// [`BuildError::Kernel`] naming a buffer whose size is not bound.
-    pub fn new(program: &Program) -> Result<LastingPlan, BuildError> {
-        let mut plan = LastingPlan { offsets: FxHashMap::default(), bytes: 0 };
+    pub fn new(program: &Program, scheduled: &[ScheduledEntry]) -> Result<LastingPlan, BuildError> {
+        let (offsets, workspaces) = (FxHashMap::default(), Vec::new());
+        let mut plan = LastingPlan { offsets, workspaces, bytes: 0 };
         for (i, buffer) in program.buffers.iter().enumerate() {
             if is_lasting(buffer.class) {
-                plan.offsets.insert(BufferId(i as u32), plan.bytes);
-                let bytes = padded(bytes(program, BufferId(i as u32))?);
-                plan.bytes = plan.bytes.saturating_add(bytes);
+                let bytes = bytes(program, BufferId(i as u32))?;
+                let offset = plan.take(bytes);
+                plan.offsets.insert(BufferId(i as u32), offset);
             }
         }
+        for entry in scheduled {
+            let spaces = entry.schedules.iter().map(|s| s.workspace().lasting as u64);
+            let offsets = spaces.map(|bytes| plan.take(bytes)).collect();
+            plan.workspaces.push(offsets);
+        }
         Ok(plan)
+    }
+
+    /// The next `bytes` bytes.
+    fn take(&mut self, bytes: u64) -> u64 {
+        let offset = self.bytes;
+        self.bytes = self.bytes.saturating_add(padded(bytes));
+        offset
     }
 }
 
@@ -116,7 +150,7 @@ impl ArenaPlan {
         let mut blocks: Vec<Block> = Vec::new();
         let whole_call = outside_buffers(program, entry);
         for (buffer, first, last) in whole_call.into_iter().map(|b| (b, 0, end)).chain(
-            plan::lifetimes(program, entry, scheduled.aliases)
+            plan::lifetimes(program, entry, &scheduled.facts.aliases)
                 .into_iter()
                 .map(|l| (l.buffer, l.first, l.last)),
         ) {
@@ -124,7 +158,7 @@ impl ArenaPlan {
             blocks.push(Block { bytes: bytes(program, buffer)?, first, last });
         }
         for (at, schedule) in scheduled.schedules.iter().enumerate() {
-            let Workspace { shared, scratch } = schedule.workspace();
+            let Workspace { shared, scratch, .. } = schedule.workspace();
             let scratch =
                 (scratch.next_multiple_of(ALIGNMENT) as u64).saturating_mul(threads as u64);
             for bytes in [shared as u64, scratch] {
@@ -136,7 +170,7 @@ impl ArenaPlan {
         let mut places: FxHashMap<BufferId, Place> =
             lasting.offsets.iter().map(|(&id, &offset)| (id, Place::Lasting(offset))).collect();
         places.extend(owners.iter().zip(&plan.offsets).map(|(&id, &at)| (id, Place::Arena(at))));
-        for (alias, root) in scheduled.aliases {
+        for (alias, root) in &scheduled.facts.aliases {
             if let Some(&place) = places.get(root) {
                 places.insert(*alias, place);
             }

@@ -1,15 +1,21 @@
 //! Blocks of aligned memory that compiled code works on.
 
-use crate::abi::{ALIGNMENT, SLACK};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use crate::abi::SLACK;
+use std::ptr;
 
-/// A block of zeroed memory, aligned to [`ALIGNMENT`], with [`SLACK`] readable bytes at its end.
+/// Blocks from this size on are made of pages of this size, which spare the hardware most of its
+/// address translation.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// A block of zeroed memory, aligned to a page, with [`SLACK`] readable bytes at its end.
 ///
 /// It gives out addresses only: who may use which bytes when is decided by the executable, which
 /// holds a lock around every use.
 pub struct Memory {
     start: *mut u8,
-    layout: Layout,
+    bytes: usize,
+    map: *mut libc::c_void,
+    map_bytes: usize,
 }
 
 // SAFETY: the block is plain memory that this value alone owns.
@@ -21,10 +27,23 @@ impl Memory {
     /// A block of `bytes` bytes; `None` if there is not that much.
     pub fn new(bytes: u64) -> Option<Memory> {
         let bytes = usize::try_from(bytes).ok()?.checked_add(SLACK)?;
-        let layout = Layout::from_size_align(bytes, ALIGNMENT).ok()?;
-        // SAFETY: the layout has at least `SLACK` bytes.
-        let start = unsafe { alloc_zeroed(layout) };
-        (!start.is_null()).then_some(Memory { start, layout })
+        let is_huge = bytes >= HUGE_PAGE;
+        let map_bytes = if is_huge { bytes.checked_add(HUGE_PAGE)? } else { bytes };
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a fresh anonymous map touches nothing that exists.
+        let map = unsafe { libc::mmap(ptr::null_mut(), map_bytes, protection, flags, -1, 0) };
+        if map == libc::MAP_FAILED {
+            return None;
+        }
+        let skipped = if is_huge { map.align_offset(HUGE_PAGE) } else { 0 };
+        // SAFETY: the map has room for `bytes` bytes after the next boundary of a huge page.
+        let start = unsafe { map.cast::<u8>().add(skipped) };
+        if is_huge {
+            // SAFETY: advice on pages of our own map. Without huge pages all still works.
+            unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
+        }
+        Some(Memory { start, bytes, map, map_bytes })
     }
 
     /// The address of the byte at `offset`.
@@ -33,16 +52,16 @@ impl Memory {
     /// If it lies beyond the block.
     pub fn at(&self, offset: u64) -> *mut u8 {
         let offset = usize::try_from(offset).expect("offsets lie in memory");
-        assert!(offset <= self.layout.size(), "an offset lies in its block");
-        // SAFETY: just checked to stay within the allocation.
+        assert!(offset <= self.bytes, "an offset lies in its block");
+        // SAFETY: just checked to stay within the map.
         unsafe { self.start.add(offset) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.start, self.layout) };
+        // SAFETY: mapped in `new` with this size, and nobody uses the block any more.
+        unsafe { libc::munmap(self.map, self.map_bytes) };
     }
 }
 

@@ -4,11 +4,12 @@
 //! `Expr::Folded(0)`. [`Algorithm::Tiled`] packs both operands, lets a leaf compute a block of sums
 //! in the worker's own workspace, and then walks over the block once for the stores.
 
+mod panels;
 mod tiled;
 
 use super::expr::{Evaluator, Lanes, Val};
 use super::nest::{Point, Run};
-use super::{Emitter, LANES, NOTRAP, Part, Phase, emit, load};
+use super::{Emitter, LANES, NOTRAP, Part, Phase, When, emit, load};
 use crate::schedule::contract::{Algorithm, ContractSchedule, Stage, div_ceil};
 use crate::schedule::domain::AxisSet;
 use cranelift_codegen::ir::types::{F32, F32X4, I32};
@@ -19,7 +20,10 @@ use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel};
 /// The code of a contraction, phase by phase.
 pub fn phases(schedule: &ContractSchedule, frontend: TargetFrontendConfig) -> Vec<Phase> {
     let contraction = Contraction { schedule };
-    let phase = |stage| Phase { parts: vec![contraction.part(stage, frontend)] };
+    let phase = |stage| {
+        let when = if schedule.is_at_load(stage) { When::Load } else { When::Call };
+        Phase { when, parts: vec![contraction.part(stage, frontend)] }
+    };
     schedule.stages().into_iter().map(phase).collect()
 }
 
@@ -51,12 +55,15 @@ impl Contraction<'_, '_> {
     /// The buffers that the code of a stage names.
     fn operands(&self, stage: Stage) -> Vec<BufferId> {
         let s = self.schedule;
-        let mut roots = vec![s.rows.operand];
+        let mut roots = Vec::new();
         let mut found: Vec<BufferId> = Vec::new();
-        if stage != Stage::PackRows {
-            roots.push(s.columns.operand);
-            roots.extend(s.stores.iter().map(|store| store.value));
-            found.extend(s.stores.iter().map(|store| store.buffer));
+        match stage {
+            Stage::Pack(which) => roots.push(s.side(which).operand),
+            _ => {
+                roots.extend([s.rows.operand, s.columns.operand]);
+                roots.extend(s.stores.iter().map(|store| store.value));
+                found.extend(s.stores.iter().map(|store| store.buffer));
+            }
         }
         found.extend(s.domain.reachable(&roots).iter().filter_map(
             |&id| match s.domain.exprs.get(id) {
@@ -77,8 +84,8 @@ impl Contraction<'_, '_> {
             (Algorithm::Sweep(run), _) => {
                 e.for_each(begin, end, 1, |e, unit| self.sweep(e, *run, unit));
             }
-            (Algorithm::Tiled(t), Stage::PackRows) => {
-                e.for_each(begin, end, 1, |e, unit| self.pack_row_panel(e, t, unit));
+            (Algorithm::Tiled(t), Stage::Pack(which)) => {
+                e.for_each(begin, end, 1, |e, unit| self.pack_whole(e, t, which, unit));
             }
             (Algorithm::Tiled(t), Stage::Sum) => {
                 e.for_each(begin, end, 1, |e, unit| self.sum_block(e, t, unit));

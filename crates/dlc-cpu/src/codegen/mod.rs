@@ -65,9 +65,20 @@ pub struct Part {
     pub unit_cost: f64,
 }
 
+/// When a phase runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// In every call.
+    Call,
+    /// Before the first call, and before the next one whenever parameters have changed.
+    Load,
+}
+
 /// Parts that may run at the same time. A kernel is a list of phases, one after the other.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Phase {
+    /// When it runs.
+    pub when: When,
     /// Independent of one another.
     pub parts: Vec<Part>,
 }
@@ -82,7 +93,7 @@ pub fn phases(schedule: &Schedule, frontend: TargetFrontendConfig) -> Vec<Phase>
         Schedule::Row(row) => return row::phases(row, frontend),
         Schedule::Contract(contract) => return contract::phases(contract, frontend),
     };
-    vec![Phase { parts }]
+    vec![Phase { when: When::Call, parts }]
 }
 
 /// Writes one kernel function.

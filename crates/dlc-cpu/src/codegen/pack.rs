@@ -16,7 +16,7 @@ use dlc_kernel::Axis;
 /// Where packed values go: position `p` of the side at step `k` of the depth is at
 /// `base + (k - depth.0) * step + (p - positions.0) * 4`.
 #[derive(Clone, Copy, Debug)]
-pub struct Panel {
+pub struct Packing {
     /// The address.
     pub base: Value,
     /// Bytes from one step of the depth to the next.
@@ -25,37 +25,18 @@ pub struct Panel {
     pub positions: (Value, Value),
     /// The steps of the depth that are packed.
     pub depth: (Value, Value),
-    /// What lies beyond the last position.
-    pub beyond: Beyond,
 }
 
-/// What follows packed values in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beyond {
-    /// Values that must stay.
-    Kept,
-    /// At least three floats that are free, or written after the runs before them.
-    Free,
-}
-
-/// Where a run goes: an address, bytes from one value to the next, and what follows.
+/// Where a run goes: an address, and bytes from one value to the next.
 #[derive(Clone, Copy, Debug)]
 struct Target {
     at: Value,
     step: i64,
-    beyond: Beyond,
-}
-
-impl Target {
-    /// Whether whole vectors may be written, also where fewer values are left.
-    fn takes_vectors(&self) -> bool {
-        self.step == 4 && self.beyond == Beyond::Free
-    }
 }
 
 impl Contraction<'_, '_> {
     /// Packs a side; `point` has the batch axes set.
-    pub fn pack(&self, e: &mut Emitter, side: &Side, point: &Point, panel: Panel) {
+    pub fn pack(&self, e: &mut Emitter, side: &Side, point: &Point, panel: Packing) {
         let depth = &self.schedule.depth;
         let (from, to, step) = (panel.depth.0, panel.depth.1, panel.step);
         let (first, end) = panel.positions;
@@ -64,7 +45,7 @@ impl Contraction<'_, '_> {
                 let column = offset(e, panel.base, run.flat, first, 4);
                 self.for_depth(e, point, (from, to), |e, point, k| {
                     let at = offset(e, column, k, from, step);
-                    let to = Target { at, step: 4, beyond: panel.beyond };
+                    let to = Target { at, step: 4 };
                     self.pack_run(e, side, point, side.axes.last(), run, to);
                 });
             }),
@@ -74,7 +55,7 @@ impl Contraction<'_, '_> {
                 let column = offset(e, panel.base, p, first, 4);
                 e.for_runs(depth, &point, from, to, |e, point, run| {
                     let to = offset(e, column, run.flat, from, step);
-                    let to = Target { at: to, step, beyond: Beyond::Kept };
+                    let to = Target { at: to, step };
                     self.pack_run(e, side, point, depth.last(), run, to);
                 });
             }),
@@ -201,11 +182,6 @@ fn copy_run(e: &mut Emitter, bare: &BareLoad, point: &Point, axis: Axis, run: Ru
 /// Copies `count` floats from an address and step.
 fn copy(e: &mut Emitter, from: (Value, i64), to: Target, count: Value) {
     let zero = e.int(0);
-    if from.1 == 4 && to.takes_vectors() {
-        // Buffers may be read a little beyond their end.
-        e.for_each(zero, count, 4, |e, i| copy_vector(e, from.0, to.at, i));
-        return;
-    }
     let whole = e.b.ins().band_imm_s(count, -4);
     e.for_each(zero, whole, 4, |e, i| {
         if from.1 == 4 && to.step == 4 {
@@ -238,12 +214,8 @@ fn copy_vector(e: &mut Emitter, from: Value, to: Value, i: Value) {
 
 /// Writes the value outside, as often as `range` is long.
 fn fill(e: &mut Emitter, bare: &BareLoad, to: Target, range: (Value, Value)) {
-    let value = bare.fill.value() as f32;
-    let (value, width) = match to.takes_vectors() {
-        true => (e.floats(value), 4),
-        false => (e.float(value), 1),
-    };
-    e.for_each(range.0, range.1, width, |e, v| {
+    let value = e.float(bare.fill.value() as f32);
+    e.for_each(range.0, range.1, 1, |e, v| {
         let target = offset(e, to.at, v, range.0, to.step);
         e.b.ins().store(NOTRAP, value, target, 0);
     });

@@ -3,7 +3,7 @@
 use super::expr::{Evaluator, Lanes, Val};
 use super::fold::{Reducer, merge_all};
 use super::map::set_axes;
-use super::{Emitter, LANES, NOTRAP, Part, Phase, emit, load};
+use super::{Emitter, LANES, NOTRAP, Part, Phase, When, emit, load};
 use crate::schedule::domain::{AxisSet, Linear, strides};
 use crate::schedule::row::{Pass, RowFold, RowLanes, RowSchedule};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -18,7 +18,10 @@ pub fn phases(schedule: &RowSchedule, frontend: TargetFrontendConfig) -> Vec<Pha
     let rows = Rows { schedule };
     let phase = |units, unit_cost, emit_rows: &dyn Fn(&mut Emitter)| {
         let code = emit(schedule.config, frontend, &operands, emit_rows);
-        Phase { parts: vec![Part { code, operands: operands.clone(), units, unit_cost }] }
+        Phase {
+            when: When::Call,
+            parts: vec![Part { code, operands: operands.clone(), units, unit_cost }],
+        }
     };
     let mut phases = vec![phase(schedule.units(), schedule.unit_cost(), &|e| rows.emit(e))];
     if schedule.chunks > 1 {

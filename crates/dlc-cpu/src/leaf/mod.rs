@@ -3,11 +3,14 @@
 //! A [`Leaf`] is a description; equal descriptions share one function of the module. Kernel code
 //! calls a leaf with one pointer to its argument block and never knows who wrote it. What must
 //! hold: every implementation of a leaf reads and writes exactly what the description says, and
-//! sums in the order it says. [`portable`] writes all of them in Cranelift's 128-bit vectors.
+//! sums in the order it says. [`portable`] writes all of them in Cranelift's 128-bit vectors,
+//! [`avx2`] in 256-bit ones.
 
+pub mod avx2;
 pub mod portable;
 
 use cranelift_codegen::ir;
+use std::mem::offset_of;
 
 /// A small function, by what it computes. The name in a module is its `Display` form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,22 +25,36 @@ pub enum Leaf {
 pub struct GemmTile {
     /// Rows held in registers, at least 1.
     pub rows: u8,
-    /// Columns held in registers, a multiple of 4.
+    /// Columns held in registers, at least 1.
     pub columns: u8,
+    /// How the left panel lies in memory.
+    pub left: Left,
+}
+
+/// How the rows of a left panel lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Left {
+    /// Neighbours: [`GemmArgs::a_row`] is 4.
+    Packed,
+    /// [`GemmArgs::a_row`] bytes apart.
+    Strided,
 }
 
 /// The argument block of [`Leaf::Gemm`]. Steps are in bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct GemmArgs {
-    /// The left panel: element `i` of step `p` is at `a + p * a_step + 4 * i`.
+    /// The left panel: element `i` of step `p` is at `a + p * a_step + i * a_row`.
     pub a: *const f32,
-    /// The right panel: element `j` of step `p` is at `b + p * b_step + 4 * j`.
+    /// The right panel: element `j` of step `p` is at `b + p * b_step + 4 * j`. Every step may be
+    /// read up to a whole vector.
     pub b: *const f32,
     /// The tile: element `i, j` is at `c + i * c_step + 4 * j`.
     pub c: *mut f32,
     /// Steps summed; 0 leaves the sum as it starts.
     pub depth: i64,
+    /// From one row of the left panel to the next.
+    pub a_row: i64,
     /// From one step of the left panel to the next.
     pub a_step: i64,
     /// From one step of the right panel to the next.
@@ -57,31 +74,31 @@ pub struct GemmArgs {
 #[repr(i32)]
 pub enum GemmField {
     /// [`GemmArgs::a`].
-    A = 0,
+    A = offset_of!(GemmArgs, a) as i32,
     /// [`GemmArgs::b`].
-    B = 8,
+    B = offset_of!(GemmArgs, b) as i32,
     /// [`GemmArgs::c`].
-    C = 16,
+    C = offset_of!(GemmArgs, c) as i32,
     /// [`GemmArgs::depth`].
-    Depth = 24,
+    Depth = offset_of!(GemmArgs, depth) as i32,
+    /// [`GemmArgs::a_row`].
+    ARow = offset_of!(GemmArgs, a_row) as i32,
     /// [`GemmArgs::a_step`].
-    AStep = 32,
+    AStep = offset_of!(GemmArgs, a_step) as i32,
     /// [`GemmArgs::b_step`].
-    BStep = 40,
+    BStep = offset_of!(GemmArgs, b_step) as i32,
     /// [`GemmArgs::c_step`].
-    CStep = 48,
+    CStep = offset_of!(GemmArgs, c_step) as i32,
     /// [`GemmArgs::tiles`].
-    Tiles = 56,
+    Tiles = offset_of!(GemmArgs, tiles) as i32,
     /// [`GemmArgs::a_tile`].
-    ATile = 64,
+    ATile = offset_of!(GemmArgs, a_tile) as i32,
     /// [`GemmArgs::accumulate`].
-    Accumulate = 72,
+    Accumulate = offset_of!(GemmArgs, accumulate) as i32,
 }
 
 /// Bytes of [`GemmArgs`].
 pub const GEMM_ARGS_BYTES: u32 = size_of::<GemmArgs>() as u32;
-
-const _: () = assert!(GEMM_ARGS_BYTES == 80);
 
 impl Leaf {
     /// The signature all leaves share: one pointer, nothing returned.
@@ -95,7 +112,15 @@ impl Leaf {
 impl std::fmt::Display for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Leaf::Gemm(tile) => write!(f, "gemm_{}x{}", tile.rows, tile.columns),
+            Leaf::Gemm(tile) => tile.fmt(f),
         }
+    }
+}
+
+impl std::fmt::Display for GemmTile {
+    /// `gemm_6x16`, `gemm_6x16_strided`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "gemm_{}x{}", self.rows, self.columns)?;
+        f.write_str(if self.left == Left::Strided { "_strided" } else { "" })
     }
 }

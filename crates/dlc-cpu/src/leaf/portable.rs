@@ -1,6 +1,6 @@
 //! Every leaf in Cranelift's 128-bit vectors: correct at every level, the best there is on aarch64.
 
-use super::{GemmField, GemmTile, Leaf};
+use super::{GemmField, GemmTile, Leaf, Left};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I64};
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Value};
@@ -35,6 +35,7 @@ struct Gemm {
     tile: GemmTile,
     multiply: Multiply,
     args: Value,
+    a_row: Value,
     a_step: Value,
     b_step: Value,
     c_step: Value,
@@ -45,10 +46,11 @@ fn emit_gemm(b: &mut FunctionBuilder, tile: GemmTile, multiply: Multiply) {
     b.append_block_params_for_function_params(entry);
     b.switch_to_block(entry);
     let args = b.block_params(entry)[0];
+    let a_row = field(b, args, GemmField::ARow);
     let a_step = field(b, args, GemmField::AStep);
     let b_step = field(b, args, GemmField::BStep);
     let c_step = field(b, args, GemmField::CStep);
-    let gemm = Gemm { tile, multiply, args, a_step, b_step, c_step };
+    let gemm = Gemm { tile, multiply, args, a_row, a_step, b_step, c_step };
     let (a, c) = (field(b, args, GemmField::A), field(b, args, GemmField::C));
     let tiles = field(b, args, GemmField::Tiles);
 
@@ -69,7 +71,12 @@ fn emit_gemm(b: &mut FunctionBuilder, tile: GemmTile, multiply: Multiply) {
 
 impl Gemm {
     fn row_vectors(&self) -> usize {
-        usize::from(self.tile.columns) / LANES
+        usize::from(self.tile.columns).div_ceil(LANES)
+    }
+
+    /// Active lanes of a vector of a row.
+    fn active(&self, vector: usize) -> usize {
+        LANES.min(usize::from(self.tile.columns) - LANES * vector)
     }
 
     /// One register tile at `c`; returns the address of the row below it.
@@ -91,7 +98,7 @@ impl Gemm {
 
         b.switch_to_block(load);
         let mut loaded = vec![a, right, depth];
-        loaded.extend(self.cells(&rows).map(|(row, at)| load_vector(b, row, at)));
+        loaded.extend(self.cells(&rows).map(|cell| load_lanes(b, cell)));
         jump(b, head, &loaded);
 
         b.switch_to_block(head);
@@ -99,8 +106,8 @@ impl Gemm {
         let state = self.emit_steps(b, state, UNROLL);
         let sums = self.emit_steps(b, state, 1).split_off(3);
 
-        for ((row, at), sum) in self.cells(&rows).zip(sums) {
-            b.ins().store(NOTRAP, sum, row, at);
+        for (cell, sum) in self.cells(&rows).zip(sums) {
+            store_lanes(b, cell, sum);
         }
         below
     }
@@ -115,10 +122,11 @@ impl Gemm {
         (rows, below)
     }
 
-    /// Address and offset of every vector of the tile, row by row.
-    fn cells<'a>(&self, rows: &'a [Value]) -> impl Iterator<Item = (Value, i32)> + 'a {
-        let vectors = self.row_vectors();
-        rows.iter().flat_map(move |&row| (0..vectors).map(move |v| (row, VECTOR_BYTES * v as i32)))
+    /// Every vector of the tile, row by row.
+    fn cells<'a>(&'a self, rows: &'a [Value]) -> impl Iterator<Item = Cell> + 'a {
+        let row = |&row| (0..self.row_vectors()).map(move |v| (row, v));
+        let cell = |(row, v)| Cell { row, at: VECTOR_BYTES * v as i32, active: self.active(v) };
+        rows.iter().flat_map(row).map(cell)
     }
 
     /// Loops while at least `unroll` steps are left, that many a round. The loop carries its sums
@@ -162,7 +170,7 @@ impl Gemm {
         let mut state = next.to_vec();
         let rows = usize::from(self.tile.rows);
         for (i, row) in sums.chunks(self.row_vectors()).enumerate() {
-            let scalar = b.ins().load(F32, PANEL, a, 4 * i as i32);
+            let scalar = self.load_left(b, a, i);
             let factor = b.ins().splat(F32X4, scalar);
             for (&column, &sum) in columns.iter().zip(row) {
                 let (x, y) = if row.len() > rows { (column, factor) } else { (factor, column) };
@@ -171,6 +179,24 @@ impl Gemm {
         }
         state
     }
+
+    /// The left element of row `i`.
+    fn load_left(&self, b: &mut FunctionBuilder, a: Value, i: usize) -> Value {
+        if self.tile.left == Left::Packed {
+            return b.ins().load(F32, PANEL, a, 4 * i as i32);
+        }
+        let offset = b.ins().imul_imm_s(self.a_row, i as i64);
+        let row = b.ins().iadd(a, offset);
+        b.ins().load(F32, PANEL, row, 0)
+    }
+}
+
+/// Some lanes of a vector in memory.
+#[derive(Clone, Copy)]
+struct Cell {
+    row: Value,
+    at: i32,
+    active: usize,
 }
 
 /// `x * y + sum`.
@@ -194,8 +220,28 @@ fn field(b: &mut FunctionBuilder, args: Value, field: GemmField) -> Value {
     b.ins().load(I64, NOTRAP, args, field as i32)
 }
 
-fn load_vector(b: &mut FunctionBuilder, address: Value, offset: i32) -> Value {
-    b.ins().load(F32X4, NOTRAP, address, offset)
+/// The active lanes; the others are 0.
+fn load_lanes(b: &mut FunctionBuilder, cell: Cell) -> Value {
+    if cell.active == LANES {
+        return b.ins().load(F32X4, PANEL, cell.row, cell.at);
+    }
+    let first = b.ins().load(F32, PANEL, cell.row, cell.at);
+    let vector = b.ins().scalar_to_vector(F32X4, first);
+    (1..cell.active).fold(vector, |vector, lane| {
+        let value = b.ins().load(F32, PANEL, cell.row, cell.at + 4 * lane as i32);
+        b.ins().insertlane(vector, value, lane as u8)
+    })
+}
+
+fn store_lanes(b: &mut FunctionBuilder, cell: Cell, vector: Value) {
+    if cell.active == LANES {
+        b.ins().store(NOTRAP, vector, cell.row, cell.at);
+        return;
+    }
+    for lane in 0..cell.active {
+        let value = b.ins().extractlane(vector, lane as u8);
+        b.ins().store(NOTRAP, value, cell.row, cell.at + 4 * lane as i32);
+    }
 }
 
 fn zero(b: &mut FunctionBuilder) -> Value {
@@ -206,103 +252,4 @@ fn zero(b: &mut FunctionBuilder) -> Value {
 fn jump(b: &mut FunctionBuilder, to: Block, args: &[Value]) {
     let args = args.iter().map(|&v| v.into()).collect::<Vec<_>>();
     b.ins().jump(to, &args);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::leaf::GemmArgs;
-    use crate::level::Level;
-    use cranelift_codegen::Context;
-    use cranelift_frontend::FunctionBuilderContext;
-    use cranelift_jit::{JITBuilder, JITModule};
-    use cranelift_module::{Module, default_libcall_names};
-    use dlc_kernel::OptLevel;
-
-    type LeafFn = unsafe extern "C" fn(*const GemmArgs);
-
-    fn with_leaf(tile: GemmTile, multiply: Multiply, test: impl FnOnce(LeafFn)) {
-        let level = Level::detect().expect("tests run on a machine with a level");
-        let isa = level.isa(OptLevel::O0).expect("there is a code generator");
-        let frontend = isa.frontend_config();
-        let builder = JITBuilder::with_isa(isa, default_libcall_names());
-        let mut module = JITModule::new(builder);
-        let mut context = Context::new();
-        context.func.signature = Leaf::signature(frontend.default_call_conv);
-        let mut builder_context = FunctionBuilderContext::new();
-        let mut b = FunctionBuilder::new(&mut context.func, &mut builder_context);
-        emit(&mut b, Leaf::Gemm(tile), multiply);
-        b.seal_all_blocks();
-        b.finalize(frontend);
-        let id = module.declare_anonymous_function(&context.func.signature).expect("a new name");
-        module.define_function(id, &mut context).expect("the leaf compiles");
-        module.finalize_definitions().expect("there is memory for code");
-        // SAFETY: the function has the signature of a leaf.
-        test(unsafe {
-            std::mem::transmute::<*const u8, LeafFn>(module.get_finalized_function(id))
-        });
-        // SAFETY: no function of the module runs any more.
-        unsafe { module.free_memory() };
-    }
-
-    fn numbers(count: usize, seed: usize) -> Vec<f32> {
-        (0..count).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 7.0 - 7.0).collect()
-    }
-
-    /// Compares the bits of `tiles` tiles, and what lies right of them, with a plain loop.
-    fn check(leaf: LeafFn, tile: GemmTile, multiply: Multiply, depth: usize, tiles: usize) {
-        let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
-        let width = columns + 3;
-        let (a, b) = (numbers(tiles * depth * rows, 1), numbers(depth * width, 2));
-        for accumulate in [0, 1] {
-            let mut expected = numbers(tiles * rows * width, 3);
-            let mut found = expected.clone();
-            for (row, values) in expected.chunks_mut(width).enumerate() {
-                for (j, value) in values[..columns].iter_mut().enumerate() {
-                    *value = if accumulate == 1 { *value } else { 0.0 };
-                    for p in 0..depth {
-                        let x = a[(row / rows * depth + p) * rows + row % rows];
-                        let y = b[p * width + j];
-                        *value = match multiply {
-                            Multiply::Fused => x.mul_add(y, *value),
-                            Multiply::Separate => x * y + *value,
-                        };
-                    }
-                }
-            }
-            let args = GemmArgs {
-                a: a.as_ptr(),
-                b: b.as_ptr(),
-                c: found.as_mut_ptr(),
-                depth: depth as i64,
-                a_step: 4 * rows as i64,
-                b_step: 4 * width as i64,
-                c_step: 4 * width as i64,
-                tiles: tiles as i64,
-                a_tile: (4 * rows * depth) as i64,
-                accumulate,
-            };
-            // SAFETY: all addresses the leaf forms from `args` lie in the three vectors.
-            unsafe { leaf(&args) };
-            assert_eq!(found, expected, "{tile:?}, depth {depth}, {tiles} tiles");
-        }
-    }
-
-    #[test]
-    fn a_tile_is_exact_at_every_height_and_depth() {
-        let level = Level::detect().expect("tests run on a machine with a level");
-        let fused = level.has_fma().then_some(Multiply::Fused);
-        for multiply in [Multiply::Separate].into_iter().chain(fused) {
-            for (rows, columns) in
-                [(1, 4), (1, 8), (2, 8), (3, 8), (4, 8), (1, 16), (2, 16), (1, 32)]
-            {
-                let tile = GemmTile { rows, columns };
-                with_leaf(tile, multiply, |leaf| {
-                    for depth in 0..=9 {
-                        (0..=3).for_each(|tiles| check(leaf, tile, multiply, depth, tiles));
-                    }
-                });
-            }
-        }
-    }
 }

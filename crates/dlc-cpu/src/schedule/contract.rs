@@ -7,13 +7,14 @@
 //! never on the number of threads, so that results do not either.
 
 mod choose;
+mod tiling;
 
 use super::domain::{Domain, Place, extents};
-use super::{Config, PlacedStore, Workspace, place_stores};
-use crate::leaf::GemmTile;
+use super::{Config, PlacedStore, Site, Workspace, place_stores};
 use choose::Nest;
-use dlc_kernel::{Axis, BufferId, ExprId, Form, Program, Scalar};
+use dlc_kernel::{Axis, BufferId, ExprId, Form, Scalar};
 use std::fmt;
+pub use tiling::{Steps, Sums, Supply, Tile, Tiling};
 
 /// How one contraction is computed.
 #[derive(Clone, Debug)]
@@ -95,38 +96,20 @@ pub enum Algorithm {
     Tiled(Tiling),
 }
 
-/// How [`Algorithm::Tiled`] cuts its work. A unit is a block of rows and columns of one batch, or a
-/// share of its depth if that is split.
-#[derive(Clone, Debug)]
-pub struct Tiling {
-    /// The register tile; the rows that are left over take a lower one.
-    pub tile: GemmTile,
-    /// Rows of a unit, a multiple of the tile's unless it is all of them.
-    pub row_block: i64,
-    /// Columns of a unit, a multiple of the tile's.
-    pub column_block: i64,
-    /// Terms summed between two packings.
-    pub depth_block: i64,
-    /// Shares of the depth, summed apart and then added in order.
-    pub splits: i64,
-    /// When the rows are packed.
-    pub rows_packed: RowsPacked,
-}
-
-/// When the row operand is packed.
+/// One of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowsPacked {
-    /// Once per call, before all units, as they share it.
-    PerCall,
-    /// By the unit that uses them.
-    PerUnit,
+pub enum Which {
+    /// The one that is broadcast.
+    Rows,
+    /// The one that is vectorized.
+    Columns,
 }
 
 /// A part of a contraction that ends before the next begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Packs the row operand; a unit is a panel.
-    PackRows,
+    /// Packs an operand whole; a unit is a panel.
+    Pack(Which),
     /// Computes the sums and, if the depth is not split, the stores.
     Sum,
     /// Adds the shares of a split depth and makes the stores; a unit is a row.
@@ -137,7 +120,8 @@ impl Stage {
     /// The name in dumps.
     pub const fn name(self) -> &'static str {
         match self {
-            Stage::PackRows => "pack",
+            Stage::Pack(Which::Rows) => "pack rows",
+            Stage::Pack(Which::Columns) => "pack cols",
             Stage::Sum => "sum",
             Stage::Finish => "finish",
         }
@@ -165,37 +149,41 @@ impl<'k> ContractSchedule<'k> {
     ///
     /// # Panics
     /// If `form` is of another kind.
-    pub fn new(
-        program: &Program,
-        form: &'k Form,
-        config: Config,
-    ) -> Result<ContractSchedule<'k>, String> {
+    pub fn new(site: Site, form: &'k Form) -> Result<ContractSchedule<'k>, String> {
         let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = form else {
             panic!("a contraction's schedule is asked of `{}`", form.name())
         };
         let mut all = extents(out)?;
         all.extend(extents(reduce)?);
-        let mut domain = Domain::new(program, exprs, all)?;
-        let mut placed = place_stores(program, &domain, stores)?;
+        let mut domain = Domain::new(site.program, exprs, all)?;
+        let mut placed = place_stores(site.program, &domain, stores)?;
         let values = stores.iter().map(|s| s.value);
         let roots: Vec<ExprId> = [*lhs, *rhs].into_iter().chain(values).collect();
         let kept = domain.merge(&roots, &mut placed, &[out.len(), reduce.len()]);
-        let nest = Nest { program, stores: placed, domain, out: kept[0] };
-        Ok(nest.schedule(*lhs, *rhs, config))
+        let nest = Nest { site, stores: placed, domain, out: kept[0] };
+        Ok(nest.schedule(*lhs, *rhs))
     }
 
     /// The parts, in order.
     pub fn stages(&self) -> Vec<Stage> {
         let Algorithm::Tiled(tiling) = &self.algorithm else { return vec![Stage::Sum] };
-        let mut stages = Vec::new();
-        if tiling.rows_packed == RowsPacked::PerCall {
-            stages.push(Stage::PackRows);
+        let whole = |which: &Which| tiling.supply(*which).is_whole();
+        let packs = [Which::Rows, Which::Columns].into_iter().filter(whole).map(Stage::Pack);
+        let finish = (tiling.sums == Sums::Shares).then_some(Stage::Finish);
+        packs.chain([Stage::Sum]).chain(finish).collect()
+    }
+
+    /// Whether a part is done when parameters have changed, and not in every call.
+    pub fn is_at_load(&self, stage: Stage) -> bool {
+        match (&self.algorithm, stage) {
+            (Algorithm::Tiled(t), Stage::Pack(which)) => t.supply(which) == Supply::AtLoad,
+            _ => false,
         }
-        stages.push(Stage::Sum);
-        if tiling.splits > 1 {
-            stages.push(Stage::Finish);
-        }
-        stages
+    }
+
+    /// A side.
+    pub fn side(&self, which: Which) -> &Side {
+        if which == Which::Rows { &self.rows } else { &self.columns }
     }
 
     /// How many units a part has; units are independent of one another.
@@ -208,7 +196,9 @@ impl<'k> ContractSchedule<'k> {
                 let extent = self.columns.axes.last_extent();
                 batch * rows * (columns / extent.max(1)) * div_ceil(extent, *run)
             }
-            (Algorithm::Tiled(t), Stage::PackRows) => batch * div_ceil(rows, t.tile.rows.into()),
+            (Algorithm::Tiled(t), Stage::Pack(which)) => {
+                batch * div_ceil(self.side(which).axes.points(), t.tile.extent(which))
+            }
             (Algorithm::Tiled(t), Stage::Sum) => {
                 batch * self.row_blocks(t) * self.column_blocks(t) * t.splits
             }
@@ -220,9 +210,9 @@ impl<'k> ContractSchedule<'k> {
     pub fn unit_cost(&self, stage: Stage) -> i64 {
         let points = [&self.batch, &self.rows.axes, &self.columns.axes];
         let points: i64 = points.into_iter().map(Axes::points).product();
-        let (rows, depth) = (self.rows.axes.points(), self.depth.points());
+        let depth = self.depth.points();
         let cost = match stage {
-            Stage::PackRows => self.batch.points() * rows * depth * 8,
+            Stage::Pack(which) => self.batch.points() * self.side(which).axes.points() * depth * 8,
             Stage::Sum => points * (depth + 8),
             Stage::Finish => points * (self.splits() + 8),
         };
@@ -277,7 +267,11 @@ impl<'k> ContractSchedule<'k> {
     /// The memory it needs besides its buffers.
     pub fn workspace(&self) -> Workspace {
         let bytes = |n: i64| usize::try_from(n).expect("sizes are not negative");
-        Workspace { shared: bytes(self.shared_bytes()), scratch: bytes(self.scratch().bytes) }
+        Workspace {
+            lasting: bytes(self.both_packed_bytes(Supply::AtLoad)),
+            shared: bytes(self.shares_offset() + self.shares_bytes()),
+            scratch: bytes(self.scratch().bytes),
+        }
     }
 
     /// The workspace of one worker.
@@ -290,35 +284,43 @@ impl<'k> ContractSchedule<'k> {
             }
             Algorithm::Tiled(tiling) => tiling,
         };
-        let columns = align(4 * tiling.depth_block * tiling.column_step()) + 64;
-        let rows = match tiling.rows_packed {
-            RowsPacked::PerCall => 0,
-            RowsPacked::PerUnit => align(4 * tiling.depth_block * tiling.row_block),
+        let per_unit = |which, positions: i64| match tiling.supply(which) {
+            Supply::PerUnit => align(4 * tiling.depth_block * positions + VECTOR_BYTES),
+            _ => 0,
         };
-        let sums = match tiling.splits {
-            1 => align(4 * tiling.row_block * tiling.column_block),
+        let columns = per_unit(Which::Columns, tiling.column_block);
+        let rows = per_unit(Which::Rows, tiling.row_block);
+        let sums = match tiling.sums {
+            Sums::Workspace => align(4 * tiling.row_block * tiling.column_block),
             _ => 0,
         };
         Scratch { columns: 0, rows: columns, sums: columns + rows, bytes: columns + rows + sums }
     }
 
-    /// Bytes of scratch that all workers share: the packed rows, then the shares of the sums.
-    fn shared_bytes(&self) -> i64 {
+    /// Bytes of a side packed whole, if it is packed as `supply` says.
+    fn packed_bytes(&self, which: Which, supply: Supply) -> i64 {
         match &self.algorithm {
-            Algorithm::Tiled(tiling) => self.shares_offset() + self.shares_bytes(tiling),
+            Algorithm::Tiled(t) if t.supply(which) == supply => {
+                let positions = self.batch.points() * self.side(which).axes.points();
+                align(4 * positions * self.depth.points() + VECTOR_BYTES)
+            }
             _ => 0,
         }
     }
 
-    /// Where the shares of the sums begin in the shared scratch.
+    /// Bytes of both sides, as far as they are packed whole as `supply` says: rows, then columns.
+    fn both_packed_bytes(&self, supply: Supply) -> i64 {
+        self.packed_bytes(Which::Rows, supply) + self.packed_bytes(Which::Columns, supply)
+    }
+
+    /// Where a side that is packed whole begins in the workspace that holds it.
+    pub fn packed_offset(&self, which: Which, supply: Supply) -> i64 {
+        if which == Which::Rows { 0 } else { self.packed_bytes(Which::Rows, supply) }
+    }
+
+    /// Where the shares of the sums begin in the shared workspace: after what is packed.
     pub fn shares_offset(&self) -> i64 {
-        let Algorithm::Tiled(tiling) = &self.algorithm else { return 0 };
-        match tiling.rows_packed {
-            RowsPacked::PerCall => {
-                align(4 * self.batch.points() * self.rows.axes.points() * self.depth.points())
-            }
-            RowsPacked::PerUnit => 0,
-        }
+        self.both_packed_bytes(Supply::PerCall)
     }
 
     /// Floats from one row of a share to the next.
@@ -331,16 +333,13 @@ impl<'k> ContractSchedule<'k> {
         self.batch.points() * self.rows.axes.points() * self.share_step(tiling)
     }
 
-    fn shares_bytes(&self, tiling: &Tiling) -> i64 {
-        if tiling.splits == 1 { 0 } else { align(4 * tiling.splits * self.share_floats(tiling)) }
-    }
-}
-
-impl Tiling {
-    /// Floats from one step of the packed columns to the next: with room for a vector beyond the
-    /// last column, and not a power of two, so that steps do not fall into one set of the cache.
-    pub fn column_step(&self) -> i64 {
-        self.column_block + 16
+    fn shares_bytes(&self) -> i64 {
+        match &self.algorithm {
+            Algorithm::Tiled(t) if t.sums == Sums::Shares => {
+                align(4 * t.splits * self.share_floats(t))
+            }
+            _ => 0,
+        }
     }
 }
 
@@ -364,6 +363,9 @@ impl Axes {
         self.axes.last().copied()
     }
 }
+
+/// What a panel may be read beyond its end: less than the widest vector.
+const VECTOR_BYTES: i64 = 64;
 
 pub(crate) fn div_ceil(a: i64, b: i64) -> i64 {
     (a + b - 1) / b
@@ -406,17 +408,17 @@ impl fmt::Display for ContractSchedule<'_> {
         writeln!(f, "batch    {}", self.batch)?;
         writeln!(f, "depth    {}", self.depth)?;
         for stage in self.stages() {
-            writeln!(f, "{:<8} {} units", stage.name(), self.units(stage))?;
+            writeln!(f, "{:<9} {} units", stage.name(), self.units(stage))?;
         }
         let space = self.workspace();
-        write!(f, "memory   {} B per worker, {} B shared", space.scratch, space.shared)
+        write!(f, "memory   {} B per worker, {} B shared", space.scratch, space.shared)?;
+        if space.lasting > 0 { write!(f, ", {} B lasting", space.lasting) } else { Ok(()) }
     }
 }
 
 fn write_tiling(t: &Tiling, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let GemmTile { rows, columns } = t.tile;
-    let packed = if t.rows_packed == RowsPacked::PerCall { "call" } else { "unit" };
-    writeln!(f, "contract tiled {rows}x{columns}, rows packed once per {packed}")?;
+    writeln!(f, "contract tiled {}x{}, {}", t.tile.rows, t.tile.columns, t.sums)?;
+    writeln!(f, "panels   rows {}, columns {}", t.rows, t.columns)?;
     write!(f, "blocks   {} rows, {} columns, ", t.row_block, t.column_block)?;
     write!(f, "{} deep", t.depth_block)?;
     writeln!(f, "{}", if t.splits > 1 { format!("; {} shares", t.splits) } else { String::new() })

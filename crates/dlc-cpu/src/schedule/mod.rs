@@ -15,6 +15,7 @@ use dlc_kernel::{Buffer, BufferId, DType, ExprId, Form, Kernel, OptLevel, Progra
 use domain::{Domain, Place};
 use map::MapSchedule;
 use row::RowSchedule;
+use rustc_hash::FxHashSet;
 use std::fmt;
 
 /// What every decision may depend on, besides the kernel.
@@ -29,6 +30,8 @@ pub struct Config {
 /// Memory a kernel needs besides its buffers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Workspace {
+    /// Bytes that live as long as the executable: what is packed when parameters change.
+    pub lasting: usize,
     /// Bytes that all workers and phases share.
     pub shared: usize,
     /// Bytes for each worker.
@@ -42,6 +45,8 @@ pub struct Site<'k> {
     pub program: &'k Program,
     /// Which buffers live in the storage of others.
     pub aliases: &'k Aliases,
+    /// Parameters and state that the kernel's entry never writes.
+    pub fixed: &'k FxHashSet<BufferId>,
     /// What everything is made for.
     pub config: Config,
 }
@@ -159,8 +164,7 @@ impl<'k> Schedule<'k> {
             }
             Form::Row { .. } => Schedule::Row(Box::new(RowSchedule::new(site, &kernel.form)?)),
             Form::Contract { .. } => {
-                let schedule = ContractSchedule::new(program, &kernel.form, site.config)?;
-                Schedule::Contract(Box::new(schedule))
+                Schedule::Contract(Box::new(ContractSchedule::new(site, &kernel.form)?))
             }
             Form::ScatterAdd { .. } => {
                 Schedule::ScatterAdd(Box::new(scatter::ScatterSchedule::new(site, &kernel.form)?))

@@ -117,7 +117,7 @@ impl<'k> RowSchedule<'k> {
     pub fn workspace(&self) -> Workspace {
         let results = self.folds().len() as i64 * self.chunks * self.rows();
         let shared = if self.chunks > 1 { 4 * results as usize } else { 0 };
-        Workspace { shared, scratch: 0 }
+        Workspace { shared, ..Workspace::default() }
     }
 
     /// The folds, in order.

@@ -1,11 +1,13 @@
-//! Register tiles over packed panels.
+//! Register tiles over panels.
 
 use super::Contraction;
+use super::panels::{Panels, block_range};
+use crate::abi::ContextField;
 use crate::codegen::nest::Point;
-use crate::codegen::pack::{Beyond, Panel, offset};
+use crate::codegen::pack::offset;
 use crate::codegen::{Emitter, LANES, NOTRAP};
-use crate::leaf::{GEMM_ARGS_BYTES, GemmField, GemmTile, Leaf};
-use crate::schedule::contract::{RowsPacked, Tiling, div_ceil};
+use crate::leaf::{GEMM_ARGS_BYTES, GemmField, GemmTile, Leaf, Left};
+use crate::schedule::contract::{Sums, Supply, Tile, Tiling, Which};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
@@ -21,14 +23,14 @@ struct Block {
 }
 
 /// Some terms of the sums of a block.
-struct Terms<'p> {
+pub(super) struct Terms<'p> {
     /// Has the batch axes set.
-    point: &'p Point,
-    batch: Value,
+    pub point: &'p Point,
+    pub batch: Value,
     /// A range of the depth.
-    depth: (Value, Value),
+    pub depth: (Value, Value),
     /// 0 if they are the first of their sums, else 1.
-    accumulate: Value,
+    pub accumulate: Value,
 }
 
 impl Contraction<'_, '_> {
@@ -48,57 +50,6 @@ impl Contraction<'_, '_> {
         });
     }
 
-    /// Packs one panel of rows, at its place in the shared workspace.
-    pub(super) fn pack_row_panel(&self, e: &mut Emitter, t: &Tiling, unit: Value) {
-        let s = self.schedule;
-        let (rows, depth) = (s.rows.axes.points(), s.depth.points());
-        let height = i64::from(t.tile.rows);
-        let panels = div_ceil(rows, height);
-        let (batch, panel) = e.divide(unit, panels);
-        let mut point = self.origin(e);
-        e.set_axes(&mut point, &s.batch, batch);
-        let first = e.b.ins().imul_imm_s(panel, height);
-        let base = self.packed_rows(e, batch);
-        let base = e.add_scaled(base, first, 4 * depth);
-        let (from, to) = (e.int(0), e.int(depth));
-        self.pack_panel(e, t, &point, base, first, (from, to));
-    }
-
-    /// The packed rows of a batch in the shared workspace.
-    fn packed_rows(&self, e: &mut Emitter, batch: Value) -> Value {
-        let s = self.schedule;
-        let shared = e.shared();
-        e.add_scaled(shared, batch, 4 * s.rows.axes.points() * s.depth.points())
-    }
-
-    /// Packs the panel that starts at row `first`: a whole one, or the lower last one.
-    fn pack_panel(
-        &self,
-        e: &mut Emitter,
-        t: &Tiling,
-        point: &Point,
-        base: Value,
-        first: Value,
-        depth: (Value, Value),
-    ) {
-        let s = self.schedule;
-        let (rows, height) = (s.rows.axes.points(), i64::from(t.tile.rows));
-        let pack = |e: &mut Emitter, height: i64| {
-            let end = e.b.ins().iadd_imm_s(first, height);
-            let (positions, beyond) = ((first, end), Beyond::Kept);
-            let panel = Panel { base, step: 4 * height, positions, depth, beyond };
-            self.pack(e, &s.rows, point, panel);
-        };
-        if rows >= height {
-            let fits = e.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, first, rows - height);
-            e.when(fits, |e| pack(e, height));
-        }
-        if rows % height != 0 {
-            let is_last = e.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, first, rows - height);
-            e.when(is_last, |e| pack(e, rows % height));
-        }
-    }
-
     /// A block of the output, or one share of its depth.
     pub(super) fn sum_block(&self, e: &mut Emitter, t: &Tiling, unit: Value) {
         let s = self.schedule;
@@ -110,15 +61,18 @@ impl Contraction<'_, '_> {
         let columns = block_range(e, column_block, t.column_block, s.columns.axes.points());
         let rows = block_range(e, row_block, t.row_block, s.rows.axes.points());
         let share = block_range(e, split, s.split_depth(t), s.depth.points());
-        let scratch = e.scratch();
-        let mut block = Block { base: scratch, step: 4 * t.column_block, rows, columns };
-        if t.splits == 1 {
-            block.base = e.b.ins().iadd_imm_s(scratch, s.scratch().sums);
-        } else {
-            let row = self.share_row(e, t, split, batch, rows.0);
-            block.base = e.add_scaled(row, columns.0, 4);
-            block.step = 4 * s.share_step(t);
-        }
+        let (base, step) = match t.sums {
+            Sums::Workspace => {
+                let scratch = e.scratch();
+                (e.b.ins().iadd_imm_s(scratch, s.scratch().sums), 4 * t.column_block)
+            }
+            Sums::Result(step) => (self.result(e, &point, rows.0, columns.0), 4 * step),
+            Sums::Shares => {
+                let row = self.share_row(e, t, split, batch, rows.0);
+                (e.add_scaled(row, columns.0, 4), 4 * s.share_step(t))
+            }
+        };
+        let block = Block { base, step, rows, columns };
         e.for_each(share.0, share.1, t.depth_block, |e, k| {
             let end = e.b.ins().iadd_imm_s(k, t.depth_block);
             let end = e.b.ins().smin(end, share.1);
@@ -127,9 +81,18 @@ impl Contraction<'_, '_> {
             let terms = Terms { point: &point, batch, depth: (k, end), accumulate };
             self.sum_terms(e, t, &terms, block);
         });
-        if t.splits == 1 {
+        if t.sums == Sums::Workspace {
             self.store_block(e, &point, block);
         }
+    }
+
+    /// The address of the only store at a row and a column; `point` has the batch axes set.
+    fn result(&self, e: &mut Emitter, point: &Point, row: Value, column: Value) -> Value {
+        let s = self.schedule;
+        let mut point = point.clone();
+        e.set_axes(&mut point, &s.rows.axes, row);
+        e.set_axes(&mut point, &s.columns.axes, column);
+        e.address(s.stores[0].buffer, &s.stores[0].place, &point, 4)
     }
 
     /// The row `row` of a batch in a share of the sums.
@@ -142,7 +105,7 @@ impl Contraction<'_, '_> {
         row: Value,
     ) -> Value {
         let s = self.schedule;
-        let shared = e.shared();
+        let shared = e.context(ContextField::Shared);
         let shares = e.b.ins().iadd_imm_s(shared, s.shares_offset());
         let share = e.add_scaled(shares, split, 4 * s.share_floats(t));
         let batch_step = 4 * s.rows.axes.points() * s.share_step(t);
@@ -152,96 +115,54 @@ impl Contraction<'_, '_> {
 
     /// Adds some terms to a block of sums.
     fn sum_terms(&self, e: &mut Emitter, t: &Tiling, terms: &Terms, block: Block) {
-        let (depth, base) = (terms.depth, e.scratch());
-        let (step, positions, beyond) = (4 * t.column_step(), block.columns, Beyond::Free);
-        let panel = Panel { base, step, positions, depth, beyond };
-        self.pack(e, &self.schedule.columns, terms.point, panel);
-        self.clear_edge(e, t, panel);
-        let (rows, stride) = match t.rows_packed {
-            RowsPacked::PerCall => self.find_rows(e, terms, block),
-            RowsPacked::PerUnit => self.pack_rows(e, t, terms, block),
+        let rows = self.panels(e, t, Which::Rows, terms, block.rows);
+        let columns = self.panels(e, t, Which::Columns, terms, block.columns);
+        let depth = e.b.ins().isub(terms.depth.1, terms.depth.0);
+        let left = match t.rows {
+            Supply::Direct(steps) if steps.side != 1 => Left::Strided,
+            _ => Left::Packed,
         };
-        let count = e.b.ins().isub(depth.1, depth.0);
-        let first = match t.rows_packed {
-            RowsPacked::PerCall => depth.0,
-            RowsPacked::PerUnit => e.int(0),
-        };
-        let accumulate = terms.accumulate;
-        let tiles = Tiles { t, rows, stride, first, columns: base, count, accumulate };
-        self.call_leaves(e, &tiles, block);
-    }
-
-    /// Where the rows of a block are packed already, and how deep their panels are.
-    fn find_rows(&self, e: &mut Emitter, terms: &Terms, block: Block) -> (Value, Value) {
-        let depth = self.schedule.depth.points();
-        let rows = self.packed_rows(e, terms.batch);
-        (e.add_scaled(rows, block.rows.0, 4 * depth), e.int(depth))
-    }
-
-    /// Packs the rows of a block; the result is as [`Contraction::find_rows`]'.
-    fn pack_rows(
-        &self,
-        e: &mut Emitter,
-        t: &Tiling,
-        terms: &Terms,
-        block: Block,
-    ) -> (Value, Value) {
-        let scratch = e.scratch();
-        let rows = e.b.ins().iadd_imm_s(scratch, self.schedule.scratch().rows);
-        let count = e.b.ins().isub(terms.depth.1, terms.depth.0);
-        e.for_each(block.rows.0, block.rows.1, t.tile.rows.into(), |e, first| {
-            let distance = e.b.ins().isub(first, block.rows.0);
-            let floats = e.b.ins().imul(distance, count);
-            let base = e.add_scaled(rows, floats, 4);
-            self.pack_panel(e, t, terms.point, base, first, terms.depth);
-        });
-        (rows, count)
-    }
-
-    /// Zeros after the last column, up to a whole tile.
-    fn clear_edge(&self, e: &mut Emitter, t: &Tiling, panel: Panel) {
-        let width = i64::from(t.tile.columns);
-        if self.schedule.columns.axes.points() % width == 0 {
-            return;
-        }
-        let zero = e.float(0.0);
-        let count = e.b.ins().isub(panel.positions.1, panel.positions.0);
-        let padded = e.b.ins().iadd_imm_s(count, width - 1);
-        let padded = e.b.ins().band_imm_s(padded, -width);
-        e.for_each(panel.depth.0, panel.depth.1, 1, |e, k| {
-            let row = offset(e, panel.base, k, panel.depth.0, panel.step);
-            e.for_each(count, padded, 1, |e, column| {
-                let at = e.add_scaled(row, column, 4);
-                e.b.ins().store(NOTRAP, zero, at, 0);
-            });
-        });
-    }
-
-    /// All tiles of a block, one column of tiles after the other.
-    fn call_leaves(&self, e: &mut Emitter, tiles: &Tiles, block: Block) {
-        let t = tiles.t;
-        let (height, width) = (i64::from(t.tile.rows), i64::from(t.tile.columns));
-        let rest = self.schedule.rows.axes.points() % height;
         let data = StackSlotData::new(StackSlotKind::ExplicitSlot, GEMM_ARGS_BYTES, 3);
         let slot = e.b.create_sized_stack_slot(data);
         let args = e.b.ins().stack_addr(I64, slot, 0);
-        let count = e.b.ins().isub(block.rows.1, block.rows.0);
-        let whole = e.b.ins().udiv_imm_u(count, height);
-        let above = e.b.ins().imul_imm_s(whole, height);
-        e.for_each(block.columns.0, block.columns.1, width, |e, column| {
-            let b = offset(e, tiles.columns, column, block.columns.0, 4);
-            let c = offset(e, block.base, column, block.columns.0, 4);
-            tiles.call(e, args, height, (tiles.rows, b, c), block.step, whole);
-            if rest > 0 {
-                let skipped = e.b.ins().imul(above, tiles.stride);
-                let a = e.add_scaled(tiles.rows, skipped, 4);
-                let c = e.add_scaled(c, above, block.step);
-                let left = e.b.ins().isub(count, above);
-                let one = e.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, left, 0);
-                let one = e.b.ins().uextend(I64, one);
-                tiles.call(e, args, rest, (a, b, c), block.step, one);
-            }
+        let tiles = Tiles { rows, columns, left, depth, accumulate: terms.accumulate, args };
+        self.call_leaves(e, t.tile, &tiles, block);
+    }
+
+    /// All tiles of a block, one strip of columns after the other.
+    fn call_leaves(&self, e: &mut Emitter, tile: Tile, tiles: &Tiles, block: Block) {
+        let rest = self.schedule.columns.axes.points() % tile.columns;
+        let count = e.b.ins().isub(block.columns.1, block.columns.0);
+        let whole = e.divide(count, tile.columns).0;
+        let whole = e.add_scaled(block.columns.0, whole, tile.columns);
+        e.for_each(block.columns.0, whole, tile.columns, |e, column| {
+            self.call_strip(e, tile, tiles, block, column);
         });
+        if rest > 0 {
+            let is_last = e.b.ins().icmp(IntCC::SignedLessThan, whole, block.columns.1);
+            let narrow = Tile { columns: rest, ..tile };
+            e.when(is_last, |e| self.call_strip(e, narrow, tiles, block, whole));
+        }
+    }
+
+    /// The tiles of a block that begin at `column`, one below the other.
+    fn call_strip(&self, e: &mut Emitter, tile: Tile, tiles: &Tiles, block: Block, column: Value) {
+        let rest = self.schedule.rows.axes.points() % tile.rows;
+        let count = e.b.ins().isub(block.rows.1, block.rows.0);
+        let whole = e.divide(count, tile.rows).0;
+        let c = offset(e, block.base, column, block.columns.0, 4);
+        if self.schedule.rows.axes.points() >= tile.rows {
+            tiles.call(e, tile, (block.rows.0, column), (c, block.step), whole);
+        }
+        if rest > 0 {
+            let above = e.b.ins().imul_imm_s(whole, tile.rows);
+            let c = e.add_scaled(c, above, block.step);
+            let row = e.b.ins().iadd(block.rows.0, above);
+            let one = e.b.ins().icmp(IntCC::SignedLessThan, row, block.rows.1);
+            let one = e.b.ins().uextend(I64, one);
+            let low = Tile { rows: rest, ..tile };
+            tiles.call(e, low, (row, column), (c, block.step), one);
+        }
     }
 
     /// Adds the shares of a row and makes its stores.
@@ -271,57 +192,49 @@ impl Contraction<'_, '_> {
 }
 
 /// What all leaf calls of a block share.
-struct Tiles<'t> {
-    t: &'t Tiling,
-    /// The packed rows: that of row `r` of the block is `r * stride` floats further.
-    rows: Value,
-    stride: Value,
-    /// The first term, counted from the start of a packed panel.
-    first: Value,
-    columns: Value,
-    count: Value,
+struct Tiles {
+    rows: Panels,
+    columns: Panels,
+    left: Left,
+    /// Terms to be summed.
+    depth: Value,
     accumulate: Value,
+    args: Value,
 }
 
-impl Tiles<'_> {
-    /// Calls the leaf of this height for `tiles` tiles, one below the other.
+impl Tiles {
+    /// Calls the leaf of this tile for `count` tiles, one below the other, from a row and a column
+    /// on; the sums are at an address and step.
     fn call(
         &self,
         e: &mut Emitter,
-        args: Value,
-        height: i64,
-        (a, b, c): (Value, Value, Value),
-        c_step: i64,
-        tiles: Value,
+        tile: Tile,
+        (row, column): (Value, Value),
+        (c, c_step): (Value, i64),
+        count: Value,
     ) {
-        let a = e.add_scaled(a, self.first, 4 * height);
-        let a_tile = e.b.ins().imul_imm_s(self.stride, 4 * height);
-        let [a_step, b_step, c_step] =
-            [4 * height, 4 * self.t.column_step(), c_step].map(|bytes| e.int(bytes));
+        let a = self.rows.panel(e, row, tile.rows);
+        let b = self.columns.panel(e, column, tile.columns);
+        let a_tile = self.rows.distance(e, tile.rows);
+        let [a_row, a_step, b_step, c_step] =
+            [a.side_step, a.depth_step, b.depth_step, c_step].map(|bytes| e.int(bytes));
         for (field, value) in [
-            (GemmField::A, a),
-            (GemmField::B, b),
+            (GemmField::A, a.at),
+            (GemmField::B, b.at),
             (GemmField::C, c),
-            (GemmField::Depth, self.count),
+            (GemmField::Depth, self.depth),
+            (GemmField::ARow, a_row),
             (GemmField::AStep, a_step),
             (GemmField::BStep, b_step),
             (GemmField::CStep, c_step),
-            (GemmField::Tiles, tiles),
+            (GemmField::Tiles, count),
             (GemmField::ATile, a_tile),
             (GemmField::Accumulate, self.accumulate),
         ] {
-            e.b.ins().store(NOTRAP, value, args, field as i32);
+            e.b.ins().store(NOTRAP, value, self.args, field as i32);
         }
-        let rows = u8::try_from(height).expect("tiles are low");
-        e.call_leaf(Leaf::Gemm(GemmTile { rows, columns: self.t.tile.columns }), args);
+        let [rows, columns] =
+            [tile.rows, tile.columns].map(|n| u8::try_from(n).expect("tiles are small"));
+        e.call_leaf(Leaf::Gemm(GemmTile { rows, columns, left: self.left }), self.args);
     }
-}
-
-/// The part of `0..extent` that is block number `index`.
-fn block_range(e: &mut Emitter, index: Value, length: i64, extent: i64) -> (Value, Value) {
-    let start = e.b.ins().imul_imm_s(index, length);
-    let limit = e.int(extent);
-    let start = e.b.ins().smin(start, limit);
-    let end = e.b.ins().iadd_imm_s(start, length);
-    (start, e.b.ins().smin(end, limit))
 }

@@ -1,26 +1,29 @@
 //! The decisions: roles of axes, tiles, blocks.
 
-use super::{
-    Algorithm, Axes, BareLoad, ContractSchedule, PackOrder, RowsPacked, Side, Tiling, div_ceil,
-};
-use crate::leaf::GemmTile;
+use super::tiling::{Extents, Supplies, even_block};
+use super::{Algorithm, Axes, BareLoad, ContractSchedule, PackOrder, Side, Steps, Supply};
+use super::{Tile, Tiling};
 use crate::schedule::domain::{AxisSet, Domain};
-use crate::schedule::{Config, PlacedStore};
-use dlc_kernel::{Axis, DType, Expr, ExprId, OptLevel, Program};
+use crate::schedule::{PlacedStore, Site};
+use dlc_kernel::{Axis, DType, Expr, ExprId, OptLevel};
 
-const MAX_ROWS_PER_CALL_BYTES: i64 = 64 << 20;
 const SMALL_WORK: i64 = 512;
+/// Packed copies of parameters may be so many times larger than the parameters.
+const MAX_LASTING_GROWTH: i64 = 2;
+/// Tiles of rows up to which a column panel is used too seldom to be packed.
+const FEW_TILES: i64 = 2;
 
 /// What the decisions look at.
-pub(super) struct Nest<'p, 'k> {
-    pub program: &'p Program,
+pub(super) struct Nest<'s, 'k> {
+    pub site: Site<'s>,
     pub stores: Vec<PlacedStore>,
     pub domain: Domain<'k>,
     pub out: usize,
 }
 
 impl<'k> Nest<'_, 'k> {
-    pub fn schedule(self, lhs: ExprId, rhs: ExprId, config: Config) -> ContractSchedule<'k> {
+    pub fn schedule(self, lhs: ExprId, rhs: ExprId) -> ContractSchedule<'k> {
+        let config = self.site.config;
         let (in_lhs, in_rhs) = (self.uses(lhs), self.uses(rhs));
         let all = self.domain.extents.len();
         let of = |l: bool, r: bool| {
@@ -35,7 +38,7 @@ impl<'k> Nest<'_, 'k> {
         let out = self.axes(0..self.out, |_| true);
         let algorithm = match self.domain.exprs.dtype(lhs) {
             DType::F32 if config.opt_level != OptLevel::O0 => {
-                self.algorithm(&rows, &columns, batch.points(), &depth)
+                self.algorithm(&rows, &columns, &batch, &depth)
             }
             _ => Algorithm::Plain,
         };
@@ -60,7 +63,7 @@ impl<'k> Nest<'_, 'k> {
     fn bare(&self, operand: ExprId) -> Option<BareLoad> {
         let Expr::Load { buffer, fill, .. } = *self.domain.exprs.get(operand) else { return None };
         let place = self.domain.places[operand.0 as usize].clone()?;
-        let plain = self.program.buffer(buffer).dtype == DType::F32 && place.found.is_empty();
+        let plain = self.site.program.buffer(buffer).dtype == DType::F32 && place.found.is_empty();
         plain.then_some(BareLoad { buffer, place, fill })
     }
 
@@ -70,7 +73,8 @@ impl<'k> Nest<'_, 'k> {
         let cost = |rows: &Side, columns: &Side| {
             let (r, c) = (rows.axes.points(), columns.axes.points());
             let contiguous = columns.axes.last().is_some_and(|a| self.store_coef(a) == 1);
-            let time = tile_time(best_tile(r, c), r, c);
+            let level = self.site.config.level;
+            let time = Tile::best(level, r, c, i64::MAX).time(level, r, c);
             if contiguous { time } else { time * 1.15 }
         };
         if cost(&right, &left) < cost(&left, &right) { (right, left) } else { (left, right) }
@@ -107,15 +111,79 @@ impl<'k> Nest<'_, 'k> {
         Some(step)
     }
 
-    fn algorithm(&self, rows: &Side, columns: &Side, batch: i64, depth: &Axes) -> Algorithm {
-        let (r, c, d) = (rows.axes.points(), columns.axes.points(), depth.points());
-        if batch * r * c * d < SMALL_WORK {
-            Algorithm::Plain
-        } else if r.min(c) > 1 {
-            Algorithm::Tiled(tile(batch, r, c, depth))
-        } else {
-            self.without_reuse(rows, columns, depth)
+    fn algorithm(&self, rows: &Side, columns: &Side, batch: &Axes, depth: &Axes) -> Algorithm {
+        let points = |axes: &Axes| axes.points();
+        let (r, c, d) = (points(&rows.axes), points(&columns.axes), points(depth));
+        if points(batch) * r * c * d < SMALL_WORK {
+            return Algorithm::Plain;
         }
+        let supplies = self.supplies(rows, columns, batch, depth);
+        if r.min(c) == 1 && supplies.columns != Some(Supply::AtLoad) {
+            return self.without_reuse(rows, columns, depth);
+        }
+        let inner_depth = depth.extents.iter().skip(1).product();
+        let extents = Extents { batch: points(batch), rows: r, columns: c, depth: d, inner_depth };
+        Algorithm::Tiled(Tiling::choose(self.site.config.level, extents, supplies))
+    }
+
+    /// Which panels need no packing in a call, and whether sums are the result.
+    fn supplies(&self, rows: &Side, columns: &Side, batch: &Axes, depth: &Axes) -> Supplies {
+        let at_load = |side: &Side| {
+            let positions = batch.points() * side.axes.points() * depth.points();
+            self.is_fixed(side.operand, positions).then_some(Supply::AtLoad)
+        };
+        let direct = |side: &Side, fits: &dyn Fn(Steps) -> bool| {
+            self.steps(side, depth).filter(|s| fits(*s)).map(Supply::Direct)
+        };
+        let few_rows = rows.axes.points() <= FEW_TILES * 6;
+        Supplies {
+            rows: at_load(rows).or(direct(rows, &|s| s.side == 1 || s.depth == 1 && !s.collide())),
+            columns: at_load(columns).or(direct(columns, &|s| s.side == 1 && few_rows)),
+            result_step: self.result_step(rows, columns),
+        }
+    }
+
+    /// Whether an operand depends on nothing but parameters that the entry leaves as they are, and
+    /// is not much larger than they are.
+    fn is_fixed(&self, operand: ExprId, positions: i64) -> bool {
+        let (mut elements, mut fixed) = (0, true);
+        for id in self.domain.reachable(&[operand]) {
+            match self.domain.exprs.get(id) {
+                Expr::Load { buffer, .. } => {
+                    fixed &= self.site.fixed.contains(buffer);
+                    elements += self.site.program.buffer(*buffer).elements().unwrap_or(0) as i64;
+                }
+                Expr::Random { .. } => fixed = false,
+                _ => {}
+            }
+        }
+        fixed && positions <= MAX_LASTING_GROWTH * elements
+    }
+
+    /// How an operand is walked through, if side and depth are one axis each and nothing is outside.
+    fn steps(&self, side: &Side, depth: &Axes) -> Option<Steps> {
+        let bare = side.bare.as_ref()?;
+        let plain = bare.place.is_inside() && bare.place.quotients.is_empty();
+        let step = |axes: &Axes| match axes.axes[..] {
+            [] => Some(1),
+            [axis] => Some(bare.place.linear.coef(axis)),
+            _ => None,
+        };
+        plain.then_some(Steps { side: step(&side.axes)?, depth: step(depth)? })
+    }
+
+    /// Floats from one row of the result to the next, if the only store is the sums themselves,
+    /// column by column.
+    fn result_step(&self, rows: &Side, columns: &Side) -> Option<i64> {
+        let [store] = &self.stores[..] else { return None };
+        let is_sum = matches!(self.domain.exprs.get(store.value), Expr::Folded(0));
+        let only = |axes: &Axes| match axes.axes[..] {
+            [] => Some(1),
+            [axis] => Some(store.place.linear.coef(axis)),
+            _ => None,
+        };
+        let (row, column) = (only(&rows.axes)?, only(&columns.axes)?);
+        (is_sum && store.dtype == DType::F32 && column == 1).then_some(row)
     }
 
     /// Where an element of an operand is used once, packing does not pay.
@@ -134,64 +202,4 @@ impl<'k> Nest<'_, 'k> {
             Algorithm::Plain
         }
     }
-}
-
-/// The tiles there are: they fill the registers well and compile to good code.
-const TILES: [GemmTile; 3] = [
-    GemmTile { rows: 2, columns: 16 },
-    GemmTile { rows: 4, columns: 8 },
-    GemmTile { rows: 1, columns: 32 },
-];
-
-fn best_tile(rows: i64, columns: i64) -> GemmTile {
-    let time = |t: &GemmTile| tile_time(*t, rows, columns);
-    let best = TILES.into_iter().min_by(|a, b| time(a).total_cmp(&time(b)));
-    best.expect("there are tiles")
-}
-
-/// Cycles for one term of the depth over all tiles: two multiply-adds a cycle, two loads a cycle,
-/// and four cycles for an addition to be ready.
-fn tile_time(tile: GemmTile, rows: i64, columns: i64) -> f64 {
-    let cycles = |rows: i64| {
-        let vectors = i64::from(tile.columns) / 4;
-        let (multiplies, loads) = (rows * vectors, rows + vectors);
-        (multiplies.max(loads) as f64 / 2.0).max(4.0) + 0.3
-    };
-    let height = i64::from(tile.rows);
-    let (whole, rest) = (rows / height, rows % height);
-    let one = whole as f64 * cycles(height) + if rest > 0 { cycles(rest) } else { 0.0 };
-    one * div_ceil(columns, tile.columns.into()) as f64
-}
-
-/// Blocks from cache sizes: the packed columns take a quarter of a small second-level cache.
-fn tile(batch: i64, rows: i64, columns: i64, depth: &Axes) -> Tiling {
-    let inner: i64 = depth.extents.iter().skip(1).product();
-    let depth = depth.points();
-    let tile = best_tile(rows, columns);
-    let (height, width) = (i64::from(tile.rows), i64::from(tile.columns));
-    let depth_block = even_block(depth, 384, if inner <= 128 { inner } else { 1 });
-    let mut column_block = even_block(columns, (32768 / depth_block).clamp(64, 512), width);
-    let row_block = even_block(rows, (131_072 / column_block).max(height), height);
-    let row_blocks = div_ceil(rows, row_block);
-    let units = |block: i64| batch * row_blocks * div_ceil(columns, block);
-    while units(column_block) < 8 && column_block >= 64.max(2 * width) {
-        column_block = even_block(columns, column_block / 2, width);
-    }
-    let blocks = div_ceil(depth, depth_block);
-    let wanted = if units(column_block) < 4 { 8 / units(column_block) } else { 1 };
-    let splits = wanted.min(blocks);
-    let share = div_ceil(blocks, splits);
-    let splits = div_ceil(blocks, share);
-    let shared = batch * rows * depth * 4 <= MAX_ROWS_PER_CALL_BYTES;
-    let rows_packed = match div_ceil(columns, column_block) > 1 && shared {
-        true => RowsPacked::PerCall,
-        false => RowsPacked::PerUnit,
-    };
-    Tiling { tile, row_block, column_block, depth_block, splits, rows_packed }
-}
-
-/// `extent` cut into as few blocks as `limit` allows, all of about the same size.
-fn even_block(extent: i64, limit: i64, multiple: i64) -> i64 {
-    let blocks = div_ceil(extent, limit.max(1));
-    div_ceil(div_ceil(extent, blocks.max(1)), multiple) * multiple
 }

@@ -1,0 +1,201 @@
+//! Where the panels of a side are: packed, or read where the operand lies.
+
+use super::Contraction;
+use super::tiled::Terms;
+use crate::abi::ContextField;
+use crate::codegen::Emitter;
+use crate::codegen::nest::Point;
+use crate::codegen::pack::Packing;
+use crate::schedule::contract::{Steps, Supply, Tiling, Which, div_ceil};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
+
+/// The panels of some positions of a side, from `first` on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Panels {
+    /// Where the first panel begins.
+    base: Value,
+    first: Value,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// For every position so many steps of the depth, of which the first are skipped.
+    Packed {
+        depth: Value,
+        skipped: Value,
+    },
+    Direct(Steps),
+}
+
+/// One panel, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Panel {
+    /// Its first element.
+    pub at: Value,
+    /// From one position to the next.
+    pub side_step: i64,
+    /// From one step of the depth to the next.
+    pub depth_step: i64,
+}
+
+impl Panels {
+    /// The panel of `width` positions from `position` on.
+    pub(super) fn panel(&self, e: &mut Emitter, position: Value, width: i64) -> Panel {
+        let distance = e.b.ins().isub(position, self.first);
+        match self.kind {
+            Kind::Direct(steps) => {
+                let at = e.add_scaled(self.base, distance, 4 * steps.side);
+                Panel { at, side_step: 4 * steps.side, depth_step: 4 * steps.depth }
+            }
+            Kind::Packed { depth, skipped } => {
+                let floats = e.b.ins().imul(distance, depth);
+                let floats = e.add_scaled(floats, skipped, width);
+                let at = e.add_scaled(self.base, floats, 4);
+                Panel { at, side_step: 4, depth_step: 4 * width }
+            }
+        }
+    }
+
+    /// Bytes from a panel of `width` positions to the next.
+    pub(super) fn distance(&self, e: &mut Emitter, width: i64) -> Value {
+        match self.kind {
+            Kind::Direct(steps) => e.int(4 * width * steps.side),
+            Kind::Packed { depth, .. } => e.b.ins().imul_imm_s(depth, 4 * width),
+        }
+    }
+}
+
+impl Contraction<'_, '_> {
+    /// The panels of some positions of a side for some terms; packs them if that is to be done here.
+    pub(super) fn panels(
+        &self,
+        e: &mut Emitter,
+        t: &Tiling,
+        which: Which,
+        terms: &Terms,
+        positions: (Value, Value),
+    ) -> Panels {
+        let first = positions.0;
+        match t.supply(which) {
+            Supply::Direct(steps) => {
+                let base = self.direct_base(e, which, terms, first);
+                Panels { base, first, kind: Kind::Direct(steps) }
+            }
+            Supply::PerUnit => {
+                let base = self.pack_unit(e, t, which, terms, positions);
+                let depth = e.b.ins().isub(terms.depth.1, terms.depth.0);
+                Panels { base, first, kind: Kind::Packed { depth, skipped: e.int(0) } }
+            }
+            supply => {
+                let base = self.packed_whole(e, which, supply, terms.batch);
+                let depth = self.schedule.depth.points();
+                let base = e.add_scaled(base, first, 4 * depth);
+                let kind = Kind::Packed { depth: e.int(depth), skipped: terms.depth.0 };
+                Panels { base, first, kind }
+            }
+        }
+    }
+
+    /// Where an operand lies at a position and the first of some terms.
+    fn direct_base(&self, e: &mut Emitter, which: Which, terms: &Terms, first: Value) -> Value {
+        let side = self.schedule.side(which);
+        let bare = side.bare.as_ref().expect("only loads are read where they lie");
+        let mut point = terms.point.clone();
+        e.set_axes(&mut point, &side.axes, first);
+        e.set_axes(&mut point, &self.schedule.depth, terms.depth.0);
+        e.address(bare.buffer, &bare.place, &point, 4)
+    }
+
+    /// Where a batch of a side that is packed whole begins.
+    fn packed_whole(&self, e: &mut Emitter, which: Which, supply: Supply, batch: Value) -> Value {
+        let s = self.schedule;
+        let field = match supply {
+            Supply::AtLoad => ContextField::Lasting,
+            _ => ContextField::Shared,
+        };
+        let workspace = e.context(field);
+        let base = e.b.ins().iadd_imm_s(workspace, s.packed_offset(which, supply));
+        e.add_scaled(base, batch, 4 * s.side(which).axes.points() * s.depth.points())
+    }
+
+    /// Packs one panel of a side that is packed whole.
+    pub(super) fn pack_whole(&self, e: &mut Emitter, t: &Tiling, which: Which, unit: Value) {
+        let s = self.schedule;
+        let (width, depth) = (t.tile.extent(which), s.depth.points());
+        let (batch, panel) = e.divide(unit, div_ceil(s.side(which).axes.points(), width));
+        let mut point = self.origin(e);
+        e.set_axes(&mut point, &s.batch, batch);
+        let first = e.b.ins().imul_imm_s(panel, width);
+        let base = self.packed_whole(e, which, t.supply(which), batch);
+        let base = e.add_scaled(base, first, 4 * depth);
+        let range = (e.int(0), e.int(depth));
+        self.pack_panel(e, t, which, &point, (base, first), range);
+    }
+
+    /// Packs some positions of a side in the worker's own workspace; returns where.
+    fn pack_unit(
+        &self,
+        e: &mut Emitter,
+        t: &Tiling,
+        which: Which,
+        terms: &Terms,
+        (first, end): (Value, Value),
+    ) -> Value {
+        let space = self.schedule.scratch();
+        let at = if which == Which::Rows { space.rows } else { space.columns };
+        let scratch = e.scratch();
+        let base = e.b.ins().iadd_imm_s(scratch, at);
+        let depth = e.b.ins().isub(terms.depth.1, terms.depth.0);
+        let bytes = e.b.ins().imul_imm_s(depth, 4);
+        e.for_each(first, end, t.tile.extent(which), |e, position| {
+            let distance = e.b.ins().isub(position, first);
+            let distance = e.b.ins().imul(distance, bytes);
+            let panel = e.b.ins().iadd(base, distance);
+            self.pack_panel(e, t, which, terms.point, (panel, position), terms.depth);
+        });
+        base
+    }
+
+    /// Packs the panel that begins at a position, at `base`: a whole one, or the narrow last one.
+    fn pack_panel(
+        &self,
+        e: &mut Emitter,
+        t: &Tiling,
+        which: Which,
+        point: &Point,
+        (base, first): (Value, Value),
+        depth: (Value, Value),
+    ) {
+        let side = self.schedule.side(which);
+        let (all, width) = (side.axes.points(), t.tile.extent(which));
+        let pack = |e: &mut Emitter, width: i64| {
+            let end = e.b.ins().iadd_imm_s(first, width);
+            let packing = Packing { base, step: 4 * width, positions: (first, end), depth };
+            self.pack(e, side, point, packing);
+        };
+        if all >= width {
+            let fits = e.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, first, all - width);
+            e.when(fits, |e| pack(e, width));
+        }
+        if all % width != 0 {
+            let is_last = e.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, first, all - width);
+            e.when(is_last, |e| pack(e, all % width));
+        }
+    }
+}
+
+/// The part of `0..extent` that is block number `index`.
+pub(super) fn block_range(
+    e: &mut Emitter,
+    index: Value,
+    length: i64,
+    extent: i64,
+) -> (Value, Value) {
+    let start = e.b.ins().imul_imm_s(index, length);
+    let limit = e.int(extent);
+    let start = e.b.ins().smin(start, limit);
+    let end = e.b.ins().iadd_imm_s(start, length);
+    (start, e.b.ins().smin(end, limit))
+}
