@@ -21,6 +21,9 @@ const YMM: [AsmRegisterYmm; 16] = [
 /// this register.
 const MASK: AsmRegisterYmm = ymm15;
 
+/// What a leaf must leave as it was.
+const SAVED: [AsmRegister64; 5] = [rbx, rbp, r12, r13, r14];
+
 /// The machine code of a leaf.
 ///
 /// # Errors
@@ -41,9 +44,9 @@ pub fn holds(tile: GemmTile) -> bool {
 }
 
 /// Writes a tile loop. Registers: `rsi` and `r8` the left panel from rows 0 and 3 on, `rdx` the
-/// right panel, `rcx` the steps left, `r9` to `r11` the steps between rows, left and right
-/// elements, `rax` the tile, `rbx` the step between its rows, `rbp` the tiles left, `r12` the left
-/// panel of this tile.
+/// right panel, `rcx` the steps left in the innermost loop, `r13` and `r14` in those around it,
+/// `r9` the step between left rows, `r10` and `r11` between left and right elements, `rax` the
+/// tile, `rbx` the step between its rows, `rbp` the tiles left, `r12` the left panel of this tile.
 struct Gemm {
     a: CodeAssembler,
     tile: GemmTile,
@@ -64,13 +67,13 @@ impl Gemm {
     }
 
     fn assemble(mut self) -> Result<Vec<u8>, IcedError> {
-        self.a.push(rbx)?;
-        self.a.push(rbp)?;
-        self.a.push(r12)?;
+        for register in SAVED {
+            self.a.push(register)?;
+        }
         for (register, field) in [
             (r9, GemmField::ARow),
-            (r10, GemmField::AStep),
-            (r11, GemmField::BStep),
+            (r10, GemmField::AMoves),
+            (r11, GemmField::BMoves),
             (rax, GemmField::C),
             (rbx, GemmField::CStep),
             (rbp, GemmField::Tiles),
@@ -87,9 +90,9 @@ impl Gemm {
         self.a.jnz(next)?;
         self.a.set_label(&mut done)?;
         self.a.vzeroupper()?;
-        self.a.pop(r12)?;
-        self.a.pop(rbp)?;
-        self.a.pop(rbx)?;
+        for register in SAVED.into_iter().rev() {
+            self.a.pop(register)?;
+        }
         self.a.ret()?;
         self.emit_mask()?;
         self.a.assemble(0)
@@ -110,15 +113,10 @@ impl Gemm {
     fn emit_tile(&mut self) -> Result<(), IcedError> {
         self.a.mov(rsi, r12)?;
         self.a.mov(rdx, field_of(GemmField::B))?;
-        self.a.mov(rcx, field_of(GemmField::Depth))?;
-        if self.is_strided() {
-            self.a.lea(r8, ptr(rsi + r9 * 2))?;
-            self.a.add(r8, r9)?;
-        }
+        self.find_lower_rows()?;
         self.load_mask()?;
         self.emit_start()?;
-        self.emit_loop(UNROLL)?;
-        self.emit_loop(1)?;
+        self.emit_nest(usize::from(self.tile.levels) - 1)?;
         self.load_mask()?;
         self.for_cells(|gemm, at, sum, partial| match partial {
             true => gemm.a.vmaskmovps(ymmword_ptr(at), MASK, sum),
@@ -182,6 +180,41 @@ impl Gemm {
             }
         }
         Ok(())
+    }
+
+    /// Sets the pointer to row 3 by that to row 0.
+    fn find_lower_rows(&mut self) -> Result<(), IcedError> {
+        if !self.is_strided() {
+            return Ok(());
+        }
+        self.a.lea(r8, ptr(rsi + r9 * 2))?;
+        self.a.add(r8, r9)
+    }
+
+    /// The loop of a level with all loops inside it.
+    fn emit_nest(&mut self, level: usize) -> Result<(), IcedError> {
+        if level == 0 {
+            return self.emit_innermost();
+        }
+        let counter = [r13, r14][level - 1];
+        let mut head = self.a.create_label();
+        self.a.mov(counter, qword_ptr(rdi + GemmField::Counts.at(level)))?;
+        self.a.set_label(&mut head)?;
+        self.emit_nest(level - 1)?;
+        self.a.add(rsi, qword_ptr(rdi + GemmField::AMoves.at(level)))?;
+        self.a.add(rdx, qword_ptr(rdi + GemmField::BMoves.at(level)))?;
+        self.find_lower_rows()?;
+        self.a.dec(counter)?;
+        self.a.jnz(head)
+    }
+
+    fn emit_innermost(&mut self) -> Result<(), IcedError> {
+        if let Some(run) = self.tile.run {
+            return (0..run).try_for_each(|_| self.emit_step());
+        }
+        self.a.mov(rcx, field_of(GemmField::Counts))?;
+        self.emit_loop(UNROLL)?;
+        self.emit_loop(1)
     }
 
     /// Loops while at least `unroll` steps are left, that many a round.

@@ -20,7 +20,8 @@ pub enum Leaf {
 }
 
 /// `c[i][j] += sum over p of a[p][i] * b[p][j]`, `i < rows`, `j < columns`, summed in the order of
-/// `p`, each step a fused multiply-add where the level has one.
+/// `p`, each step a fused multiply-add where the level has one. The steps `p` are a loop nest, so
+/// that an operand with a window can be read where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GemmTile {
     /// Rows held in registers, at least 1.
@@ -29,7 +30,17 @@ pub struct GemmTile {
     pub columns: u8,
     /// How the left panel lies in memory.
     pub left: Left,
+    /// Loops of the steps, 1 to [`MAX_LEVELS`].
+    pub levels: u8,
+    /// The count of the innermost loop, if it is written out.
+    pub run: Option<u8>,
 }
+
+/// The most loops of a tile's steps.
+pub const MAX_LEVELS: usize = 3;
+
+/// The longest innermost loop that is written out.
+pub const MAX_RUN: u8 = 8;
 
 /// How the rows of a left panel lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,25 +51,25 @@ pub enum Left {
     Strided,
 }
 
-/// The argument block of [`Leaf::Gemm`]. Steps are in bytes.
+/// The argument block of [`Leaf::Gemm`]. Steps and moves are in bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct GemmArgs {
-    /// The left panel: element `i` of step `p` is at `a + p * a_step + i * a_row`.
+    /// The left panel: element `i` of a step is `i * a_row` after the first one.
     pub a: *const f32,
-    /// The right panel: element `j` of step `p` is at `b + p * b_step + 4 * j`. Every step may be
+    /// The right panel: element `j` of a step is `4 * j` after the first one. Every step may be
     /// read up to a whole vector.
     pub b: *const f32,
     /// The tile: element `i, j` is at `c + i * c_step + 4 * j`.
     pub c: *mut f32,
-    /// Steps summed; 0 leaves the sum as it starts.
-    pub depth: i64,
+    /// The counts of the loops of steps, innermost first. Only the first may be 0.
+    pub counts: [i64; MAX_LEVELS],
+    /// How the left panel moves when a loop goes on, from where the loop inside it ended.
+    pub a_moves: [i64; MAX_LEVELS],
+    /// The same of the right panel.
+    pub b_moves: [i64; MAX_LEVELS],
     /// From one row of the left panel to the next.
     pub a_row: i64,
-    /// From one step of the left panel to the next.
-    pub a_step: i64,
-    /// From one step of the right panel to the next.
-    pub b_step: i64,
     /// From one row of the tile to the next.
     pub c_step: i64,
     /// How many tiles to compute, one below the other, all with the same right panel.
@@ -79,14 +90,14 @@ pub enum GemmField {
     B = offset_of!(GemmArgs, b) as i32,
     /// [`GemmArgs::c`].
     C = offset_of!(GemmArgs, c) as i32,
-    /// [`GemmArgs::depth`].
-    Depth = offset_of!(GemmArgs, depth) as i32,
+    /// [`GemmArgs::counts`].
+    Counts = offset_of!(GemmArgs, counts) as i32,
+    /// [`GemmArgs::a_moves`].
+    AMoves = offset_of!(GemmArgs, a_moves) as i32,
+    /// [`GemmArgs::b_moves`].
+    BMoves = offset_of!(GemmArgs, b_moves) as i32,
     /// [`GemmArgs::a_row`].
     ARow = offset_of!(GemmArgs, a_row) as i32,
-    /// [`GemmArgs::a_step`].
-    AStep = offset_of!(GemmArgs, a_step) as i32,
-    /// [`GemmArgs::b_step`].
-    BStep = offset_of!(GemmArgs, b_step) as i32,
     /// [`GemmArgs::c_step`].
     CStep = offset_of!(GemmArgs, c_step) as i32,
     /// [`GemmArgs::tiles`].
@@ -95,6 +106,13 @@ pub enum GemmField {
     ATile = offset_of!(GemmArgs, a_tile) as i32,
     /// [`GemmArgs::accumulate`].
     Accumulate = offset_of!(GemmArgs, accumulate) as i32,
+}
+
+impl GemmField {
+    /// Where the value of a loop is, counted from the innermost; of the other fields there is one.
+    pub const fn at(self, level: usize) -> i32 {
+        self as i32 + 8 * level as i32
+    }
 }
 
 /// Bytes of [`GemmArgs`].
@@ -118,9 +136,13 @@ impl std::fmt::Display for Leaf {
 }
 
 impl std::fmt::Display for GemmTile {
-    /// `gemm_6x16`, `gemm_6x16_strided`.
+    /// `gemm_6x16`, `gemm_6x16_strided`, `gemm_5x16_nest3_run5`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "gemm_{}x{}", self.rows, self.columns)?;
-        f.write_str(if self.left == Left::Strided { "_strided" } else { "" })
+        f.write_str(if self.left == Left::Strided { "_strided" } else { "" })?;
+        if self.levels > 1 {
+            write!(f, "_nest{}", self.levels)?;
+        }
+        self.run.map_or(Ok(()), |run| write!(f, "_run{run}"))
     }
 }

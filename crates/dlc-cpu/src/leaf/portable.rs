@@ -36,8 +36,6 @@ struct Gemm {
     multiply: Multiply,
     args: Value,
     a_row: Value,
-    a_step: Value,
-    b_step: Value,
     c_step: Value,
 }
 
@@ -47,10 +45,8 @@ fn emit_gemm(b: &mut FunctionBuilder, tile: GemmTile, multiply: Multiply) {
     b.switch_to_block(entry);
     let args = b.block_params(entry)[0];
     let a_row = field(b, args, GemmField::ARow);
-    let a_step = field(b, args, GemmField::AStep);
-    let b_step = field(b, args, GemmField::BStep);
     let c_step = field(b, args, GemmField::CStep);
-    let gemm = Gemm { tile, multiply, args, a_row, a_step, b_step, c_step };
+    let gemm = Gemm { tile, multiply, args, a_row, c_step };
     let (a, c) = (field(b, args, GemmField::A), field(b, args, GemmField::C));
     let tiles = field(b, args, GemmField::Tiles);
 
@@ -84,11 +80,10 @@ impl Gemm {
         let (load, head) = (b.create_block(), b.create_block());
         let accumulate = field(b, self.args, GemmField::Accumulate);
         let right = field(b, self.args, GemmField::B);
-        let depth = field(b, self.args, GemmField::Depth);
         let (rows, below) = self.row_addresses(b, c);
         let zero = zero(b);
-        let mut start = vec![a, right, depth];
-        start.resize(3 + rows.len() * self.row_vectors(), zero);
+        let mut start = vec![a, right];
+        start.resize(2 + rows.len() * self.row_vectors(), zero);
         for value in &start {
             let ty = b.func.dfg.value_type(*value);
             b.append_block_param(head, ty);
@@ -97,14 +92,13 @@ impl Gemm {
         b.ins().brif(accumulate, load, &[], head, &start_args);
 
         b.switch_to_block(load);
-        let mut loaded = vec![a, right, depth];
+        let mut loaded = vec![a, right];
         loaded.extend(self.cells(&rows).map(|cell| load_lanes(b, cell)));
         jump(b, head, &loaded);
 
         b.switch_to_block(head);
         let state = b.block_params(head).to_vec();
-        let state = self.emit_steps(b, state, UNROLL);
-        let sums = self.emit_steps(b, state, 1).split_off(3);
+        let sums = self.emit_nest(b, state, usize::from(self.tile.levels) - 1).split_off(2);
 
         for (cell, sum) in self.cells(&rows).zip(sums) {
             store_lanes(b, cell, sum);
@@ -129,45 +123,86 @@ impl Gemm {
         rows.iter().flat_map(row).map(cell)
     }
 
-    /// Loops while at least `unroll` steps are left, that many a round. The loop carries its sums
-    /// from register to register, which is what unrolling saves.
-    fn emit_steps(&self, b: &mut FunctionBuilder, state: Vec<Value>, unroll: i64) -> Vec<Value> {
+    /// The loop of a level with all loops inside it. `state` is both addresses and the sums; so is
+    /// the result.
+    fn emit_nest(&self, b: &mut FunctionBuilder, state: Vec<Value>, level: usize) -> Vec<Value> {
+        if level == 0 {
+            return self.emit_innermost(b, state);
+        }
+        let count = b.ins().load(I64, NOTRAP, self.args, GemmField::Counts.at(level));
+        self.emit_loop(b, state, count, 1, |b, state| {
+            let mut state = self.emit_nest(b, state, level - 1);
+            self.advance(b, &mut state, level);
+            state
+        })
+        .1
+    }
+
+    fn emit_innermost(&self, b: &mut FunctionBuilder, mut state: Vec<Value>) -> Vec<Value> {
+        let step = |b: &mut FunctionBuilder, state: Vec<Value>| self.emit_step(b, &state);
+        if let Some(run) = self.tile.run {
+            return (0..run).fold(state, |state, _| step(b, state));
+        }
+        let mut left = field(b, self.args, GemmField::Counts);
+        for unroll in [UNROLL, 1] {
+            let steps = |b: &mut FunctionBuilder, state| (0..unroll).fold(state, |s, _| step(b, s));
+            (left, state) = self.emit_loop(b, state, left, unroll, steps);
+        }
+        state
+    }
+
+    /// Loops while at least `unroll` steps are left, that many a round; also returns how many are
+    /// left then. The loop carries its sums from register to register, which is what unrolling
+    /// saves.
+    fn emit_loop(
+        &self,
+        b: &mut FunctionBuilder,
+        state: Vec<Value>,
+        left: Value,
+        unroll: i64,
+        round: impl FnOnce(&mut FunctionBuilder, Vec<Value>) -> Vec<Value>,
+    ) -> (Value, Vec<Value>) {
         let (body, done) = (b.create_block(), b.create_block());
         for block in [body, done] {
-            for &value in &state {
+            for value in [&[left], &state[..]].concat() {
                 let ty = b.func.dfg.value_type(value);
                 b.append_block_param(block, ty);
             }
         }
-        let branch = |b: &mut FunctionBuilder, state: &[Value]| {
-            let args = state.iter().map(|&v| v.into()).collect::<Vec<_>>();
-            let more = b.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, state[2], unroll);
+        let branch = |b: &mut FunctionBuilder, left: Value, state: &[Value]| {
+            let args = [&[left], state].concat();
+            let args = args.iter().map(|&v| v.into()).collect::<Vec<_>>();
+            let more = b.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, left, unroll);
             b.ins().brif(more, body, &args, done, &args);
         };
-        branch(b, &state);
+        branch(b, left, &state);
         b.switch_to_block(body);
-        let mut state = b.block_params(body).to_vec();
-        for _ in 0..unroll {
-            state = self.emit_step(b, &state);
-        }
-        branch(b, &state);
+        let params = b.block_params(body).to_vec();
+        let state = round(b, params[1..].to_vec());
+        let left = b.ins().iadd_imm_s(params[0], -unroll);
+        branch(b, left, &state);
         b.switch_to_block(done);
-        b.block_params(done).to_vec()
+        let params = b.block_params(done);
+        (params[0], params[1..].to_vec())
     }
 
-    /// `state` is both addresses, the steps left, and the sums; so is the result. The multiplicand
-    /// that is used least comes first: fused instructions overwrite it.
+    /// Moves both addresses on at a level.
+    fn advance(&self, b: &mut FunctionBuilder, state: &mut [Value], level: usize) {
+        for (address, moves) in state.iter_mut().zip([GemmField::AMoves, GemmField::BMoves]) {
+            let bytes = b.ins().load(I64, PANEL, self.args, moves.at(level));
+            *address = b.ins().iadd(*address, bytes);
+        }
+    }
+
+    /// One step; `state` as in [`Gemm::emit_nest`]. The multiplicand that is used least comes first:
+    /// fused instructions overwrite it.
     fn emit_step(&self, b: &mut FunctionBuilder, state: &[Value]) -> Vec<Value> {
-        let (a, right, left, sums) = (state[0], state[1], state[2], &state[3..]);
-        let next = [
-            b.ins().iadd(a, self.a_step),
-            b.ins().iadd(right, self.b_step),
-            b.ins().iadd_imm_s(left, -1),
-        ];
+        let (a, right, sums) = (state[0], state[1], &state[2..]);
         let columns: Vec<Value> = (0..self.row_vectors())
             .map(|v| b.ins().load(F32X4, PANEL, right, VECTOR_BYTES * v as i32))
             .collect();
-        let mut state = next.to_vec();
+        let mut state = vec![a, right];
+        self.advance(b, &mut state, 0);
         let rows = usize::from(self.tile.rows);
         for (i, row) in sums.chunks(self.row_vectors()).enumerate() {
             let scalar = self.load_left(b, a, i);

@@ -176,7 +176,7 @@ impl<'k> ContractSchedule<'k> {
     /// Whether a part is done when parameters have changed, and not in every call.
     pub fn is_at_load(&self, stage: Stage) -> bool {
         match (&self.algorithm, stage) {
-            (Algorithm::Tiled(t), Stage::Pack(which)) => t.supply(which) == Supply::AtLoad,
+            (Algorithm::Tiled(t), Stage::Pack(which)) => *t.supply(which) == Supply::AtLoad,
             _ => false,
         }
     }
@@ -268,7 +268,7 @@ impl<'k> ContractSchedule<'k> {
     pub fn workspace(&self) -> Workspace {
         let bytes = |n: i64| usize::try_from(n).expect("sizes are not negative");
         Workspace {
-            lasting: bytes(self.both_packed_bytes(Supply::AtLoad)),
+            lasting: bytes(self.both_packed_bytes(&Supply::AtLoad)),
             shared: bytes(self.shares_offset() + self.shares_bytes()),
             scratch: bytes(self.scratch().bytes),
         }
@@ -298,7 +298,7 @@ impl<'k> ContractSchedule<'k> {
     }
 
     /// Bytes of a side packed whole, if it is packed as `supply` says.
-    fn packed_bytes(&self, which: Which, supply: Supply) -> i64 {
+    fn packed_bytes(&self, which: Which, supply: &Supply) -> i64 {
         match &self.algorithm {
             Algorithm::Tiled(t) if t.supply(which) == supply => {
                 let positions = self.batch.points() * self.side(which).axes.points();
@@ -309,18 +309,18 @@ impl<'k> ContractSchedule<'k> {
     }
 
     /// Bytes of both sides, as far as they are packed whole as `supply` says: rows, then columns.
-    fn both_packed_bytes(&self, supply: Supply) -> i64 {
+    fn both_packed_bytes(&self, supply: &Supply) -> i64 {
         self.packed_bytes(Which::Rows, supply) + self.packed_bytes(Which::Columns, supply)
     }
 
     /// Where a side that is packed whole begins in the workspace that holds it.
-    pub fn packed_offset(&self, which: Which, supply: Supply) -> i64 {
+    pub fn packed_offset(&self, which: Which, supply: &Supply) -> i64 {
         if which == Which::Rows { 0 } else { self.packed_bytes(Which::Rows, supply) }
     }
 
     /// Where the shares of the sums begin in the shared workspace: after what is packed.
     pub fn shares_offset(&self) -> i64 {
-        self.both_packed_bytes(Supply::PerCall)
+        self.both_packed_bytes(&Supply::PerCall)
     }
 
     /// Floats from one row of a share to the next.

@@ -6,65 +6,39 @@ use crate::abi::ContextField;
 use crate::codegen::Emitter;
 use crate::codegen::nest::Point;
 use crate::codegen::pack::Packing;
+use crate::leaf::MAX_LEVELS;
 use crate::schedule::contract::{Steps, Supply, Tiling, Which, div_ceil};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use smallvec::SmallVec;
 
-/// The panels of some positions of a side, from `first` on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Panels {
-    /// Where the first panel begins.
-    base: Value,
-    first: Value,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    /// For every position so many steps of the depth, of which the first are skipped.
+/// The panels of some positions of a side.
+#[derive(Clone, Debug)]
+pub(super) enum Panels {
+    /// Packed one after the other.
     Packed {
+        /// Where the panel at position `first` begins.
+        base: Value,
+        /// The first position.
+        first: Value,
+        /// Steps of the depth that are packed for every position.
         depth: Value,
+        /// How many of them are skipped.
         skipped: Value,
     },
+    /// Where the operand lies.
     Direct(Steps),
 }
 
 /// One panel, in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Panel {
     /// Its first element.
     pub at: Value,
     /// From one position to the next.
     pub side_step: i64,
-    /// From one step of the depth to the next.
-    pub depth_step: i64,
-}
-
-impl Panels {
-    /// The panel of `width` positions from `position` on.
-    pub(super) fn panel(&self, e: &mut Emitter, position: Value, width: i64) -> Panel {
-        let distance = e.b.ins().isub(position, self.first);
-        match self.kind {
-            Kind::Direct(steps) => {
-                let at = e.add_scaled(self.base, distance, 4 * steps.side);
-                Panel { at, side_step: 4 * steps.side, depth_step: 4 * steps.depth }
-            }
-            Kind::Packed { depth, skipped } => {
-                let floats = e.b.ins().imul(distance, depth);
-                let floats = e.add_scaled(floats, skipped, width);
-                let at = e.add_scaled(self.base, floats, 4);
-                Panel { at, side_step: 4, depth_step: 4 * width }
-            }
-        }
-    }
-
-    /// Bytes from a panel of `width` positions to the next.
-    pub(super) fn distance(&self, e: &mut Emitter, width: i64) -> Value {
-        match self.kind {
-            Kind::Direct(steps) => e.int(4 * width * steps.side),
-            Kind::Packed { depth, .. } => e.b.ins().imul_imm_s(depth, 4 * width),
-        }
-    }
+    /// From one step to the next along each loop of steps, outermost first.
+    pub steps: SmallVec<[i64; MAX_LEVELS]>,
 }
 
 impl Contraction<'_, '_> {
@@ -79,37 +53,70 @@ impl Contraction<'_, '_> {
     ) -> Panels {
         let first = positions.0;
         match t.supply(which) {
-            Supply::Direct(steps) => {
-                let base = self.direct_base(e, which, terms, first);
-                Panels { base, first, kind: Kind::Direct(steps) }
-            }
+            Supply::Direct(steps) => Panels::Direct(steps.clone()),
             Supply::PerUnit => {
                 let base = self.pack_unit(e, t, which, terms, positions);
                 let depth = e.b.ins().isub(terms.depth.1, terms.depth.0);
-                Panels { base, first, kind: Kind::Packed { depth, skipped: e.int(0) } }
+                Panels::Packed { base, first, depth, skipped: e.int(0) }
             }
             supply => {
                 let base = self.packed_whole(e, which, supply, terms.batch);
                 let depth = self.schedule.depth.points();
                 let base = e.add_scaled(base, first, 4 * depth);
-                let kind = Kind::Packed { depth: e.int(depth), skipped: terms.depth.0 };
-                Panels { base, first, kind }
+                Panels::Packed { base, first, depth: e.int(depth), skipped: terms.depth.0 }
             }
         }
     }
 
+    /// The panel of `width` positions from `position` on.
+    pub(super) fn panel(
+        &self,
+        e: &mut Emitter,
+        which: Which,
+        (panels, terms): (&Panels, &Terms),
+        position: Value,
+        width: i64,
+    ) -> Panel {
+        match *panels {
+            Panels::Direct(ref steps) => Panel {
+                at: self.direct_address(e, which, terms, position),
+                side_step: 4 * steps.side,
+                steps: steps.depth.iter().map(|step| 4 * step).collect(),
+            },
+            Panels::Packed { base, first, depth, skipped } => {
+                let distance = e.b.ins().isub(position, first);
+                let floats = e.b.ins().imul(distance, depth);
+                let floats = e.add_scaled(floats, skipped, width);
+                let at = e.add_scaled(base, floats, 4);
+                Panel { at, side_step: 4, steps: self.packed_steps(4 * width) }
+            }
+        }
+    }
+
+    /// The steps along all axes of the depth where the innermost is `step`.
+    fn packed_steps(&self, step: i64) -> SmallVec<[i64; MAX_LEVELS]> {
+        let extents = &self.schedule.depth.extents;
+        (0..extents.len()).map(|at| step * extents[at + 1..].iter().product::<i64>()).collect()
+    }
+
     /// Where an operand lies at a position and the first of some terms.
-    fn direct_base(&self, e: &mut Emitter, which: Which, terms: &Terms, first: Value) -> Value {
+    fn direct_address(
+        &self,
+        e: &mut Emitter,
+        which: Which,
+        terms: &Terms,
+        position: Value,
+    ) -> Value {
         let side = self.schedule.side(which);
         let bare = side.bare.as_ref().expect("only loads are read where they lie");
         let mut point = terms.point.clone();
-        e.set_axes(&mut point, &side.axes, first);
+        e.set_axes(&mut point, &side.axes, position);
         e.set_axes(&mut point, &self.schedule.depth, terms.depth.0);
         e.address(bare.buffer, &bare.place, &point, 4)
     }
 
     /// Where a batch of a side that is packed whole begins.
-    fn packed_whole(&self, e: &mut Emitter, which: Which, supply: Supply, batch: Value) -> Value {
+    fn packed_whole(&self, e: &mut Emitter, which: Which, supply: &Supply, batch: Value) -> Value {
         let s = self.schedule;
         let field = match supply {
             Supply::AtLoad => ContextField::Lasting,

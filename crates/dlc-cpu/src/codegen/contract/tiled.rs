@@ -1,12 +1,12 @@
 //! Register tiles over panels.
 
 use super::Contraction;
-use super::panels::{Panels, block_range};
+use super::panels::{Panel, block_range};
 use crate::abi::ContextField;
 use crate::codegen::nest::Point;
 use crate::codegen::pack::offset;
 use crate::codegen::{Emitter, LANES, NOTRAP};
-use crate::leaf::{GEMM_ARGS_BYTES, GemmField, GemmTile, Leaf, Left};
+use crate::leaf::{GEMM_ARGS_BYTES, GemmField, GemmTile, Leaf, Left, MAX_RUN};
 use crate::schedule::contract::{Sums, Supply, Tile, Tiling, Which};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32X4, I64};
@@ -16,7 +16,8 @@ use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
 /// `base + (r - rows.0) * step + (c - columns.0) * 4`.
 #[derive(Clone, Copy, Debug)]
 struct Block {
-    base: Value,
+    /// The result itself, if there is none.
+    base: Option<Value>,
     step: i64,
     rows: (Value, Value),
     columns: (Value, Value),
@@ -40,7 +41,8 @@ impl Contraction<'_, '_> {
         e.for_each(block.rows.0, block.rows.1, 1, |e, r| {
             let mut point = point.clone();
             e.set_axes(&mut point, &s.rows.axes, r);
-            let row = offset(e, block.base, r, block.rows.0, block.step);
+            let base = block.base.expect("sums that wait for stores are in a workspace");
+            let row = offset(e, base, r, block.rows.0, block.step);
             let (first, end) = block.columns;
             e.for_runs(&s.columns.axes, &point, first, end, |e, point, run| {
                 let sums = offset(e, row, run.flat, first, 4);
@@ -62,14 +64,14 @@ impl Contraction<'_, '_> {
         let rows = block_range(e, row_block, t.row_block, s.rows.axes.points());
         let share = block_range(e, split, s.split_depth(t), s.depth.points());
         let (base, step) = match t.sums {
+            Sums::Result(step) => (None, 4 * step),
             Sums::Workspace => {
                 let scratch = e.scratch();
-                (e.b.ins().iadd_imm_s(scratch, s.scratch().sums), 4 * t.column_block)
+                (Some(e.b.ins().iadd_imm_s(scratch, s.scratch().sums)), 4 * t.column_block)
             }
-            Sums::Result(step) => (self.result(e, &point, rows.0, columns.0), 4 * step),
             Sums::Shares => {
                 let row = self.share_row(e, t, split, batch, rows.0);
-                (e.add_scaled(row, columns.0, 4), 4 * s.share_step(t))
+                (Some(e.add_scaled(row, columns.0, 4)), 4 * s.share_step(t))
             }
         };
         let block = Block { base, step, rows, columns };
@@ -86,13 +88,23 @@ impl Contraction<'_, '_> {
         }
     }
 
-    /// The address of the only store at a row and a column; `point` has the batch axes set.
-    fn result(&self, e: &mut Emitter, point: &Point, row: Value, column: Value) -> Value {
+    /// Where the sum at a row and a column goes; `point` has the batch axes set.
+    fn sum_at(
+        &self,
+        e: &mut Emitter,
+        point: &Point,
+        block: Block,
+        (row, column): (Value, Value),
+    ) -> Value {
         let s = self.schedule;
-        let mut point = point.clone();
-        e.set_axes(&mut point, &s.rows.axes, row);
-        e.set_axes(&mut point, &s.columns.axes, column);
-        e.address(s.stores[0].buffer, &s.stores[0].place, &point, 4)
+        let Some(base) = block.base else {
+            let mut point = point.clone();
+            e.set_axes(&mut point, &s.rows.axes, row);
+            e.set_axes(&mut point, &s.columns.axes, column);
+            return e.address(s.stores[0].buffer, &s.stores[0].place, &point, 4);
+        };
+        let row = offset(e, base, row, block.rows.0, block.step);
+        offset(e, row, column, block.columns.0, 4)
     }
 
     /// The row `row` of a batch in a share of the sums.
@@ -117,52 +129,139 @@ impl Contraction<'_, '_> {
     fn sum_terms(&self, e: &mut Emitter, t: &Tiling, terms: &Terms, block: Block) {
         let rows = self.panels(e, t, Which::Rows, terms, block.rows);
         let columns = self.panels(e, t, Which::Columns, terms, block.columns);
-        let depth = e.b.ins().isub(terms.depth.1, terms.depth.0);
-        let left = match t.rows {
-            Supply::Direct(steps) if steps.side != 1 => Left::Strided,
-            _ => Left::Packed,
-        };
         let data = StackSlotData::new(StackSlotKind::ExplicitSlot, GEMM_ARGS_BYTES, 3);
         let slot = e.b.create_sized_stack_slot(data);
         let args = e.b.ins().stack_addr(I64, slot, 0);
-        let tiles = Tiles { rows, columns, left, depth, accumulate: terms.accumulate, args };
-        self.call_leaves(e, t.tile, &tiles, block);
-    }
-
-    /// All tiles of a block, one strip of columns after the other.
-    fn call_leaves(&self, e: &mut Emitter, tile: Tile, tiles: &Tiles, block: Block) {
-        let rest = self.schedule.columns.axes.points() % tile.columns;
-        let count = e.b.ins().isub(block.columns.1, block.columns.0);
-        let whole = e.divide(count, tile.columns).0;
-        let whole = e.add_scaled(block.columns.0, whole, tile.columns);
-        e.for_each(block.columns.0, whole, tile.columns, |e, column| {
-            self.call_strip(e, tile, tiles, block, column);
+        let tiles = Tiles { t, terms, block, args };
+        self.for_strips(e, t, block.columns, |e, column, width| {
+            let right = self.panel(e, Which::Columns, (&columns, terms), column, width);
+            self.for_stacks(e, t, block.rows, |e, row, height, count| {
+                let left = self.panel(e, Which::Rows, (&rows, terms), row, height);
+                let size = Tile { rows: height, columns: width };
+                self.call(e, &tiles, size, (row, column, count), (left, right.clone()));
+            });
         });
+    }
+
+    /// `body` for every strip of columns of a block, as wide as a tile or what is left of a run.
+    fn for_strips(
+        &self,
+        e: &mut Emitter,
+        t: &Tiling,
+        range: (Value, Value),
+        body: impl Fn(&mut Emitter, Value, i64),
+    ) {
+        let (side, width) = (&self.schedule.columns, t.tile.columns);
+        if let Some(run) = t.run(Which::Columns, side) {
+            return e.for_each(range.0, range.1, run, |e, start| {
+                let whole = e.b.ins().iadd_imm_s(start, run / width * width);
+                e.for_each(start, whole, width, |e, column| body(e, column, width));
+                if run % width > 0 {
+                    body(e, whole, run % width);
+                }
+            });
+        }
+        let rest = side.axes.points() % width;
+        let count = e.b.ins().isub(range.1, range.0);
+        let whole = e.divide(count, width).0;
+        let whole = e.add_scaled(range.0, whole, width);
+        e.for_each(range.0, whole, width, |e, column| body(e, column, width));
         if rest > 0 {
-            let is_last = e.b.ins().icmp(IntCC::SignedLessThan, whole, block.columns.1);
-            let narrow = Tile { columns: rest, ..tile };
-            e.when(is_last, |e| self.call_strip(e, narrow, tiles, block, whole));
+            let is_last = e.b.ins().icmp(IntCC::SignedLessThan, whole, range.1);
+            e.when(is_last, |e| body(e, whole, rest));
         }
     }
 
-    /// The tiles of a block that begin at `column`, one below the other.
-    fn call_strip(&self, e: &mut Emitter, tile: Tile, tiles: &Tiles, block: Block, column: Value) {
-        let rest = self.schedule.rows.axes.points() % tile.rows;
-        let count = e.b.ins().isub(block.rows.1, block.rows.0);
-        let whole = e.divide(count, tile.rows).0;
-        let c = offset(e, block.base, column, block.columns.0, 4);
-        if self.schedule.rows.axes.points() >= tile.rows {
-            tiles.call(e, tile, (block.rows.0, column), (c, block.step), whole);
+    /// `body` for every stack of tiles of one height below one another: where it begins, the
+    /// height, and how many tiles.
+    fn for_stacks(
+        &self,
+        e: &mut Emitter,
+        t: &Tiling,
+        range: (Value, Value),
+        body: impl Fn(&mut Emitter, Value, i64, Value),
+    ) {
+        let (side, height) = (&self.schedule.rows, t.tile.rows);
+        let stacks = |e: &mut Emitter, start: Value, whole: Value, points: i64, rest: Value| {
+            if points >= height {
+                body(e, start, height, whole);
+            }
+            if points % height > 0 {
+                let below = e.add_scaled(start, whole, height);
+                body(e, below, points % height, rest);
+            }
+        };
+        if let Some(run) = t.run(Which::Rows, side) {
+            return e.for_each(range.0, range.1, run, |e, start| {
+                let (whole, one) = (e.int(run / height), e.int(1));
+                stacks(e, start, whole, run, one);
+            });
         }
-        if rest > 0 {
-            let above = e.b.ins().imul_imm_s(whole, tile.rows);
-            let c = e.add_scaled(c, above, block.step);
-            let row = e.b.ins().iadd(block.rows.0, above);
-            let one = e.b.ins().icmp(IntCC::SignedLessThan, row, block.rows.1);
-            let one = e.b.ins().uextend(I64, one);
-            let low = Tile { rows: rest, ..tile };
-            tiles.call(e, low, (row, column), (c, block.step), one);
+        let count = e.b.ins().isub(range.1, range.0);
+        let (whole, left) = e.divide(count, height);
+        let one = e.b.ins().icmp_imm_s(IntCC::NotEqual, left, 0);
+        let one = e.b.ins().uextend(I64, one);
+        stacks(e, range.0, whole, side.axes.points(), one);
+    }
+
+    /// Calls the leaf of this size for `count` tiles, one below the other, from a row and a column
+    /// on.
+    fn call(
+        &self,
+        e: &mut Emitter,
+        tiles: &Tiles,
+        size: Tile,
+        (row, column, count): (Value, Value, Value),
+        (left, right): (Panel, Panel),
+    ) {
+        let Tiles { t, terms, block, args } = *tiles;
+        let nest = self.nest(e, t, terms);
+        let sums = self.sum_at(e, terms.point, block, (row, column));
+        let a_tile = match t.rows {
+            Supply::Direct(_) => e.int(size.rows * left.side_step),
+            Supply::PerUnit => e.b.ins().imul_imm_s(nest.depth, 4 * size.rows),
+            _ => e.int(4 * size.rows * self.schedule.depth.points()),
+        };
+        let [a_row, c_step] = [left.side_step, block.step].map(|bytes| e.int(bytes));
+        let mut fields = vec![
+            (GemmField::A.at(0), left.at),
+            (GemmField::B.at(0), right.at),
+            (GemmField::C.at(0), sums),
+            (GemmField::ARow.at(0), a_row),
+            (GemmField::CStep.at(0), c_step),
+            (GemmField::Tiles.at(0), count),
+            (GemmField::ATile.at(0), a_tile),
+            (GemmField::Accumulate.at(0), terms.accumulate),
+        ];
+        let (a_moves, b_moves) = (nest.moves(&left.steps), nest.moves(&right.steps));
+        for (level, &steps) in nest.counts.iter().enumerate() {
+            let (a, b) = (e.int(a_moves[level]), e.int(b_moves[level]));
+            fields.push((GemmField::Counts.at(level), steps));
+            fields.push((GemmField::AMoves.at(level), a));
+            fields.push((GemmField::BMoves.at(level), b));
         }
+        for (field, value) in fields {
+            e.b.ins().store(NOTRAP, value, args, field);
+        }
+        let [rows, columns] =
+            [size.rows, size.columns].map(|n| u8::try_from(n).expect("tiles are small"));
+        let left = if left.side_step == 4 { Left::Packed } else { Left::Strided };
+        let levels = nest.counts.len() as u8;
+        e.call_leaf(Leaf::Gemm(GemmTile { rows, columns, left, levels, run: nest.run }), args);
+    }
+
+    /// The loops of the steps of some terms.
+    fn nest(&self, e: &mut Emitter, t: &Tiling, terms: &Terms) -> Nest {
+        let extents = &self.schedule.depth.extents;
+        let depth = e.b.ins().isub(terms.depth.1, terms.depth.0);
+        if t.levels(&self.schedule.depth) == 1 {
+            return Nest { depth, counts: vec![depth], inner: Vec::new(), run: None };
+        }
+        let inner: Vec<i64> = extents[1..].iter().rev().copied().collect();
+        let mut counts: Vec<Value> = inner.iter().map(|&extent| e.int(extent)).collect();
+        counts.push(e.divide(depth, inner.iter().product()).0);
+        let run = u8::try_from(inner[0]).ok().filter(|&run| run <= MAX_RUN);
+        Nest { depth, counts, inner, run }
     }
 
     /// Adds the shares of a row and makes its stores.
@@ -186,55 +285,44 @@ impl Contraction<'_, '_> {
         });
         let (end, columns) = (e.b.ins().iadd_imm_s(row, 1), e.int(s.columns.axes.points()));
         let step = 4 * s.share_step(t);
+        let base = Some(base);
         let block = Block { base, step, rows: (row, end), columns: (zero, columns) };
         self.store_block(e, &point, block);
     }
 }
 
 /// What all leaf calls of a block share.
-struct Tiles {
-    rows: Panels,
-    columns: Panels,
-    left: Left,
-    /// Terms to be summed.
-    depth: Value,
-    accumulate: Value,
+#[derive(Clone, Copy)]
+struct Tiles<'t> {
+    t: &'t Tiling,
+    terms: &'t Terms<'t>,
+    block: Block,
     args: Value,
 }
 
-impl Tiles {
-    /// Calls the leaf of this tile for `count` tiles, one below the other, from a row and a column
-    /// on; the sums are at an address and step.
-    fn call(
-        &self,
-        e: &mut Emitter,
-        tile: Tile,
-        (row, column): (Value, Value),
-        (c, c_step): (Value, i64),
-        count: Value,
-    ) {
-        let a = self.rows.panel(e, row, tile.rows);
-        let b = self.columns.panel(e, column, tile.columns);
-        let a_tile = self.rows.distance(e, tile.rows);
-        let [a_row, a_step, b_step, c_step] =
-            [a.side_step, a.depth_step, b.depth_step, c_step].map(|bytes| e.int(bytes));
-        for (field, value) in [
-            (GemmField::A, a.at),
-            (GemmField::B, b.at),
-            (GemmField::C, c),
-            (GemmField::Depth, self.depth),
-            (GemmField::ARow, a_row),
-            (GemmField::AStep, a_step),
-            (GemmField::BStep, b_step),
-            (GemmField::CStep, c_step),
-            (GemmField::Tiles, count),
-            (GemmField::ATile, a_tile),
-            (GemmField::Accumulate, self.accumulate),
-        ] {
-            e.b.ins().store(NOTRAP, value, self.args, field as i32);
-        }
-        let [rows, columns] =
-            [tile.rows, tile.columns].map(|n| u8::try_from(n).expect("tiles are small"));
-        e.call_leaf(Leaf::Gemm(GemmTile { rows, columns, left: self.left }), self.args);
+/// The loops of a tile's steps.
+struct Nest {
+    /// Steps in all.
+    depth: Value,
+    /// The count of every loop, innermost first.
+    counts: Vec<Value>,
+    /// The counts of all loops but the outermost.
+    inner: Vec<i64>,
+    /// The innermost count, if it is written out.
+    run: Option<u8>,
+}
+
+impl Nest {
+    /// How a panel moves at every loop, innermost first, given its steps, outermost first.
+    fn moves(&self, steps: &[i64]) -> Vec<i64> {
+        let steps: Vec<i64> = match self.counts.len() {
+            1 => vec![steps.last().copied().unwrap_or(0)],
+            _ => steps.iter().rev().copied().collect(),
+        };
+        let back = |level: usize| match level {
+            0 => 0,
+            _ => self.inner[level - 1] * steps[level - 1],
+        };
+        (0..steps.len()).map(|level| steps[level] - back(level)).collect()
     }
 }

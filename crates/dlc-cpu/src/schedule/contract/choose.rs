@@ -1,8 +1,7 @@
 //! The decisions: roles of axes, tiles, blocks.
 
-use super::tiling::{Extents, Supplies, even_block};
-use super::{Algorithm, Axes, BareLoad, ContractSchedule, PackOrder, Side, Steps, Supply};
-use super::{Tile, Tiling};
+use super::tiling::{Offer, Problem, ResultSteps, even_block};
+use super::{Algorithm, Axes, BareLoad, ContractSchedule, PackOrder, Side, Steps, Tiling};
 use crate::schedule::domain::{AxisSet, Domain};
 use crate::schedule::{PlacedStore, Site};
 use dlc_kernel::{Axis, DType, Expr, ExprId, OptLevel};
@@ -10,8 +9,6 @@ use dlc_kernel::{Axis, DType, Expr, ExprId, OptLevel};
 const SMALL_WORK: i64 = 512;
 /// Packed copies of parameters may be so many times larger than the parameters.
 const MAX_LASTING_GROWTH: i64 = 2;
-/// Tiles of rows up to which a column panel is used too seldom to be packed.
-const FEW_TILES: i64 = 2;
 
 /// What the decisions look at.
 pub(super) struct Nest<'s, 'k> {
@@ -29,18 +26,17 @@ impl<'k> Nest<'_, 'k> {
         let of = |l: bool, r: bool| {
             self.axes(0..self.out, |a| in_lhs.contains(a) == l && in_rhs.contains(a) == r)
         };
-        let (left, right) = (self.side(lhs, of(true, false)), self.side(rhs, of(false, true)));
         let batch = self.axes(0..self.out, |a| in_lhs.contains(a) == in_rhs.contains(a));
         let depth = self.axes(self.out..all, |_| true);
-        let (mut rows, mut columns) = self.assign(left, right);
-        rows.order = self.pack_order(&rows, &depth);
-        columns.order = self.pack_order(&columns, &depth);
+        let left = self.side(lhs, of(true, false), &depth);
+        let right = self.side(rhs, of(false, true), &depth);
         let out = self.axes(0..self.out, |_| true);
-        let algorithm = match self.domain.exprs.dtype(lhs) {
-            DType::F32 if config.opt_level != OptLevel::O0 => {
-                self.algorithm(&rows, &columns, &batch, &depth)
-            }
-            _ => Algorithm::Plain,
+        let plain = self.domain.exprs.dtype(lhs) != DType::F32 || config.opt_level == OptLevel::O0;
+        let points = [&batch, &left.axes, &right.axes, &depth].map(Axes::points);
+        let small = points.into_iter().product::<i64>() < SMALL_WORK;
+        let (rows, columns, algorithm) = match plain || small {
+            true => (left, right, Algorithm::Plain),
+            false => self.assign(left, right, &batch, &depth),
         };
         let (stores, domain) = (self.stores, self.domain);
         ContractSchedule { config, domain, stores, out, rows, columns, batch, depth, algorithm }
@@ -56,8 +52,9 @@ impl<'k> Nest<'_, 'k> {
         Axes { axes, extents }
     }
 
-    fn side(&self, operand: ExprId, axes: Axes) -> Side {
-        Side { operand, bare: self.bare(operand), axes, order: PackOrder::Side }
+    fn side(&self, operand: ExprId, axes: Axes, depth: &Axes) -> Side {
+        let order = self.pack_order(operand, &axes, depth);
+        Side { operand, bare: self.bare(operand), axes, order }
     }
 
     fn bare(&self, operand: ExprId) -> Option<BareLoad> {
@@ -67,17 +64,49 @@ impl<'k> Nest<'_, 'k> {
         plain.then_some(BareLoad { buffer, place, fill })
     }
 
-    /// Rows and columns: the side that is contiguous in the output is vectorized, unless it is so
-    /// short that the other one is faster all the same.
-    fn assign(&self, left: Side, right: Side) -> (Side, Side) {
-        let cost = |rows: &Side, columns: &Side| {
-            let (r, c) = (rows.axes.points(), columns.axes.points());
-            let contiguous = columns.axes.last().is_some_and(|a| self.store_coef(a) == 1);
-            let level = self.site.config.level;
-            let time = Tile::best(level, r, c, i64::MAX).time(level, r, c);
-            if contiguous { time } else { time * 1.15 }
+    /// Rows and columns: whichever way takes less time.
+    fn assign(
+        &self,
+        left: Side,
+        right: Side,
+        batch: &Axes,
+        depth: &Axes,
+    ) -> (Side, Side, Algorithm) {
+        let offers = [&left, &right].map(|side| self.offer(side, batch, depth));
+        let choose = |rows: usize, columns: usize| {
+            let sides = [&left, &right];
+            let result = self.result(sides[rows], sides[columns]);
+            let problem =
+                Problem { level: self.site.config.level, batch: batch.points(), depth, result };
+            Tiling::choose(problem, &offers[rows], &offers[columns])
         };
-        if cost(&right, &left) < cost(&left, &right) { (right, left) } else { (left, right) }
+        let (as_given, swapped) = (choose(0, 1), choose(1, 0));
+        let is_swapped = swapped.1 < as_given.1;
+        let tiling = if is_swapped { swapped.0 } else { as_given.0 };
+        let (rows, columns) = if is_swapped { (right, left) } else { (left, right) };
+        let fixed = offers[usize::from(!is_swapped)].fixed;
+        let reused = rows.axes.points().min(columns.axes.points()) > 1;
+        let algorithm = match reused || fixed {
+            true => Algorithm::Tiled(tiling),
+            false => self.without_reuse(&rows, &columns, depth),
+        };
+        (rows, columns, algorithm)
+    }
+
+    /// How a side can be supplied.
+    fn offer(&self, side: &Side, batch: &Axes, depth: &Axes) -> Offer {
+        let positions = batch.points() * side.axes.points() * depth.points();
+        Offer {
+            points: side.axes.points(),
+            run: side.axes.last_extent(),
+            axes: side.axes.axes.len(),
+            fixed: self.is_fixed(side.operand, positions),
+            steps: self.steps(side, depth),
+            pack_cost: match side.order {
+                PackOrder::Side => 0.5 + 8.0 / side.axes.last_extent().max(1) as f64,
+                PackOrder::Depth => 1.5 + 8.0 / depth.last_extent().max(1) as f64,
+            },
+        }
     }
 
     fn store_coef(&self, axis: Axis) -> i64 {
@@ -85,14 +114,13 @@ impl<'k> Nest<'_, 'k> {
     }
 
     /// Long contiguous runs win; across the depth they are stored one by one.
-    fn pack_order(&self, side: &Side, depth: &Axes) -> PackOrder {
+    fn pack_order(&self, operand: ExprId, axes: &Axes, depth: &Axes) -> PackOrder {
         let cost = |axes: &Axes, contiguous: f64| {
             let run = axes.last_extent().max(1) as f64;
-            let unit = axes.last().is_some_and(|a| self.step(side.operand, a) == Some(1));
+            let unit = axes.last().is_some_and(|a| self.step(operand, a) == Some(1));
             16.0 / run + if unit { contiguous } else { 3.0 }
         };
-        let by_side = cost(&side.axes, 0.75);
-        if by_side <= cost(depth, 2.0) { PackOrder::Side } else { PackOrder::Depth }
+        if cost(axes, 0.75) <= cost(depth, 2.0) { PackOrder::Side } else { PackOrder::Depth }
     }
 
     /// How all loads of an operand move along `axis`: 0 if none does, 1 if each is contiguous or
@@ -109,38 +137,6 @@ impl<'k> Nest<'_, 'k> {
             }
         }
         Some(step)
-    }
-
-    fn algorithm(&self, rows: &Side, columns: &Side, batch: &Axes, depth: &Axes) -> Algorithm {
-        let points = |axes: &Axes| axes.points();
-        let (r, c, d) = (points(&rows.axes), points(&columns.axes), points(depth));
-        if points(batch) * r * c * d < SMALL_WORK {
-            return Algorithm::Plain;
-        }
-        let supplies = self.supplies(rows, columns, batch, depth);
-        if r.min(c) == 1 && supplies.columns != Some(Supply::AtLoad) {
-            return self.without_reuse(rows, columns, depth);
-        }
-        let inner_depth = depth.extents.iter().skip(1).product();
-        let extents = Extents { batch: points(batch), rows: r, columns: c, depth: d, inner_depth };
-        Algorithm::Tiled(Tiling::choose(self.site.config.level, extents, supplies))
-    }
-
-    /// Which panels need no packing in a call, and whether sums are the result.
-    fn supplies(&self, rows: &Side, columns: &Side, batch: &Axes, depth: &Axes) -> Supplies {
-        let at_load = |side: &Side| {
-            let positions = batch.points() * side.axes.points() * depth.points();
-            self.is_fixed(side.operand, positions).then_some(Supply::AtLoad)
-        };
-        let direct = |side: &Side, fits: &dyn Fn(Steps) -> bool| {
-            self.steps(side, depth).filter(|s| fits(*s)).map(Supply::Direct)
-        };
-        let few_rows = rows.axes.points() <= FEW_TILES * 6;
-        Supplies {
-            rows: at_load(rows).or(direct(rows, &|s| s.side == 1 || s.depth == 1 && !s.collide())),
-            columns: at_load(columns).or(direct(columns, &|s| s.side == 1 && few_rows)),
-            result_step: self.result_step(rows, columns),
-        }
     }
 
     /// Whether an operand depends on nothing but parameters that the entry leaves as they are, and
@@ -160,30 +156,27 @@ impl<'k> Nest<'_, 'k> {
         fixed && positions <= MAX_LASTING_GROWTH * elements
     }
 
-    /// How an operand is walked through, if side and depth are one axis each and nothing is outside.
+    /// How an operand is walked through where it lies, if nothing of it is outside and every step
+    /// is constant.
     fn steps(&self, side: &Side, depth: &Axes) -> Option<Steps> {
-        let bare = side.bare.as_ref()?;
-        let plain = bare.place.is_inside() && bare.place.quotients.is_empty();
-        let step = |axes: &Axes| match axes.axes[..] {
-            [] => Some(1),
-            [axis] => Some(bare.place.linear.coef(axis)),
-            _ => None,
-        };
-        plain.then_some(Steps { side: step(&side.axes)?, depth: step(depth)? })
+        let place = &side.bare.as_ref()?.place;
+        let step = |axis: &Axis| place.linear.coef(*axis);
+        let plain = place.is_inside() && place.quotients.is_empty();
+        plain.then(|| Steps {
+            side: side.axes.last().map_or(1, |axis| step(&axis)),
+            depth: depth.axes.iter().map(step).collect(),
+        })
     }
 
-    /// Floats from one row of the result to the next, if the only store is the sums themselves,
-    /// column by column.
-    fn result_step(&self, rows: &Side, columns: &Side) -> Option<i64> {
-        let [store] = &self.stores[..] else { return None };
-        let is_sum = matches!(self.domain.exprs.get(store.value), Expr::Folded(0));
-        let only = |axes: &Axes| match axes.axes[..] {
-            [] => Some(1),
-            [axis] => Some(store.place.linear.coef(axis)),
-            _ => None,
+    /// The result as rows and columns see it.
+    fn result(&self, rows: &Side, columns: &Side) -> ResultSteps {
+        let step = |side: &Side| side.axes.last().map_or(1, |axis| self.store_coef(axis));
+        let [store] = &self.stores[..] else {
+            return ResultSteps { row: None, contiguous: step(columns) == 1 };
         };
-        let (row, column) = (only(&rows.axes)?, only(&columns.axes)?);
-        (is_sum && store.dtype == DType::F32 && column == 1).then_some(row)
+        let is_sum = matches!(self.domain.exprs.get(store.value), Expr::Folded(0));
+        let is_result = is_sum && store.dtype == DType::F32 && step(columns) == 1;
+        ResultSteps { row: is_result.then(|| step(rows)), contiguous: step(columns) == 1 }
     }
 
     /// Where an element of an operand is used once, packing does not pay.

@@ -2,10 +2,16 @@
 //!
 //! Both operands are read in *panels*: for every step of the depth, the values at as many
 //! neighbouring positions of a side as a tile is high or wide. A panel is packed, or read where the
-//! operand lies. The last panel of a side is as narrow as what is left.
+//! operand lies; then no tile goes beyond a run along the side's last axis. The last panel of a side
+//! or run is as narrow as what is left.
+//!
+//! The choice is the cheapest of all combinations by an estimate in cycles. It depends on sizes and
+//! the level alone, never on the number of threads.
 
-use super::{Which, div_ceil};
+use super::{Axes, Side, Which, div_ceil};
+use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
+use smallvec::SmallVec;
 use std::fmt;
 
 /// Rows and columns of a register tile.
@@ -23,9 +29,9 @@ pub struct Tile {
 pub struct Tiling {
     /// The register tile; what is left over at the edges takes smaller ones.
     pub tile: Tile,
-    /// Rows of a unit, a multiple of the tile's.
+    /// Rows of a unit: whole tiles, and whole runs if tiles keep to them.
     pub row_block: i64,
-    /// Columns of a unit, a multiple of the tile's.
+    /// Columns of a unit, as rows.
     pub column_block: i64,
     /// Terms summed between two packings.
     pub depth_block: i64,
@@ -40,7 +46,7 @@ pub struct Tiling {
 }
 
 /// Where the panels of a side come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Supply {
     /// They are read where the operand lies.
     Direct(Steps),
@@ -52,20 +58,13 @@ pub enum Supply {
     PerUnit,
 }
 
-/// How far apart neighbours are, in elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far apart neighbours are in an operand, in elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steps {
-    /// Along the side's only axis.
+    /// Along the side's last axis.
     pub side: i64,
-    /// Along the depth's only axis.
-    pub depth: i64,
-}
-
-impl Steps {
-    /// Whether neighbouring positions fall into one set of a first-level cache.
-    pub(super) fn collide(self) -> bool {
-        self.side % 1024 == 0
-    }
+    /// Along the axes of the depth, outermost first.
+    pub depth: SmallVec<[i64; MAX_LEVELS]>,
 }
 
 /// Where tiles put their sums.
@@ -79,26 +78,38 @@ pub enum Sums {
     Shares,
 }
 
-/// What the choice depends on.
+/// What the choice looks at, besides the sides.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Extents {
+pub(super) struct Problem<'a> {
+    pub level: Level,
     pub batch: i64,
-    pub rows: i64,
-    pub columns: i64,
-    pub depth: i64,
-    /// Steps of the depth for one step of its first axis.
-    pub inner_depth: i64,
+    pub depth: &'a Axes,
+    pub result: ResultSteps,
 }
 
-/// Which panels are already there, and what may be done about the others.
+/// How a side can be supplied.
+#[derive(Clone, Debug)]
+pub(super) struct Offer {
+    pub points: i64,
+    /// The extent of its last axis.
+    pub run: i64,
+    /// How many axes it has.
+    pub axes: usize,
+    /// Whether it depends on fixed parameters alone.
+    pub fixed: bool,
+    /// How it is read where it lies, if it can be.
+    pub steps: Option<Steps>,
+    /// Cycles to pack an element.
+    pub pack_cost: f64,
+}
+
+/// The result, if the only store is the sums themselves.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Supplies {
-    /// `Direct` or `AtLoad`, if it can be.
-    pub rows: Option<Supply>,
-    /// The same.
-    pub columns: Option<Supply>,
-    /// Whether the result is nothing but the sums: floats from one row to the next.
-    pub result_step: Option<i64>,
+pub(super) struct ResultSteps {
+    /// Floats between neighbours along the last row axis.
+    pub row: Option<i64>,
+    /// Whether columns are neighbours in the first store.
+    pub contiguous: bool,
 }
 
 /// Half a second-level cache, in floats: the rows of a block stay there while strips of columns
@@ -111,6 +122,17 @@ const DEPTH: i64 = 384;
 const MAX_PER_CALL_BYTES: i64 = 64 << 20;
 /// Units that are enough to share out.
 const ENOUGH_UNITS: i64 = 8;
+/// Cycles to set up a call of a leaf.
+const CALL: f64 = 25.0;
+/// Rows that a strided panel may have.
+const STRIDED_ROWS: i64 = 6;
+
+impl Steps {
+    /// Whether neighbouring positions fall into one set of a first-level cache.
+    fn collide(&self) -> bool {
+        self.side != 0 && self.side % 1024 == 0
+    }
+}
 
 impl Tile {
     const fn new(rows: i64, columns: i64) -> Tile {
@@ -135,76 +157,184 @@ impl Tile {
         const PORTABLE: [Tile; 3] = [Tile::new(2, 16), Tile::new(4, 8), Tile::new(1, 32)];
         if level.has_avx2() { &WIDE } else { &PORTABLE }
     }
-
-    /// The fastest one for a product of this size.
-    pub(super) fn best(level: Level, rows: i64, columns: i64, most_rows: i64) -> Tile {
-        let fitting = Tile::all(level).iter().filter(|t| t.rows <= most_rows);
-        let time = |t: &&Tile| t.time(level, rows, columns);
-        *fitting.min_by(|a, b| time(a).total_cmp(&time(b))).expect("there is one of a single row")
-    }
-
-    /// Cycles for one term of the depth over all tiles of a product.
-    pub(super) fn time(self, level: Level, rows: i64, columns: i64) -> f64 {
-        let strip = |columns: i64| {
-            let vectors = div_ceil(columns, level.lanes());
-            let (whole, rest) = (rows / self.rows, rows % self.rows);
-            whole as f64 * cycles(self.rows, vectors) + cycles(rest, vectors)
-        };
-        let (whole, rest) = (columns / self.columns, columns % self.columns);
-        whole as f64 * strip(self.columns) + if rest > 0 { strip(rest) } else { 0.0 }
-    }
-}
-
-/// Cycles for one term of a tile: two multiply-adds a cycle, two loads a cycle, and four cycles for
-/// an addition to be ready.
-fn cycles(rows: i64, vectors: i64) -> f64 {
-    let (multiplies, loads) = (rows * vectors, rows + vectors);
-    if rows == 0 { 0.0 } else { (multiplies.max(loads) as f64 / 2.0).max(4.0) + 0.3 }
 }
 
 impl Supply {
     /// Whether the operand is packed whole, in a stage of its own.
-    pub fn is_whole(self) -> bool {
+    pub fn is_whole(&self) -> bool {
         matches!(self, Supply::AtLoad | Supply::PerCall)
     }
 }
 
 impl Tiling {
     /// Where the panels of a side come from.
-    pub fn supply(&self, which: Which) -> Supply {
-        if which == Which::Rows { self.rows } else { self.columns }
+    pub fn supply(&self, which: Which) -> &Supply {
+        if which == Which::Rows { &self.rows } else { &self.columns }
     }
 
-    /// Tiles and blocks from the sizes alone: never from the number of threads.
-    pub(super) fn choose(level: Level, extents: Extents, supplies: Supplies) -> Tiling {
-        let Extents { batch, rows, columns, depth, inner_depth } = extents;
-        let strided = matches!(supplies.rows, Some(Supply::Direct(steps)) if steps.side != 1);
-        let tile = Tile::best(level, rows, columns, if strided { 6 } else { i64::MAX });
-        let whole = if inner_depth <= 128 { inner_depth } else { 1 };
+    /// The length of the runs of a side that tiles keep to, if they do.
+    pub fn run(&self, which: Which, side: &Side) -> Option<i64> {
+        let keeps = matches!(self.supply(which), Supply::Direct(_)) && side.axes.axes.len() > 1;
+        keeps.then(|| side.axes.last_extent())
+    }
+
+    /// How many loops the steps of a tile are: one where both panels are evenly spaced.
+    pub fn levels(&self, depth: &Axes) -> usize {
+        match (&self.rows, &self.columns) {
+            (Supply::Direct(_), _) | (_, Supply::Direct(_)) => depth.axes.len().max(1),
+            _ => 1,
+        }
+    }
+
+    /// The cheapest way, and about how many cycles it takes.
+    pub(super) fn choose(problem: Problem, rows: &Offer, columns: &Offer) -> (Tiling, f64) {
+        let mut best: Option<(Plan, f64)> = None;
+        for row_supply in rows.supplies(Which::Rows) {
+            for column_supply in columns.supplies(Which::Columns) {
+                let strided = matches!(&row_supply, Supply::Direct(s) if s.side != 1);
+                let fits = |t: &&Tile| !strided || t.rows <= STRIDED_ROWS;
+                for &tile in Tile::all(problem.level).iter().filter(fits) {
+                    let (rows, columns) = (
+                        Cut { offer: rows, supply: &row_supply },
+                        Cut { offer: columns, supply: &column_supply },
+                    );
+                    let cost = cost(problem, tile, rows, columns);
+                    if best.as_ref().is_none_or(|b| cost < b.1) {
+                        let supplies = (row_supply.clone(), column_supply.clone());
+                        best = Some((Plan { tile, supplies }, cost));
+                    }
+                }
+            }
+        }
+        let (plan, cost) = best.expect("packing is always possible");
+        (plan.cut(problem, rows, columns), cost)
+    }
+}
+
+impl Offer {
+    /// The ways worth comparing; `PerCall` stands for packing of either kind.
+    fn supplies(&self, which: Which) -> SmallVec<[Supply; 2]> {
+        if self.fixed {
+            return [Supply::AtLoad].into_iter().collect();
+        }
+        let usable = |s: &Steps| match which {
+            Which::Columns => s.side == 1,
+            Which::Rows => !s.collide() && s.depth.len() <= MAX_LEVELS,
+        };
+        let direct = self.steps.clone().filter(|s| s.depth.len() <= MAX_LEVELS && usable(s));
+        direct.map(Supply::Direct).into_iter().chain([Supply::PerCall]).collect()
+    }
+}
+
+/// A side as one of its supplies cuts it.
+#[derive(Clone, Copy)]
+struct Cut<'a> {
+    offer: &'a Offer,
+    supply: &'a Supply,
+}
+
+impl Cut<'_> {
+    /// The length of what tiles keep to, and how many there are of it.
+    fn runs(&self) -> (i64, f64) {
+        match self.supply {
+            Supply::Direct(_) if self.offer.axes > 1 => {
+                (self.offer.run, self.offer.points as f64 / self.offer.run.max(1) as f64)
+            }
+            _ => (self.offer.points, 1.0),
+        }
+    }
+
+    /// Cycles to pack `depth` steps.
+    fn packing(&self, depth: f64) -> f64 {
+        match self.supply {
+            Supply::Direct(_) | Supply::AtLoad => 0.0,
+            _ => self.offer.points as f64 * depth * self.offer.pack_cost,
+        }
+    }
+}
+
+/// About how many cycles a product takes.
+fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
+    let depth = problem.depth.points() as f64;
+    let blocks = (depth / DEPTH as f64).ceil().max(1.0);
+    let crosses = matches!(columns.supply, Supply::Direct(_));
+    let ((row_run, row_runs), (column_run, column_runs)) = (rows.runs(), columns.runs());
+    let strip = |width: i64| {
+        let vectors = div_ceil(width, problem.level.lanes());
+        let tiles = |height: i64, count: i64| {
+            let sums = (height * vectors) as f64;
+            count as f64 * (depth * cycles(height, vectors, crosses) + blocks * (sums + 10.0))
+        };
+        let (whole, rest) = (row_run / tile.rows, row_run % tile.rows);
+        let calls = blocks * CALL * (i64::from(whole > 0) + i64::from(rest > 0)) as f64;
+        row_runs * (tiles(tile.rows, whole) + tiles(rest, i64::from(rest > 0)) + calls)
+    };
+    let (whole, rest) = (column_run / tile.columns, column_run % tile.columns);
+    let last = if rest > 0 { strip(rest) } else { 0.0 };
+    let sums = column_runs * (whole as f64 * strip(tile.columns) + last);
+    let points = rows.offer.points as f64 * columns.offer.points as f64;
+    let stores = points * if problem.result.contiguous { 0.5 } else { 2.5 };
+    problem.batch as f64 * (sums + stores + rows.packing(depth) + columns.packing(depth))
+}
+
+/// Cycles for one term of a tile: two multiply-adds a cycle, two loads a cycle, and four cycles for
+/// an addition to be ready. Vectors read where they lie often cross lines of the cache.
+fn cycles(rows: i64, vectors: i64, crosses: bool) -> f64 {
+    let right = vectors as f64 * if crosses { 1.5 } else { 1.0 };
+    let loads = rows as f64 + right;
+    (((rows * vectors) as f64).max(loads) / 2.0).max(4.0) + 0.3
+}
+
+/// A tile and where its panels come from.
+struct Plan {
+    tile: Tile,
+    supplies: (Supply, Supply),
+}
+
+impl Plan {
+    /// Blocks for the plan.
+    fn cut(self, problem: Problem, rows: &Offer, columns: &Offer) -> Tiling {
+        let (tile, (row_supply, column_supply)) = (self.tile, self.supplies);
+        let depth = problem.depth.points();
+        let inner: i64 = problem.depth.extents.iter().skip(1).product();
+        let direct = |supply: &Supply| matches!(supply, Supply::Direct(_));
+        let whole =
+            if inner <= 128 || direct(&row_supply) || direct(&column_supply) { inner } else { 1 };
         let depth_block = even_block(depth, DEPTH, whole);
-        let mut column_block = even_block(columns, MOST_COLUMNS, tile.columns);
-        let most_rows = (ROW_FLOATS / depth_block.max(1)).max(tile.rows);
-        let mut row_block = even_block(rows, most_rows, tile.rows);
+        let row_cut = Cut { offer: rows, supply: &row_supply };
+        let column_cut = Cut { offer: columns, supply: &column_supply };
+        let step = |cut: Cut, tile: i64| if cut.runs().1 > 1.0 { cut.offer.run } else { tile };
+        let (row_step, column_step) = (step(row_cut, tile.rows), step(column_cut, tile.columns));
+        let mut column_block = even_block(columns.points, MOST_COLUMNS, column_step);
+        let most_rows = (ROW_FLOATS / depth_block.max(1)).max(row_step);
+        let mut row_block = even_block(rows.points, most_rows, row_step);
         let units = |row_block, column_block| {
-            batch * div_ceil(rows, row_block) * div_ceil(columns, column_block)
+            problem.batch
+                * div_ceil(rows.points, row_block)
+                * div_ceil(columns.points, column_block)
         };
         while units(row_block, column_block) < ENOUGH_UNITS
-            && column_block >= 64.max(2 * tile.columns)
+            && column_block >= 64.max(2 * column_step)
         {
-            column_block = even_block(columns, column_block / 2, tile.columns);
+            column_block = even_block(columns.points, column_block / 2, column_step);
         }
-        while units(row_block, column_block) < ENOUGH_UNITS && row_block >= 8 * tile.rows {
-            row_block = even_block(rows, row_block / 2, tile.rows);
+        while units(row_block, column_block) < ENOUGH_UNITS && row_block >= 8 * row_step {
+            row_block = even_block(rows.points, row_block / 2, row_step);
         }
         let splits = splits(units(row_block, column_block), div_ceil(depth, depth_block));
         // What several units share is packed once, if it is not too much.
-        let packed = |extent: i64, others: i64| match others > 1 {
-            true if 4 * batch * extent * depth <= MAX_PER_CALL_BYTES => Supply::PerCall,
-            _ => Supply::PerUnit,
+        let packed = |supply: Supply, extent: i64, others: i64| match supply {
+            Supply::PerCall
+                if others == 1 || 4 * problem.batch * extent * depth > MAX_PER_CALL_BYTES =>
+            {
+                Supply::PerUnit
+            }
+            supply => supply,
         };
-        let sums = match (splits, supplies.result_step) {
-            (1, Some(step)) => Sums::Result(step),
-            (1, None) => Sums::Workspace,
+        let affine = |cut: Cut| cut.offer.axes <= 1 || direct(cut.supply);
+        let sums = match (splits, problem.result.row) {
+            (1, Some(step)) if affine(row_cut) && affine(column_cut) => Sums::Result(step),
+            (1, _) => Sums::Workspace,
             _ => Sums::Shares,
         };
         Tiling {
@@ -213,8 +343,8 @@ impl Tiling {
             column_block,
             depth_block,
             splits,
-            rows: supplies.rows.unwrap_or(packed(rows, div_ceil(columns, column_block))),
-            columns: supplies.columns.unwrap_or(packed(columns, div_ceil(rows, row_block))),
+            rows: packed(row_supply, rows.points, div_ceil(columns.points, column_block)),
+            columns: packed(column_supply, columns.points, div_ceil(rows.points, row_block)),
             sums,
         }
     }
@@ -230,13 +360,15 @@ fn splits(units: i64, blocks: i64) -> i64 {
 /// `extent` cut into as few blocks as `limit` allows, all of about the same size.
 pub(super) fn even_block(extent: i64, limit: i64, multiple: i64) -> i64 {
     let blocks = div_ceil(extent, limit.max(1));
-    div_ceil(div_ceil(extent, blocks.max(1)), multiple) * multiple
+    div_ceil(div_ceil(extent, blocks.max(1)), multiple.max(1)) * multiple.max(1)
 }
 
 impl fmt::Display for Supply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Supply::Direct(steps) => write!(f, "read by {} and {}", steps.side, steps.depth),
+            Supply::Direct(steps) => {
+                write!(f, "in place by {} and {:?}", steps.side, &steps.depth[..])
+            }
             Supply::AtLoad => f.write_str("packed at load"),
             Supply::PerCall => f.write_str("packed per call"),
             Supply::PerUnit => f.write_str("packed per unit"),
