@@ -3,6 +3,7 @@
 //! The modules, in the order data flows:
 //!
 //! - [`level`]: instruction sets by name, detected or asked for, never assumed.
+//! - [`arrange`]: what is changed in a program before, as a program.
 //! - [`schedule`]: the target's own decisions for each kernel, before any code.
 //! - [`codegen`]: schedules to Cranelift IR. Code knows buffers by their position in an operand
 //!   list and finds everything else through a [`Context`](abi::Context): no address of this
@@ -28,6 +29,7 @@
 //! ```
 
 pub mod abi;
+pub mod arrange;
 pub mod codegen;
 pub mod executable;
 pub mod jit;
@@ -107,6 +109,7 @@ impl Target for CpuTarget {
         let pool = pool::Pool::of(options.threads.unwrap_or_else(pool::available_threads));
         let threads = pool.workers();
         let isa = self.level.isa(options.opt_level)?;
+        let program = &arrange::arrange(program, options.opt_level);
         let facts = lower::facts(program);
         let scheduled = lower::schedule(program, &facts, self.config(options))?;
         let (lasting, arenas) = plan(program, &scheduled, threads, options.memory_limit)?;
@@ -140,6 +143,7 @@ impl Target for CpuTarget {
         program: &Program,
         options: &BuildOptions,
     ) -> Result<String, BuildError> {
+        let program = &arrange::arrange(program, options.opt_level);
         let facts = lower::facts(program);
         let scheduled = lower::schedule(program, &facts, self.config(options))?;
         match stage {
