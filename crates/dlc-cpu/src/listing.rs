@@ -66,8 +66,8 @@ pub fn assembly(
         })?;
     }
     let mut seen = rustc_hash::FxHashSet::default();
-    for leaf in leaves.into_iter().filter(|&l| seen.insert(l)) {
-        let compiled = jit::compile_leaf(level, leaf).map_err(refuse)?;
+    for leaf in leaves.into_iter().filter(|l| seen.insert(l.clone())) {
+        let compiled = jit::compile_leaf(level, &leaf).map_err(refuse)?;
         let _ = writeln!(text, "; leaf {leaf}\n{}", instructions(level, &compiled));
     }
     Ok(text)

@@ -5,15 +5,23 @@
 //! hold: every implementation of a leaf reads and writes exactly what the description says, and
 //! sums in the order it says. [`portable`] writes all of them in Cranelift's 128-bit vectors.
 
+pub mod clif;
+pub mod lanes;
+pub mod loops;
 pub mod portable;
+pub mod portable_loop;
 
 use cranelift_codegen::ir;
+use loops::Loop;
+use std::sync::Arc;
 
 /// A small function, by what it computes. The name in a module is its `Display` form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Leaf {
     /// A register tile of a matrix product; its arguments are [`GemmArgs`].
     Gemm(GemmTile),
+    /// A loop over elements, which describes its own argument block.
+    Loop(Arc<Loop>),
 }
 
 /// `c[i][j] += sum over p of a[p][i] * b[p][j]`, `i < rows`, `j < columns`, summed in the order of
@@ -96,6 +104,7 @@ impl std::fmt::Display for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Leaf::Gemm(tile) => write!(f, "gemm_{}x{}", tile.rows, tile.columns),
+            Leaf::Loop(code) => write!(f, "loop_{:016x}", code.fingerprint()),
         }
     }
 }
