@@ -8,6 +8,7 @@ use crate::abi::{ALIGNMENT, KernelFn};
 use crate::codegen::Code;
 use crate::leaf::Leaf;
 use crate::leaf::portable::{self, Multiply};
+use crate::leaf::wide;
 use crate::level::Level;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, Signature, UserFuncName};
@@ -110,12 +111,26 @@ fn compile_in(context: &mut Context, isa: &dyn TargetIsa, code: &Code) -> Result
     finish(compiled, &code.leaves, &code.function)
 }
 
-/// Compiles a leaf. Its order of instructions is chosen by hand: the optimizer would hoist loads
-/// out of it and spill.
+/// Compiles a leaf, as wide as the level has vectors.
 ///
 /// # Errors
 /// As [`compile`], and if there is no code generator for the level.
 pub fn compile_leaf(level: Level, leaf: &Leaf) -> Result<Compiled, String> {
+    match (leaf, wide::Width::of(level)) {
+        (Leaf::Loop(code), Some(width)) => {
+            let bytes = wide::assemble(width, code).map_err(|e| e.to_string())?;
+            Ok(Compiled { bytes, calls: Vec::new() })
+        }
+        _ => compile_portable_leaf(level, leaf),
+    }
+}
+
+/// Compiles a leaf in vectors that every level has. Its order of instructions is chosen by hand:
+/// the optimizer would hoist loads out of it and spill.
+///
+/// # Errors
+/// As [`compile_leaf`].
+pub fn compile_portable_leaf(level: Level, leaf: &Leaf) -> Result<Compiled, String> {
     let isa = level.isa(OptLevel::O0).map_err(|e| e.to_string())?;
     let frontend = isa.frontend_config();
     let signature = Leaf::signature(frontend.default_call_conv);

@@ -6,12 +6,12 @@
 //! loaded and stored; another stream must not overlap one that is stored. Loads and stores touch
 //! exactly the elements `0..count`. The order of a fold depends on count and level alone.
 
-use super::lanes::{Kind, Lanes, Vector};
+use super::lanes::{Kind, Lanes, Op, Vector, ops};
 use dlc_kernel::{DType, FoldOp};
 use std::hash::{Hash, Hasher};
 
 /// The most streams a loop may have: so many registers are left for addresses.
-pub const MAX_STREAMS: usize = 9;
+pub const MAX_STREAMS: usize = 8;
 
 /// A loop, by what it computes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +73,12 @@ impl Loop {
         folded.chain(self.stores.iter().map(|s| s.1)).collect()
     }
 
+    /// Whether the elements of a stream are loaded.
+    pub fn loads(&self, stream: usize) -> bool {
+        let loads = |v| matches!(self.lanes.op(v), Op::Input(_, k) if usize::from(k) == stream);
+        self.lanes.reachable(&self.roots()).into_iter().any(loads)
+    }
+
     /// A number that equal loops share.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = rustc_hash::FxHasher::default();
@@ -84,17 +90,16 @@ impl Loop {
 impl Fold {
     /// What the lanes of its state hold.
     pub fn kind(self) -> Kind {
-        super::lanes::ops::kind(self.dtype)
+        ops::kind(self.dtype)
     }
 
     /// The bits of the state before the first element.
     pub fn neutral(self) -> u32 {
-        super::lanes::ops::neutral(self.op, self.dtype)
+        ops::neutral(self.op, self.dtype)
     }
 
     /// Code that merges `Carry(_, 0)` and `Carry(_, 1)`, and its result.
     pub fn merge(self) -> (Lanes, Vector) {
-        use super::lanes::{Op, ops};
         let mut lanes = Lanes::default();
         let [a, b] = [0, 1].map(|k| lanes.add(Op::Carry(self.kind(), k)));
         let merged = ops::merge(&mut lanes, self.op, self.dtype, a, b);

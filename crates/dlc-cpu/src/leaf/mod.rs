@@ -10,6 +10,7 @@ pub mod lanes;
 pub mod loops;
 pub mod portable;
 pub mod portable_loop;
+pub mod wide;
 
 use cranelift_codegen::ir;
 use loops::Loop;
