@@ -18,6 +18,7 @@ pub mod pack;
 pub mod random;
 pub mod row;
 pub mod scatter;
+pub mod stretch;
 
 use crate::abi::{ContextField, ErrorKind, kernel_signature};
 use crate::leaf::Leaf;

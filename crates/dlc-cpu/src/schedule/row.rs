@@ -8,6 +8,7 @@
 
 use super::domain::{AxisSet, Domain, Linear, extents, strides};
 use super::map::loaded;
+use super::stretch::Stretch;
 use super::{Config, PlacedStore, Site, Workspace, lanes, place_stores};
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, FoldOp, Form, OptLevel, Step, Store};
 use std::fmt;
@@ -51,6 +52,8 @@ pub struct Pass {
     pub stores: Vec<PlacedStore>,
     /// Running results of each fold, which are merged at the end of a row.
     pub accumulators: usize,
+    /// The leaf that walks along the lanes, if one can.
+    pub stretch: Option<Stretch>,
 }
 
 /// A fold over the row.
@@ -240,6 +243,14 @@ impl<'k> RowSchedule<'k> {
         let lone = !matches!(self.lanes, RowLanes::Inner(_));
         self.unrolled = lone && inner <= UNROLLED_POINTS;
         self.cut_folds();
+        self.find_stretches();
+    }
+
+    fn find_stretches(&mut self) {
+        let RowLanes::Inner(axis) = self.lanes else { return };
+        for pass in &mut self.passes {
+            pass.stretch = Stretch::new(&self.domain, axis, &pass.stores, &pass.folds);
+        }
     }
 
     /// Cuts a few long rows that only reduce into chunks.
@@ -387,7 +398,10 @@ impl fmt::Display for RowSchedule<'_> {
             pass.folds.iter().try_for_each(|fold| write!(f, " {}", fold.op))?;
             let names = pass.stores.iter().map(|s| s.buffer.0);
             names.into_iter().try_for_each(|b| write!(f, " each b{b}"))?;
-            write!(f, " x{};", pass.accumulators)?;
+            match &pass.stretch {
+                Some(stretch) => write!(f, " by a leaf x{};", stretch.leaf.unroll)?,
+                None => write!(f, " x{};", pass.accumulators)?,
+            }
         }
         self.stores.iter().try_for_each(|s| write!(f, " row b{},", s.buffer.0))?;
         write!(f, " {} units", self.units())
