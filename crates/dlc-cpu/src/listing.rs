@@ -7,7 +7,7 @@ use crate::jit::{self, Compiled};
 use crate::level::Level;
 use crate::lower::{ScheduledEntry, generate};
 use dlc_kernel::{BuildError, OptLevel};
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter};
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, Mnemonic};
 use std::fmt::Write;
 
 /// One line for each kernel, or for each of its segments.
@@ -111,7 +111,8 @@ fn instructions(level: Level, compiled: &Compiled) -> String {
     let mut text = String::new();
     while decoder.can_decode() && decoder.ip() < end {
         decoder.decode_out(&mut instruction);
-        if instruction.is_invalid() {
+        // Traps fill the space before constants.
+        if instruction.is_invalid() || instruction.mnemonic() == Mnemonic::Int3 {
             break;
         }
         if instruction.is_ip_rel_memory_operand() {

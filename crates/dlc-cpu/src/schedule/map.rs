@@ -1,7 +1,7 @@
 //! The schedule of a map: for each segment, which axis is vectorized and what a unit is.
 
 use super::domain::{Domain, extents};
-use super::stretch::Stretch;
+use super::stretch::{Stretch, Task};
 use super::{Config, PlacedStore, Site, lanes, place_stores};
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
@@ -72,7 +72,8 @@ impl<'k> MapSchedule<'k> {
         let mut schedule = MapSchedule { config, domain, stores, shape, stretch: None };
         if config.opt_level > OptLevel::O0 {
             schedule.shape = schedule.choose_shape(site);
-            let stretch = |axis| Stretch::new(&schedule.domain, axis, &schedule.stores, &[]);
+            let task = Task { stores: &schedule.stores, folds: &[], leaves: None, finds: None };
+            let stretch = |axis| Stretch::new(&schedule.domain, axis, task);
             schedule.stretch = schedule.lanes().and_then(stretch);
         }
         Ok(schedule)

@@ -7,7 +7,7 @@
 use super::PlacedStore;
 use super::domain::{Domain, Place};
 use super::row::RowFold;
-use crate::leaf::lanes::{Lanes, Op, Vector, ops};
+use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
 use crate::leaf::loops::{Fold, Loop, MAX_STREAMS};
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, Scalar};
 use rustc_hash::FxHashMap;
@@ -43,27 +43,64 @@ pub struct Stream {
     pub place: Place,
 }
 
+/// A value that one stretch leaves where a later one over the same points stores its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The value, an `F32`.
+    pub id: ExprId,
+    /// Where.
+    pub stream: Stream,
+}
+
+/// What a stretch computes.
+#[derive(Clone, Copy)]
+pub struct Task<'t> {
+    /// Stores at every point.
+    pub stores: &'t [PlacedStore],
+    /// Folds over the points.
+    pub folds: &'t [RowFold],
+    /// Stored besides.
+    pub leaves: Option<&'t Kept>,
+    /// Computed and stored before.
+    pub finds: Option<&'t Kept>,
+}
+
 impl Stretch {
-    /// The stretch along `axis` that makes `stores` and folds, if a leaf can compute it.
-    pub fn new(
-        domain: &Domain,
-        axis: Axis,
-        stores: &[PlacedStore],
-        folds: &[RowFold],
-    ) -> Option<Stretch> {
+    /// The stretch along `axis` that does `task`, if a leaf can.
+    pub fn new(domain: &Domain, axis: Axis, task: Task) -> Option<Stretch> {
         if domain.extents[axis.0 as usize] < SHORTEST {
             return None;
         }
         let mut draft = Draft::new(domain, axis);
-        let values: Vec<ExprId> =
-            folds.iter().map(|f| f.value).chain(stores.iter().map(|s| s.value)).collect();
-        for id in domain.reachable(&values) {
+        if let Some(Kept { id, stream }) = task.finds {
+            let stream = draft.stream(stream.clone())?;
+            let vector = draft.lanes.add(Op::Input(Kind::F32, stream));
+            draft.vectors.insert(*id, vector);
+        }
+        let values = task.values();
+        for id in domain.reachable_beside(&values, task.finds.map(|k| k.id)) {
             draft.describe(id, values.contains(&id))?;
         }
-        let folds = folds.iter().enumerate().map(|(k, f)| draft.fold(k, *f));
+        let folds = task.folds.iter().enumerate().map(|(k, f)| draft.fold(k, *f));
         let folds = folds.collect::<Option<Vec<Fold>>>()?;
-        let stores = stores.iter().map(|s| draft.store(s)).collect::<Option<Vec<_>>>()?;
+        let mut stores = Vec::new();
+        for store in task.stores {
+            let (buffer, dtype) = (store.buffer, store.dtype);
+            let stream = draft.stream(Stream { buffer, dtype, place: store.place.clone() })?;
+            stores.push((stream, draft.vector(store.value)));
+        }
+        if let Some(Kept { id, stream }) = task.leaves {
+            stores.push((draft.stream(stream.clone())?, draft.vector(*id)));
+        }
         draft.finish(stores, folds)
+    }
+}
+
+impl Task<'_> {
+    fn values(&self) -> Vec<ExprId> {
+        let folded = self.folds.iter().map(|f| f.value);
+        let stored = self.stores.iter().map(|s| s.value);
+        folded.chain(stored).chain(self.leaves.map(|k| k.id)).collect()
     }
 }
 
@@ -94,6 +131,9 @@ impl<'d, 'k> Draft<'d, 'k> {
 
     /// Gives `id` a vector, if it varies along the axis or is itself wanted.
     fn describe(&mut self, id: ExprId, wanted: bool) -> Option<()> {
+        if self.vectors.contains_key(&id) {
+            return Some(());
+        }
         if self.varies(id) {
             let vector = self.varying(id)?;
             self.vectors.insert(id, vector);
@@ -138,7 +178,8 @@ impl<'d, 'k> Draft<'d, 'k> {
         match exprs.get(id) {
             Expr::Load { buffer, fill, .. } => {
                 let place = self.domain.places[id.0 as usize].as_ref().expect("a load has a place");
-                let stream = self.stream(*buffer, fill.dtype, place)?;
+                let (buffer, dtype) = (*buffer, fill.dtype);
+                let stream = self.stream(Stream { buffer, dtype, place: place.clone() })?;
                 Some(self.lanes.add(Op::Input(ops::kind(fill.dtype), stream)))
             }
             Expr::Unary(op, x) => {
@@ -161,22 +202,16 @@ impl<'d, 'k> Draft<'d, 'k> {
         }
     }
 
-    fn stream(&mut self, buffer: BufferId, dtype: DType, place: &Place) -> Option<u16> {
-        if !place.is_inside() || !place.is_unit_along(self.axis) {
+    fn stream(&mut self, stream: Stream) -> Option<u16> {
+        if !stream.place.is_inside() || !stream.place.is_unit_along(self.axis) {
             return None;
         }
-        let stream = Stream { buffer, dtype, place: place.clone() };
         let known = self.streams.iter().position(|s| *s == stream);
         let at = known.unwrap_or_else(|| {
             self.streams.push(stream);
             self.streams.len() - 1
         });
         Some(at as u16)
-    }
-
-    fn store(&mut self, store: &PlacedStore) -> Option<(u16, Vector)> {
-        let stream = self.stream(store.buffer, store.dtype, &store.place)?;
-        Some((stream, self.vector(store.value)))
     }
 
     fn fold(&mut self, at: usize, fold: RowFold) -> Option<Fold> {

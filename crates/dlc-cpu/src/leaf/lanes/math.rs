@@ -45,14 +45,31 @@ pub fn with_sign(l: &mut Lanes, magnitude: Vector, sign: Vector) -> Vector {
 /// `e^x`: `x = n ln 2 + r`, a polynomial of degree 7 in `r` (SLEEF's), scaled by `2^n` in two
 /// steps, so that subnormal results are rounded once.
 pub fn exp(l: &mut Lanes, x: Vector) -> Vector {
-    let (low, high) = (l.float(-104.0), l.float(89.0));
+    let high = l.float(89.0);
     // The second operand is what NaN gives.
-    let x = l.max(low, x);
     let x = l.min(high, x);
+    exp_below(l, x)
+}
+
+/// `e^x` for `x <= 89`.
+fn exp_below(l: &mut Lanes, x: Vector) -> Vector {
+    let low = l.float(-104.0);
+    let x = l.max(low, x);
+    let (value, n) = exp_parts(l, x);
+    scale(l, value, n)
+}
+
+/// `e^x` for `-87 <= x <= 88`: results are normal numbers.
+fn exp_normal(l: &mut Lanes, x: Vector) -> Vector {
+    let (value, n) = exp_parts(l, x);
+    scale_once(l, value, n)
+}
+
+/// `e^x = value * 2^n`, `n` in the low bits.
+fn exp_parts(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
     let (n, n_bits) = round(l, x, std::f32::consts::LOG2_E);
     let r = reduce(l, x, n, &[0.693_145_75, 1.428_606_8e-6]);
-    let value = exp_reduced(l, r);
-    scale(l, value, n_bits)
+    (exp_reduced(l, r), n_bits)
 }
 
 /// `e^r` for `|r| <= 0.35`.
@@ -68,7 +85,7 @@ fn exp_reduced(l: &mut Lanes, r: Vector) -> Vector {
     l.sum(sum, one)
 }
 
-/// `factor * x` rounded to an integer: as a float, and as bits that hold it above [`ROUNDING`].
+/// `factor * x` rounded to an integer: as a float, and in the low bits.
 fn round(l: &mut Lanes, x: Vector, factor: f32) -> (Vector, Vector) {
     let (factor, magic) = (l.float(factor), l.float(ROUNDING));
     let shifted = l.fma(x, factor, magic);
@@ -84,24 +101,21 @@ fn reduce(l: &mut Lanes, x: Vector, n: Vector, parts: &[f32]) -> Vector {
     })
 }
 
-/// `x * 2^n`, where `n` stands above [`ROUNDING`] in `n_bits` and `|n| < 250`.
+/// `x * 2^n`, where `n` stands in the low bits, 0 in the next ones, and `|n| < 250`.
 fn scale(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
-    let zero = l.int(ROUNDING.to_bits() as i32);
-    let n = l.difference(n_bits, zero);
-    let half = l.shift(Shift::Arithmetic, n, 1);
-    let rest = l.difference(n, half);
-    [half, rest].into_iter().fold(x, |x, n| {
-        let power = power_of_two(l, n);
-        l.product(x, power)
-    })
+    let half = l.shift(Shift::Arithmetic, n_bits, 1);
+    let rest = l.difference(n_bits, half);
+    let x = scale_once(l, x, half);
+    scale_once(l, x, rest)
 }
 
-/// `2^n` for `-127 < n < 128`.
-fn power_of_two(l: &mut Lanes, n: Vector) -> Vector {
-    let bias = l.int(127);
-    let exponent = l.sum(n, bias);
-    let bits = l.shift(Shift::Left, exponent, 23);
-    l.unary(Unary::AsFloat, bits)
+/// `x * 2^n`, where `n` stands in the low 9 bits and `-127 < n < 128`.
+fn scale_once(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
+    let exponent = l.shift(Shift::Left, n_bits, 23);
+    let one = l.int(1f32.to_bits() as i32);
+    let bits = l.sum(exponent, one);
+    let power = l.unary(Unary::AsFloat, bits);
+    l.product(x, power)
 }
 
 /// The natural logarithm: `x = m 2^n` with `m` between `sqrt(1/2)` and `sqrt(2)`, and Cephes'
@@ -184,8 +198,11 @@ pub fn tanh(l: &mut Lanes, x: Vector) -> Vector {
     let cube = l.product(square, x);
     let near = l.fma(p, cube, x);
     let (one, two) = (l.float(1.0), l.float(2.0));
+    // From here on the result is 1.
+    let limit = l.float(20.0);
     let double = l.sum(magnitude, magnitude);
-    let power = exp(l, double);
+    let double = l.min(limit, double);
+    let power = exp_normal(l, double);
     let denominator = l.sum(power, one);
     let quotient = l.quotient(two, denominator);
     let far = l.difference(one, quotient);
@@ -199,7 +216,7 @@ pub fn tanh(l: &mut Lanes, x: Vector) -> Vector {
 pub fn sigmoid(l: &mut Lanes, x: Vector) -> Vector {
     let sign = l.float(-0.0);
     let negative = l.or(x, sign);
-    let power = exp(l, negative);
+    let power = exp_below(l, negative);
     let (zero, one) = (l.float(0.0), l.float(1.0));
     let is_negative = l.compare(Compare::Lt, x, zero);
     let numerator = l.select(is_negative, power, one);
@@ -209,8 +226,11 @@ pub fn sigmoid(l: &mut Lanes, x: Vector) -> Vector {
 
 /// The error function: N. Juffa's two polynomials, meeting at 475/512.
 pub fn erf(l: &mut Lanes, x: Vector) -> Vector {
-    let t = abs(l, x);
-    let square = l.product(x, x);
+    // From here on the result is 1.
+    let largest = l.float(4.0);
+    let magnitude = abs(l, x);
+    let t = l.min(largest, magnitude);
+    let square = l.product(t, t);
     let high = polynomial(l, t, &[3.831_971_3e-4, -1.728_534_7e-5]);
     let low = polynomial(l, t, &[2.425_462_2e-2, -3.883_964_4e-3]);
     let mut far = l.fma(high, square, low);
@@ -220,12 +240,8 @@ pub fn erf(l: &mut Lanes, x: Vector) -> Vector {
     }
     let minus_t = negate(l, t);
     let exponent = l.fma(far, t, minus_t);
-    // Beyond 4 the result is 1, and the polynomial is no longer its own.
-    let (four, one) = (l.float(4.0), l.float(1.0));
-    let is_large = l.compare(Compare::Lt, four, t);
-    let floor = l.float(-104.0);
-    let exponent = l.select(is_large, floor, exponent);
-    let power = exp(l, exponent);
+    let power = exp_normal(l, exponent);
+    let one = l.float(1.0);
     let far = l.difference(one, power);
     let far = with_sign(l, far, x);
     let p = polynomial(
@@ -366,8 +382,8 @@ fn general_pow(l: &mut Lanes, x: Vector, y: Vector) -> Vector {
     pow_special(l, x, y, value)
 }
 
-/// `y * (n + log2(1 + t))` as fraction and integer above [`ROUNDING`], clamped to where `2^` of it
-/// has left the range of f32.
+/// `y * (n + log2(1 + t))` as fraction and integer in the low bits, clamped to where `2^` of it has
+/// left the range of f32.
 fn scaled_log2(l: &mut Lanes, t: Vector, n: Vector, y: Vector) -> (Vector, Vector) {
     let halves = [Unary::Lower, Unary::Upper].map(|half| {
         let [t, n, y] = [t, n, y].map(|v| l.unary(half, v));
@@ -384,9 +400,7 @@ fn scaled_log2(l: &mut Lanes, t: Vector, n: Vector, y: Vector) -> (Vector, Vecto
     });
     let [(low, n_low), (high, n_high)] = halves;
     let rest = l.binary(Binary::Join, low, high);
-    let whole = l.binary(Binary::JoinBits, n_low, n_high);
-    let base = l.int(ROUNDING.to_bits() as i32);
-    (rest, l.sum(whole, base))
+    (rest, l.binary(Binary::JoinBits, n_low, n_high))
 }
 
 /// `log2(1 + t)` of one half, `sqrt(1/2) <= 1 + t <= sqrt(2)`: the series of

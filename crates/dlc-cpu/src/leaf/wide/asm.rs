@@ -210,7 +210,7 @@ impl Assembler {
         let mut new = Vec::with_capacity(self.code.len() + 1);
         for (i, instruction) in self.code.iter().enumerate() {
             for &(_, bytes) in padding.iter().filter(|p| p.0 == i) {
-                code.extend((0..bytes).map(|_| Instruction::with(Code::Nopd)));
+                code.extend(idle(bytes));
             }
             new.push(code.len());
             code.push(*instruction);
@@ -253,6 +253,24 @@ impl Assembler {
             constants = end as u64;
         }
     }
+}
+
+/// Instructions of `bytes` bytes in all that do nothing.
+fn idle(mut bytes: usize) -> Vec<Instruction> {
+    let mut code = Vec::new();
+    let forms = [(7, Some(0x100)), (4, Some(1)), (3, Some(0)), (1, None)];
+    for (length, offset) in forms {
+        while bytes >= length {
+            bytes -= length;
+            code.push(match offset {
+                Some(offset) => {
+                    instruction(Code::Nop_rm32, &[Mem::at(Register::RAX, offset).into()])
+                }
+                None => instruction(Code::Nopd, &[]),
+            });
+        }
+    }
+    code
 }
 
 /// The encoder knows instructions by positions that are no address of the function.

@@ -133,7 +133,10 @@ impl Writer<'_> {
         self.a.emit(Code::Lea_r64_m, &[bound.into(), Mem::at(Register::RCX, -step).into()]);
         self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
         self.a.jump(Code::Jg_rel32_64, done);
-        self.a.place_loop(head);
+        match copies == self.code.unroll.into() {
+            true => self.a.place_loop(head),
+            false => self.a.place(head),
+        }
         (0..copies).for_each(|copy| self.emit_vector(copy, Part::Whole));
         self.a.emit(Code::Add_rm64_imm32, &[i.into(), Operand::Signed32(step)]);
         self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
