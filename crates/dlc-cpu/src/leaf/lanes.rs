@@ -176,6 +176,21 @@ impl Op {
     }
 }
 
+impl Op {
+    /// The same operation on other operands.
+    pub fn map(self, mut new: impl FnMut(Vector) -> Vector) -> Op {
+        match self {
+            Op::Unary(op, x) => Op::Unary(op, new(x)),
+            Op::Binary(op, x, y) => Op::Binary(op, new(x), new(y)),
+            Op::Shift(shift, x, by) => Op::Shift(shift, new(x), by),
+            Op::Compare(op, x, y) => Op::Compare(op, new(x), new(y)),
+            Op::Fma(x, y, z) => Op::Fma(new(x), new(y), new(z)),
+            Op::Select(x, y, z) => Op::Select(new(x), new(y), new(z)),
+            Op::Const(..) | Op::Uniform(..) | Op::Input(..) | Op::Carry(..) | Op::Index => self,
+        }
+    }
+}
+
 impl Lanes {
     /// The number of operations.
     pub fn len(&self) -> usize {

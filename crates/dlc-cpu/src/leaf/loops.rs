@@ -79,6 +79,34 @@ impl Loop {
         self.lanes.reachable(&self.roots()).into_iter().any(loads)
     }
 
+    /// The code of `copies` vectors, one after the other, written operation by operation so that
+    /// none waits for another. `Input(_, k)` of copy `c` is number `c * streams + k`, and so for
+    /// carries; indices count on by `lanes`. The roots are those of the first copy, then the next.
+    pub fn interleaved(&self, copies: u16, lanes: i32) -> (Lanes, Vec<Vector>) {
+        let mut code = Lanes::default();
+        let (streams, folds) = (self.streams.len() as u16, self.folds.len() as u16);
+        let mut new = vec![vec![Vector(0); self.lanes.len()]; usize::from(copies)];
+        for v in self.lanes.reachable(&self.roots()) {
+            for copy in 0..copies {
+                let map = |x: Vector| new[usize::from(copy)][x.0 as usize];
+                let own = match self.lanes.op(v).map(map) {
+                    Op::Input(kind, k) => code.add(Op::Input(kind, copy * streams + k)),
+                    Op::Carry(kind, k) => code.add(Op::Carry(kind, copy * folds + k)),
+                    Op::Index if copy > 0 => {
+                        let (first, distance) =
+                            (code.add(Op::Index), code.int(copy as i32 * lanes));
+                        code.sum(first, distance)
+                    }
+                    op => code.add(op),
+                };
+                new[usize::from(copy)][v.0 as usize] = own;
+            }
+        }
+        let roots = new.iter().flat_map(|new| self.roots().into_iter().map(|v| new[v.0 as usize]));
+        let roots = roots.collect();
+        (code, roots)
+    }
+
     /// A number that equal loops share.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = rustc_hash::FxHasher::default();

@@ -246,17 +246,13 @@ impl<'d, 'k> Draft<'d, 'k> {
     }
 }
 
-/// Cheap elements wait for the fold before them, or for the end of the loop: several at a time
-/// hide that.
+/// Elements wait for the fold before them, and each of their operations for the one before it:
+/// several at a time hide that.
 fn unroll(leaf: &Loop) -> u8 {
     let computed =
         |v: &Vector| !matches!(leaf.lanes.op(*v), Op::Const(..) | Op::Uniform(..) | Op::Carry(..));
     let count = leaf.lanes.reachable(&leaf.roots()).iter().filter(|v| computed(v)).count();
-    let wanted = match count {
-        0..12 => 4,
-        12..24 => 2,
-        _ => 1,
-    };
+    let wanted = if count < 12 { 4 } else { 2 };
     [4, 2, 1]
         .into_iter()
         .find(|&n| n <= wanted && usize::from(n) * leaf.folds.len() <= MOST_STATES)

@@ -10,6 +10,9 @@ use rustc_hash::FxHashMap;
 /// Registers that the code of a vector wants beside its values: operands that only memory holds.
 const SPARE: usize = 2;
 
+/// Values that may go to the stack so that the code of more vectors can be interleaved.
+const SPILLS: usize = 3;
+
 /// Where a vector is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -24,6 +27,8 @@ pub enum Place {
 pub struct Frame {
     /// Registers that values of a vector may use, a bit for each.
     pub free: u32,
+    /// Vectors whose code is interleaved, so that none waits for another.
+    pub together: usize,
     homes: FxHashMap<Op, Place>,
     /// Vectors on the stack.
     slots: i32,
@@ -32,17 +37,16 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The frame of a loop whose fold states are in the first `states` registers, and whose tail
-    /// wants a mask if `masks`.
-    pub fn new(width: Width, code: &Loop, states: u8, mask: bool) -> Frame {
-        let all = u32::MAX >> (32 - width.registers());
-        let mut frame = Frame { free: all & !((1 << states) - 1), ..Frame::default() };
-        if mask {
-            frame.free &= !(1 << mask_register(width));
-        }
+    /// The frame of a loop whose fold states are in the first `states` registers.
+    pub fn new(width: Width, code: &Loop, states: u8) -> Frame {
+        let mut frame = Frame::default();
+        frame.leave(width, states);
         let order = code.lanes.reachable(&code.roots());
-        let wanted = pressure(&code.lanes, &order, &code.roots()) + SPARE;
-        let spare = (frame.free.count_ones() as usize).saturating_sub(wanted);
+        let each = pressure(&code.lanes, &order, &code.roots());
+        let room = frame.free.count_ones() as usize;
+        let fits = |&n: &usize| usize::from(code.unroll) % n == 0 && n * each <= room + SPILLS;
+        frame.together = (1..=code.unroll.into()).rev().find(fits).unwrap_or(1);
+        let spare = room.saturating_sub(frame.together * each + SPARE);
         for op in by_use(&code.lanes, &order).into_iter().take(spare) {
             let register = 31 - frame.free.leading_zeros() as u8;
             frame.free &= !(1 << register);
@@ -95,10 +99,11 @@ impl Frame {
         }
     }
 
-    /// The end of the loop: all registers but those of the first `states` are free.
+    /// The end of the loop: all registers are free but those of states, and the tail's mask.
     pub fn leave(&mut self, width: Width, states: u8) {
         let all = u32::MAX >> (32 - width.registers());
-        self.free = all & !((1 << states) - 1);
+        let mask = if width == Width::Ymm { 1 << mask_register(width) } else { 0 };
+        self.free = all & !((1 << states) - 1) & !mask;
         self.homes.clear();
     }
 

@@ -34,7 +34,7 @@ const FIRST_SAVED: usize = 4;
 /// What the encoder has to say against an instruction.
 pub fn assemble(width: Width, code: &Loop) -> Result<Vec<u8>, IcedError> {
     let states = code.folds.len() as u8 * code.unroll;
-    let frame = Frame::new(width, code, states, width == Width::Ymm);
+    let frame = Frame::new(width, code, states);
     Writer { a: Assembler::new(width), width, code, frame, states }.assemble()
 }
 
@@ -137,7 +137,10 @@ impl Writer<'_> {
             true => self.a.place_loop(head),
             false => self.a.place(head),
         }
-        (0..copies).for_each(|copy| self.emit_vector(copy, Part::Whole));
+        let together = self.frame.together.min(copies as usize);
+        for first in (0..copies).step_by(together) {
+            self.emit_vectors(first, together as u16, Part::Whole);
+        }
         self.a.emit(Code::Add_rm64_imm32, &[i.into(), Operand::Signed32(step)]);
         self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
         self.a.jump(Code::Jle_rel32_64, head);
@@ -151,7 +154,7 @@ impl Writer<'_> {
         self.a.emit(Code::Test_rm64_r64, &[Register::R10.into(), Register::R10.into()]);
         self.a.jump(Code::Jle_rel32_64, done);
         self.set_mask();
-        self.emit_vector(0, Part::Tail);
+        self.emit_vectors(0, 1, Part::Tail);
         self.a.place(done);
     }
 
@@ -180,30 +183,37 @@ impl Writer<'_> {
         self.a.emit(Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256, &[whole, whole, lanes.into()]);
     }
 
-    /// The code of the vector `copy` vectors on from the current element.
-    fn emit_vector(&mut self, copy: i32, part: Part) {
-        let code = self.code;
+    /// The code of `copies` vectors, from the one that is `first` vectors on.
+    fn emit_vectors(&mut self, first: i32, copies: u16, part: Part) {
+        let (code, lanes) = (self.code, self.width.lanes());
         let staged = self.stage_bytes(part);
-        let access = Access { code, width: self.width, part, first: copy * self.width.lanes() };
-        let roots = code.roots();
-        let states: Vec<u8> = (0..code.folds.len()).map(|k| self.state(copy, k)).collect();
+        let access =
+            Access { code, width: self.width, part, first: first * lanes, staged: &staged };
+        let (straight, roots) = code.interleaved(copies, lanes);
+        let count = code.folds.len();
+        let states: Vec<u8> =
+            (0..copies as usize * count).map(|k| (first as usize * count + k) as u8).collect();
+        let own_roots = roots.chunks(code.folds.len() + code.stores.len());
+        let next: Vec<Vector> = own_roots.clone().flat_map(|r| &r[..count]).copied().collect();
+        let stored: Vec<Vector> = own_roots.flat_map(|r| &r[count..]).copied().collect();
         let wishes: Vec<(Vector, u8)> = match part {
-            Part::Whole => code.folds.iter().zip(&states).map(|(f, &s)| (f.next, s)).collect(),
+            Part::Whole => next.iter().copied().zip(states.iter().copied()).collect(),
             Part::Tail => Vec::new(),
         };
         let (a, frame) = (&mut self.a, &mut self.frame);
+        let roots = [next, stored].concat();
         let places =
-            straight::emit(a, frame, &code.lanes, &roots, &wishes, &mut |a, op, registers| match (
+            straight::emit(a, frame, &straight, &roots, &wishes, &mut |a, op, registers| match (
                 op, registers,
             ) {
                 (Op::Carry(_, k), _) => Place::Register(states[usize::from(k)]),
-                (Op::Input(_, k), Some(to)) => access.load(a, k.into(), to, &staged),
+                (Op::Input(_, k), Some(to)) => access.load(a, k.into(), to),
                 (_, Some(to)) => access.index(a, to),
                 _ => unreachable!("`{op}` needs no register"),
             });
         let (folded, stored) = places.split_at(states.len());
         self.update_states(&states, folded, part);
-        self.store(&access, stored, &staged);
+        self.store(&access, stored);
     }
 
     /// Brings the new states to where the old ones are.
@@ -230,7 +240,7 @@ impl Writer<'_> {
     }
 
     /// Stores values, all of which are computed.
-    fn store(&mut self, access: &Access, values: &[Place], staged: &[Option<Mem>]) {
+    fn store(&mut self, access: &Access, values: &[Place]) {
         let used = |set: u32, place: &Place| match place {
             Place::Register(r) => set & !(1 << r),
             Place::Memory(_) => set,
@@ -238,7 +248,9 @@ impl Writer<'_> {
         let free = values.iter().fold(self.frame.free, used);
         let temporary = free.trailing_zeros() as u8;
         let second = (free & (free - 1)).trailing_zeros() as u8;
-        for (&(stream, _), &value) in self.code.stores.iter().zip(values) {
+        let count = self.code.stores.len();
+        for (at, &value) in values.iter().enumerate() {
+            let (copy, stream) = (at / count, usize::from(self.code.stores[at % count].0));
             let register = match value {
                 Place::Register(r) => r,
                 Place::Memory(mem) => {
@@ -247,9 +259,9 @@ impl Writer<'_> {
                     temporary
                 }
             };
-            access.store(&mut self.a, stream.into(), register, [temporary, second], staged);
-            if let Some(from) = staged[usize::from(stream)] {
-                self.copy_bytes(usize::from(stream), from, Direction::ToStream);
+            access.store(&mut self.a, (copy, stream), register, [temporary, second]);
+            if let Some(from) = access.staged[stream] {
+                self.copy_bytes(stream, from, Direction::ToStream);
             }
         }
     }
@@ -372,24 +384,24 @@ struct Access<'c> {
     part: Part,
     /// The first element, counted from the current one.
     first: i32,
+    /// By stream: where on the stack the bytes of a tail are.
+    staged: &'c [Option<Mem>],
 }
 
 impl Access<'_> {
-    fn address(&self, stream: usize) -> Mem {
+    /// The elements of a stream for a copy, or the room of its tail.
+    fn address(&self, (copy, stream): (usize, usize)) -> Mem {
         let bytes = self.code.streams[stream].bytes() as i32;
-        element(STREAMS[stream], bytes, self.first)
+        let first = self.first + copy as i32 * self.width.lanes();
+        self.staged[stream].unwrap_or_else(|| element(STREAMS[stream], bytes, first))
     }
 
-    /// Loads the elements of a stream.
-    fn load(
-        &self,
-        a: &mut Assembler,
-        stream: usize,
-        (to, temporary): (u8, u8),
-        staged: &[Option<Mem>],
-    ) -> Place {
+    /// Loads input `input`, which numbers copies and their streams.
+    fn load(&self, a: &mut Assembler, input: usize, (to, temporary): (u8, u8)) -> Place {
+        let count = self.code.streams.len();
+        let (copy, stream) = (input / count, input % count);
         let dtype = self.code.streams[stream];
-        let from = staged[stream].unwrap_or_else(|| self.address(stream)).into();
+        let from = self.address((copy, stream)).into();
         let whole = Operand::Reg(self.width.whole(to));
         let load = if dtype.bytes() == 1 { codes::load_bytes } else { codes::load };
         match (self.part, self.width) {
@@ -424,16 +436,9 @@ impl Access<'_> {
     }
 
     /// Stores a register to a stream, or to the room of its tail.
-    fn store(
-        &self,
-        a: &mut Assembler,
-        stream: usize,
-        register: u8,
-        free: [u8; 2],
-        staged: &[Option<Mem>],
-    ) {
-        let dtype = self.code.streams[stream];
-        let to: Operand = staged[stream].unwrap_or_else(|| self.address(stream)).into();
+    fn store(&self, a: &mut Assembler, at: (usize, usize), register: u8, free: [u8; 2]) {
+        let dtype = self.code.streams[at.1];
+        let to: Operand = self.address(at).into();
         let whole = Operand::Reg(self.width.whole(register));
         if dtype.bytes() == 1 {
             return self.store_bytes(a, dtype, to, register, free);
