@@ -7,8 +7,8 @@
 use crate::abi::{ALIGNMENT, KernelFn};
 use crate::codegen::Code;
 use crate::leaf::Leaf;
-use crate::leaf::avx2;
 use crate::leaf::portable::{self, Multiply};
+use crate::leaf::wide;
 use crate::level::Level;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, Signature, UserFuncName};
@@ -88,7 +88,7 @@ pub fn leaves(codes: &[&Code]) -> Vec<Leaf> {
     let mut leaves: Vec<Leaf> = Vec::new();
     for leaf in codes.iter().flat_map(|c| &c.leaves) {
         if !leaves.contains(leaf) {
-            leaves.push(*leaf);
+            leaves.push(leaf.clone());
         }
     }
     leaves
@@ -115,12 +115,13 @@ fn compile_in(context: &mut Context, isa: &dyn TargetIsa, code: &Code) -> Result
 ///
 /// # Errors
 /// As [`compile`], and if there is no code generator for the level.
-pub fn compile_leaf(level: Level, leaf: Leaf) -> Result<Compiled, String> {
-    if level.has_avx2() {
-        let bytes = avx2::assemble(leaf).map_err(|e| e.to_string())?;
-        return Ok(Compiled { bytes, calls: Vec::new() });
-    }
-    compile_portable_leaf(level, leaf)
+pub fn compile_leaf(level: Level, leaf: &Leaf) -> Result<Compiled, String> {
+    let Some(width) = wide::Width::of(level) else { return compile_portable_leaf(level, leaf) };
+    let bytes = match leaf {
+        Leaf::Gemm(tile) => wide::gemm::assemble(*tile),
+        Leaf::Loop(code) => wide::assemble(width, code),
+    };
+    Ok(Compiled { bytes: bytes.map_err(|e| e.to_string())?, calls: Vec::new() })
 }
 
 /// Compiles a leaf in vectors that every level has. Its order of instructions is chosen by hand:
@@ -128,15 +129,14 @@ pub fn compile_leaf(level: Level, leaf: Leaf) -> Result<Compiled, String> {
 ///
 /// # Errors
 /// As [`compile_leaf`].
-pub fn compile_portable_leaf(level: Level, leaf: Leaf) -> Result<Compiled, String> {
+pub fn compile_portable_leaf(level: Level, leaf: &Leaf) -> Result<Compiled, String> {
     let isa = level.isa(OptLevel::O0).map_err(|e| e.to_string())?;
     let frontend = isa.frontend_config();
     let signature = Leaf::signature(frontend.default_call_conv);
     let mut function = Function::with_name_signature(UserFuncName::default(), signature);
     let mut context = FunctionBuilderContext::new();
     let mut builder = FunctionBuilder::new(&mut function, &mut context);
-    let multiply = if level.has_fma() { Multiply::Fused } else { Multiply::Separate };
-    portable::emit(&mut builder, leaf, multiply);
+    portable::emit(&mut builder, leaf, Multiply::of(level));
     builder.seal_all_blocks();
     builder.finalize(frontend);
     compile(&*isa, &Code { function, leaves: Vec::new() })
@@ -150,7 +150,7 @@ fn finish(
     let call = |reloc: &cranelift_codegen::FinalizedMachReloc| match &reloc.target {
         FinalizedRelocTarget::ExternalName(ir::ExternalName::User(name)) => {
             let name = &function.params.user_named_funcs()[*name];
-            Ok(Call { leaf: leaves[name.index as usize], reloc: reloc.clone() })
+            Ok(Call { leaf: leaves[name.index as usize].clone(), reloc: reloc.clone() })
         }
         other => Err(format!("code needs `{other:?}`, which there is not")),
     };
@@ -173,7 +173,7 @@ impl Module {
                 let all = codes.par_iter().with_max_len(1).map_init(Context::new, one);
                 all.collect::<Result<Vec<_>, _>>()
             },
-            || leaves.par_iter().map(|&l| compile_leaf(level, l)).collect::<Result<Vec<_>, _>>(),
+            || leaves.par_iter().map(|l| compile_leaf(level, l)).collect::<Result<Vec<_>, _>>(),
         );
         let (compiled, compiled_leaves) =
             (compiled.map_err(refuse)?, compiled_leaves.map_err(refuse)?);
@@ -222,7 +222,7 @@ fn link(
     for (leaf, compiled) in leaves.iter().zip(compiled_leaves) {
         let id = module.declare_function(&leaf.to_string(), Linkage::Local, &leaf_signature)?;
         define(&mut module, id, compiled, &FxHashMap::default())?;
-        leaf_ids.insert(*leaf, id);
+        leaf_ids.insert(leaf.clone(), id);
     }
     let mut functions = Vec::with_capacity(kernels.len());
     for compiled in kernels {

@@ -7,7 +7,7 @@ use crate::jit::{self, Compiled};
 use crate::level::Level;
 use crate::lower::{ScheduledEntry, generate};
 use dlc_kernel::{BuildError, OptLevel};
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter};
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, Mnemonic};
 use std::fmt::Write;
 
 /// One line for each kernel, or for each of its segments.
@@ -66,8 +66,8 @@ pub fn assembly(
         })?;
     }
     let mut seen = rustc_hash::FxHashSet::default();
-    for leaf in leaves.into_iter().filter(|&l| seen.insert(l)) {
-        let compiled = jit::compile_leaf(level, leaf).map_err(refuse)?;
+    for leaf in leaves.into_iter().filter(|l| seen.insert(l.clone())) {
+        let compiled = jit::compile_leaf(level, &leaf).map_err(refuse)?;
         let _ = writeln!(text, "; leaf {leaf}\n{}", instructions(level, &compiled));
     }
     Ok(text)
@@ -111,7 +111,8 @@ fn instructions(level: Level, compiled: &Compiled) -> String {
     let mut text = String::new();
     while decoder.can_decode() && decoder.ip() < end {
         decoder.decode_out(&mut instruction);
-        if instruction.is_invalid() {
+        // Traps fill the space before constants.
+        if instruction.is_invalid() || instruction.mnemonic() == Mnemonic::Int3 {
             break;
         }
         if instruction.is_ip_rel_memory_operand() {

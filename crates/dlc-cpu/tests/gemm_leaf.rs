@@ -4,7 +4,7 @@
 mod guard;
 
 use dlc_cpu::jit::{compile_leaf, compile_portable_leaf};
-use dlc_cpu::leaf::{GemmArgs, GemmTile, Leaf, Left, MAX_LEVELS, MAX_RUN, avx2};
+use dlc_cpu::leaf::{GemmArgs, GemmTile, Leaf, Left, MAX_LEVELS, MAX_RUN, wide};
 use dlc_cpu::level::Level;
 use guard::{Code, Guarded};
 
@@ -112,12 +112,12 @@ fn run(code: &Code, tile: GemmTile, call: Call, fused: bool) {
 
 fn check(tile: GemmTile) {
     let best = Level::detect().expect("tests run on a machine with a level");
-    let mut codes = vec![(compile_portable_leaf(best, Leaf::Gemm(tile)), best.has_fma())];
+    let mut codes = vec![(compile_portable_leaf(best, &Leaf::Gemm(tile)), best.has_fma())];
     if Level::X86_64V2.runs_here() {
-        codes.push((compile_portable_leaf(Level::X86_64V2, Leaf::Gemm(tile)), false));
+        codes.push((compile_portable_leaf(Level::X86_64V2, &Leaf::Gemm(tile)), false));
     }
-    if best.has_avx2() && avx2::holds(tile) {
-        codes.push((compile_leaf(best, Leaf::Gemm(tile)), true));
+    if best.has_avx2() && wide::gemm::holds(tile) {
+        codes.push((compile_leaf(best, &Leaf::Gemm(tile)), true));
     }
     for (compiled, fused) in codes {
         let code = Code::new(&compiled.expect("the leaf compiles").bytes);

@@ -1,6 +1,6 @@
 //! Elementary functions against f64, on 10^6 arguments of each.
 //!
-//! The bounds below are what `codegen::math` documents: the largest errors measured, rounded up.
+//! The bounds below are the largest errors measured, rounded up.
 
 mod support;
 

@@ -1,9 +1,9 @@
 //! Maps: one function for each segment.
 
 use super::expr::{Evaluator, Lanes};
-use super::{Emitter, Part, emit, load};
+use super::{Emitter, Part, emit, load, stretch};
 use crate::schedule::domain::AxisSet;
-use crate::schedule::map::{MapSchedule, MapShape, Tail};
+use crate::schedule::map::{FLAT_UNIT, MapSchedule, MapShape, Tail};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_codegen::isa::TargetFrontendConfig;
@@ -35,14 +35,18 @@ fn emit_map(e: &mut Emitter, schedule: &MapSchedule) {
     }
 }
 
-/// Units are vectors of the only axis.
+/// Units are stretches of the only axis.
 fn emit_flat(e: &mut Emitter, ev: &mut Evaluator, schedule: &MapSchedule) {
     let lanes = Axis(0);
+    let (begin, end) = (e.begin, e.end);
+    let [first, last] = [begin, end].map(|unit| e.b.ins().imul_imm_s(unit, FLAT_UNIT));
+    if let Some(leaf) = &schedule.stretch {
+        let count = e.b.ins().isub(last, first);
+        stretch::call(e, ev, leaf, [first, count]);
+        return;
+    }
     ev.set_lanes(Some(Lanes { axis: lanes, active: 4, multiple_of: 4 }));
     hoist(e, ev, schedule, AxisSet::default());
-    let (begin, end) = (e.begin, e.end);
-    let first = e.b.ins().ishl_imm_u(begin, 2);
-    let last = e.b.ins().ishl_imm_u(end, 2);
     e.for_each(first, last, 4, |e, i| emit_vector(e, ev, schedule, lanes, i));
 }
 
@@ -66,15 +70,22 @@ fn emit_nested(
     e.for_units(&extents, |e, point| {
         ev.enter();
         set_axes(ev, &outer, point);
-        let multiple_of = if tail == Tail::Overlap { 1 } else { 4 };
-        ev.set_lanes(Some(Lanes { axis: lanes, active: 4, multiple_of }));
-        hoist(e, ev, schedule, axes_of(&outer));
         let start = match blocks {
             1 => e.int(0),
             _ => e.b.ins().imul_imm_s(point[outer.len()], block),
         };
         let stop = if blocks > 1 { e.b.ins().iadd_imm_s(start, block) } else { e.int(extent) };
-        emit_run(e, ev, schedule, lanes, [start, stop], tail);
+        if let Some(leaf) = &schedule.stretch {
+            let end = e.int(extent);
+            let stop = if extent % block == 0 { stop } else { e.b.ins().smin(stop, end) };
+            let count = e.b.ins().isub(stop, start);
+            stretch::call(e, ev, leaf, [start, count]);
+        } else {
+            let multiple_of = if tail == Tail::Overlap { 1 } else { 4 };
+            ev.set_lanes(Some(Lanes { axis: lanes, active: 4, multiple_of }));
+            hoist(e, ev, schedule, axes_of(&outer));
+            emit_run(e, ev, schedule, lanes, [start, stop], tail);
+        }
         ev.leave();
     });
 }

@@ -12,13 +12,13 @@ pub mod expr;
 pub mod fold;
 pub mod load;
 pub mod map;
-pub mod math;
 pub mod nest;
 pub mod ops;
 pub mod pack;
 pub mod random;
 pub mod row;
 pub mod scatter;
+pub mod stretch;
 
 use crate::abi::{ContextField, ErrorKind, kernel_signature};
 use crate::leaf::Leaf;
@@ -130,7 +130,7 @@ pub fn emit(
     let mut emitter = Emitter::new(b, config, call_conv, operands);
     body(&mut emitter);
     emitter.b.ins().return_(&[]);
-    let leaves = emitter.leaves.iter().map(|l| l.0).collect();
+    let leaves = emitter.leaves.iter().map(|l| l.0.clone()).collect();
     emitter.b.seal_all_blocks();
     emitter.b.finalize(frontend);
     Code { function, leaves }

@@ -1,102 +1,105 @@
-//! Scalar operations as code: the meaning of [`dlc_kernel::scalar`](dlc_kernel::UnaryOp) on
-//! scalars and on four lanes, with the same bits for both.
+//! Operations on values, scalar or of four lanes, with the same bits for both. What they mean is
+//! written once, in [`crate::leaf::lanes::ops`]; here are besides the integer operations that go
+//! lane by lane.
 
+use super::Emitter;
 use super::expr::{Evaluator, Val};
 use super::load::{constant, extract, gather};
-use super::{Emitter, math};
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::types::{F32, F32X4, I8, I32, I32X4};
-use cranelift_codegen::ir::{InstBuilder, Type, Value};
-use dlc_kernel::{BinaryOp, DType, Expr, ExprId, Scalar, UnaryOp};
+use crate::leaf::clif::{self, Width, Writer};
+use crate::leaf::lanes::{Lanes, Op, Vector, ops};
+use crate::leaf::portable::Multiply;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I8, I32};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use dlc_kernel::{BinaryOp, DType, Expr, ExprId, Scalar};
 
 /// The value of a node whose operands are computed.
 pub(super) fn operation(ev: &mut Evaluator, e: &mut Emitter, id: ExprId) -> Val {
-    let (domain, dtype) = (ev.domain, ev.dtype(id));
+    let domain = ev.domain;
     match domain.exprs.get(id) {
         Expr::Const(scalar) => Val::Uniform(constant(e, *scalar)),
         Expr::Extent(size, dtype) => {
             let value = size.as_const().expect("sizes are bound before code is generated");
             Val::Uniform(constant(e, Scalar::new(*dtype, value as f64)))
         }
-        Expr::Unary(op, x) => apply(ev, e, [*x], |e, [x]| unary(e, *op, dtype, x)),
-        Expr::Binary(BinaryOp::Pow, x, y) if dtype == DType::F32 => {
-            let exponent = as_const(domain.exprs.get(*y));
-            apply(ev, e, [*x, *y], |e, [x, y]| math::pow(e, x, y, exponent))
-        }
-        Expr::Binary(BinaryOp::Max, x, y) if dtype == DType::F32 => {
-            maximum(ev, e, *x, *y, BinaryOp::Max)
-        }
-        Expr::Binary(BinaryOp::Min, x, y) if dtype == DType::F32 => {
-            maximum(ev, e, *x, *y, BinaryOp::Min)
+        Expr::Unary(op, x) => {
+            let dtype = ev.dtype(*x);
+            apply(ev, e, &[*x], |l, x| ops::unary(l, *op, dtype, x[0]))
         }
         Expr::Binary(op, x, y) => {
-            let operand = ev.dtype(*x);
-            apply(ev, e, [*x, *y], |e, [x, y]| binary(e, *op, operand, x, y))
+            let dtype = ev.dtype(*x);
+            if !ops::has_binary(*op, dtype) {
+                return by_lanes(ev, e, *op, [*x, *y]);
+            }
+            apply(ev, e, &[*x, *y], |l, x| ops::binary(l, *op, dtype, x[0], x[1]))
         }
-        Expr::Select(c, x, y) => apply(ev, e, [*c, *x, *y], |e, [c, x, y]| select(e, c, x, y)),
+        Expr::Select(c, x, y) => apply(ev, e, &[*c, *x, *y], |l, x| l.select(x[0], x[1], x[2])),
         Expr::Cast(to, x) => {
             let from = ev.dtype(*x);
-            apply(ev, e, [*x], |e, [x]| cast(e, from, *to, x))
+            apply(ev, e, &[*x], |l, x| ops::cast(l, from, *to, x[0]))
         }
         other => unreachable!("{other:?} is not an operation"),
     }
 }
 
 /// `f` of the operands: once as scalars if all are uniform, else as vectors.
-fn apply<const N: usize>(
+fn apply(
     ev: &mut Evaluator,
     e: &mut Emitter,
-    operands: [ExprId; N],
-    f: impl FnOnce(&mut Emitter, [Value; N]) -> Value,
+    operands: &[ExprId],
+    f: impl FnOnce(&mut Lanes, &[Vector]) -> Vector,
 ) -> Val {
-    let uniform = operands.map(|id| match ev.known(id) {
+    let (uniform, values) = operand_values(ev, e, operands);
+    let mut lanes = Lanes::default();
+    let given = |(k, id): (usize, &ExprId)| match ev.domain.exprs.get(*id) {
+        Expr::Const(scalar) => ops::constant(&mut lanes, *scalar),
+        _ => lanes.add(Op::Input(ops::kind(ev.dtype(*id)), k as u16)),
+    };
+    let inputs: Vec<Vector> = operands.iter().enumerate().map(given).collect();
+    let result = f(&mut lanes, &inputs);
+    let value = emit(e, &lanes, result, &values);
+    if uniform { Val::Uniform(value) } else { Val::Varying(value) }
+}
+
+/// Whether all operands are uniform, and their values: scalars then, else vectors.
+fn operand_values(ev: &mut Evaluator, e: &mut Emitter, operands: &[ExprId]) -> (bool, Vec<Value>) {
+    let scalar = |id: &ExprId| match ev.known(*id) {
         Val::Uniform(value) => Some(value),
         Val::Varying(_) => None,
-    });
-    if uniform.iter().all(Option::is_some) {
-        return Val::Uniform(f(e, uniform.map(|v| v.expect("all are uniform"))));
-    }
-    let vectors = operands.map(|id| ev.known_vector(e, id));
-    Val::Varying(f(e, vectors))
-}
-
-/// `max` or `min`; a constant that is a number needs one comparison, not two.
-fn maximum(ev: &mut Evaluator, e: &mut Emitter, x: ExprId, y: ExprId, op: BinaryOp) -> Val {
-    let number = |id| as_const(ev.domain.exprs.get(id)).is_some_and(|c| !c.is_nan());
-    let (x, y, simple) = match (number(x), number(y)) {
-        (_, true) => (x, y, true),
-        (true, false) => (y, x, true),
-        (false, false) => (x, y, false),
     };
-    apply(
-        ev,
-        e,
-        [x, y],
-        |e, [x, y]| {
-            if simple { extreme_of_number(e, op, x, y) } else { extreme(e, op, x, y) }
-        },
-    )
-}
-
-fn as_const(expr: &Expr) -> Option<f64> {
-    match expr {
-        Expr::Const(scalar) => Some(scalar.value()),
-        _ => None,
+    if let Some(scalars) = operands.iter().map(scalar).collect::<Option<Vec<_>>>() {
+        return (true, scalars);
     }
+    (false, operands.iter().map(|&id| ev.known_vector(e, id)).collect())
 }
 
-/// The larger (or smaller) of `x` and a `y` that is not NaN; NaN if `x` is.
-pub fn extreme_of_number(e: &mut Emitter, op: BinaryOp, x: Value, y: Value) -> Value {
-    let code = if op == BinaryOp::Max { FloatCC::GreaterThan } else { FloatCC::LessThan };
-    let replace = e.b.ins().fcmp(code, y, x);
-    select(e, replace, y, x)
+/// Code on lanes whose `Input(_, k)` is `inputs[k]`.
+fn emit(e: &mut Emitter, lanes: &Lanes, result: Vector, inputs: &[Value]) -> Value {
+    let vector = inputs.iter().any(|&v| e.b.func.dfg.value_type(v).is_vector());
+    let width = if vector { Width::Vector } else { Width::Scalar };
+    let multiply = Multiply::of(e.config.level);
+    let mut writer = Writer { b: &mut e.b, multiply, width };
+    let given = |_: &mut Writer, op| match op {
+        Op::Input(_, k) => inputs[usize::from(k)],
+        _ => unreachable!("an operation is given its operands alone"),
+    };
+    clif::values(&mut writer, lanes, &[result], given)[0]
 }
 
-/// The larger (or smaller) of two `F32`; NaN if either is.
-pub fn extreme(e: &mut Emitter, op: BinaryOp, x: Value, y: Value) -> Value {
-    let larger = extreme_of_number(e, op, x, y);
-    let nan = e.b.ins().fcmp(FloatCC::Unordered, y, y);
-    select(e, nan, y, larger)
+/// An operation on values of type `dtype`.
+pub(super) fn binary(e: &mut Emitter, op: BinaryOp, dtype: DType, x: Value, y: Value) -> Value {
+    let mut lanes = Lanes::default();
+    let [a, b] = [0, 1].map(|k| lanes.add(Op::Input(ops::kind(dtype), k)));
+    let result = ops::binary(&mut lanes, op, dtype, a, b);
+    emit(e, &lanes, result, &[x, y])
+}
+
+/// Conversion between types, saturating towards integers.
+pub(super) fn cast(e: &mut Emitter, from: DType, to: DType, x: Value) -> Value {
+    let mut lanes = Lanes::default();
+    let input = lanes.add(Op::Input(ops::kind(from), 0));
+    let result = ops::cast(&mut lanes, from, to, input);
+    emit(e, &lanes, result, &[x])
 }
 
 /// `if c { x } else { y }` on scalars or lanes.
@@ -109,91 +112,20 @@ pub fn select(e: &mut Emitter, c: Value, x: Value, y: Value) -> Value {
     e.b.ins().bitselect(c, x, y)
 }
 
-/// `magnitude` with the sign of `sign`; of `F32` scalars or lanes.
-pub(super) fn copy_sign(e: &mut Emitter, magnitude: Value, sign: Value) -> Value {
-    let ty = e.b.func.dfg.value_type(magnitude);
-    if !ty.is_vector() {
-        return e.b.ins().fcopysign(magnitude, sign);
-    }
-    let (magnitude, sign) = (e.cast_bits(magnitude, I32X4), e.cast_bits(sign, I32X4));
-    let mask = e.ints(i32::MIN);
-    let sign = e.b.ins().band(sign, mask);
-    let rest = e.b.ins().band_not(magnitude, mask);
-    let bits = e.b.ins().bor(rest, sign);
-    e.cast_bits(bits, ty)
-}
-
 fn is_vector(e: &Emitter, x: Value) -> bool {
     e.b.func.dfg.value_type(x).is_vector()
 }
 
-/// A constant like `x`: `F32`, `I32` or their vectors.
-pub(super) fn like(e: &mut Emitter, x: Value, value: f64) -> Value {
-    match e.b.func.dfg.value_type(x) {
-        F32 => e.float(value as f32),
-        F32X4 => e.floats(value as f32),
-        I32X4 => e.ints(value as i32),
-        ty => e.b.ins().iconst(ty, value as i64 & 0xffff_ffff),
-    }
-}
-
-fn unary(e: &mut Emitter, op: UnaryOp, dtype: DType, x: Value) -> Value {
-    match dtype {
-        DType::F32 => float_unary(e, op, x),
-        DType::Bool => match op {
-            UnaryOp::Not if is_vector(e, x) => e.b.ins().bnot(x),
-            UnaryOp::Not => e.b.ins().bxor_imm_u(x, 1),
-            _ => x,
-        },
-        _ => {
-            let y = int_unary(e, op, x);
-            wrap(e, dtype, y)
-        }
-    }
-}
-
-fn float_unary(e: &mut Emitter, op: UnaryOp, x: Value) -> Value {
-    match op {
-        UnaryOp::Neg => e.b.ins().fneg(x),
-        UnaryOp::Abs => e.b.ins().fabs(x),
-        UnaryOp::Sqrt => e.b.ins().sqrt(x),
-        UnaryOp::Floor => e.b.ins().floor(x),
-        UnaryOp::Ceil => e.b.ins().ceil(x),
-        UnaryOp::Round => e.b.ins().nearest(x),
-        UnaryOp::Sign => {
-            let (zero, one) = (like(e, x, 0.0), like(e, x, 1.0));
-            let one = copy_sign(e, one, x);
-            let is_zero = e.b.ins().fcmp(FloatCC::Equal, x, zero);
-            let is_nan = e.b.ins().fcmp(FloatCC::Unordered, x, x);
-            let keep = e.b.ins().bor(is_zero, is_nan);
-            select(e, keep, x, one)
-        }
-        UnaryOp::Rsqrt => {
-            let (one, root) = (like(e, x, 1.0), e.b.ins().sqrt(x));
-            e.b.ins().fdiv(one, root)
-        }
-        UnaryOp::Exp => math::scalar_or_lanes(e, x, math::exp),
-        UnaryOp::Log => math::scalar_or_lanes(e, x, math::log),
-        UnaryOp::Tanh => math::scalar_or_lanes(e, x, math::tanh),
-        UnaryOp::Sigmoid => math::scalar_or_lanes(e, x, math::sigmoid),
-        UnaryOp::Erf => math::scalar_or_lanes(e, x, math::erf),
-        UnaryOp::Sin => math::scalar_or_lanes(e, x, math::sin),
-        UnaryOp::Cos => math::scalar_or_lanes(e, x, math::cos),
-        UnaryOp::Not => x,
-    }
-}
-
-fn int_unary(e: &mut Emitter, op: UnaryOp, x: Value) -> Value {
-    match op {
-        UnaryOp::Neg => e.b.ins().ineg(x),
-        UnaryOp::Abs => e.b.ins().iabs(x),
-        UnaryOp::Sign => {
-            let (one, minus) = (like(e, x, 1.0), like(e, x, -1.0));
-            let below = e.b.ins().smin(x, one);
-            e.b.ins().smax(below, minus)
-        }
-        _ => x,
-    }
+/// The integer operations that no processor does to vectors.
+fn by_lanes(ev: &mut Evaluator, e: &mut Emitter, op: BinaryOp, operands: [ExprId; 2]) -> Val {
+    let dtype = ev.dtype(operands[0]);
+    let (uniform, values) = operand_values(ev, e, &operands);
+    let result = each_lane(e, values[0], values[1], |e, x, y| match op {
+        BinaryOp::Pow => power(e, x, y),
+        _ => divide(e, op, x, y),
+    });
+    let result = wrap(e, dtype, result);
+    if uniform { Val::Uniform(result) } else { Val::Varying(result) }
 }
 
 /// Brings the result of 32-bit arithmetic back into the range of `dtype`.
@@ -201,86 +133,8 @@ fn wrap(e: &mut Emitter, dtype: DType, x: Value) -> Value {
     if dtype != DType::U8 {
         return x;
     }
-    let mask = like(e, x, 255.0);
+    let mask = if is_vector(e, x) { e.ints(255) } else { e.b.ins().iconst(I32, 255) };
     e.b.ins().band(x, mask)
-}
-
-pub(super) fn binary(e: &mut Emitter, op: BinaryOp, dtype: DType, x: Value, y: Value) -> Value {
-    match dtype {
-        DType::F32 => float_binary(e, op, x, y),
-        DType::Bool => bool_binary(e, op, x, y),
-        _ => {
-            let z = int_binary(e, op, x, y);
-            if op.is_comparison() { z } else { wrap(e, dtype, z) }
-        }
-    }
-}
-
-fn float_binary(e: &mut Emitter, op: BinaryOp, x: Value, y: Value) -> Value {
-    match op {
-        BinaryOp::Add => e.b.ins().fadd(x, y),
-        BinaryOp::Sub => e.b.ins().fsub(x, y),
-        BinaryOp::Mul => e.b.ins().fmul(x, y),
-        BinaryOp::Div => e.b.ins().fdiv(x, y),
-        BinaryOp::Mod => math::modulo(e, x, y),
-        BinaryOp::FloorDiv => {
-            let quotient = e.b.ins().fdiv(x, y);
-            e.b.ins().floor(quotient)
-        }
-        BinaryOp::Max | BinaryOp::Min => extreme(e, op, x, y),
-        BinaryOp::Eq => e.b.ins().fcmp(FloatCC::Equal, x, y),
-        BinaryOp::Ne => e.b.ins().fcmp(FloatCC::NotEqual, x, y),
-        BinaryOp::Lt => e.b.ins().fcmp(FloatCC::LessThan, x, y),
-        BinaryOp::Le => e.b.ins().fcmp(FloatCC::LessThanOrEqual, x, y),
-        BinaryOp::Pow | BinaryOp::And | BinaryOp::Or => {
-            unreachable!("`{op}` is no operation on f32 lanes")
-        }
-    }
-}
-
-/// On 0 and 1, or on masks.
-fn bool_binary(e: &mut Emitter, op: BinaryOp, x: Value, y: Value) -> Value {
-    match op {
-        BinaryOp::And | BinaryOp::Mul | BinaryOp::Min => e.b.ins().band(x, y),
-        BinaryOp::Or | BinaryOp::Add | BinaryOp::Max => e.b.ins().bor(x, y),
-        BinaryOp::Ne | BinaryOp::Sub => e.b.ins().bxor(x, y),
-        BinaryOp::Eq => not(e, BinaryOp::Ne, x, y),
-        BinaryOp::Lt => {
-            let x = if is_vector(e, x) { e.b.ins().bnot(x) } else { e.b.ins().bxor_imm_u(x, 1) };
-            e.b.ins().band(x, y)
-        }
-        BinaryOp::Le => {
-            let x = if is_vector(e, x) { e.b.ins().bnot(x) } else { e.b.ins().bxor_imm_u(x, 1) };
-            e.b.ins().bor(x, y)
-        }
-        _ => unreachable!("`{op}` is no operation on bool"),
-    }
-}
-
-fn not(e: &mut Emitter, op: BinaryOp, x: Value, y: Value) -> Value {
-    let value = bool_binary(e, op, x, y);
-    unary(e, UnaryOp::Not, DType::Bool, value)
-}
-
-/// On `I32`, and on zero-extended `U8`.
-fn int_binary(e: &mut Emitter, op: BinaryOp, x: Value, y: Value) -> Value {
-    match op {
-        BinaryOp::Add => e.b.ins().iadd(x, y),
-        BinaryOp::Sub => e.b.ins().isub(x, y),
-        BinaryOp::Mul => e.b.ins().imul(x, y),
-        BinaryOp::Max => e.b.ins().smax(x, y),
-        BinaryOp::Min => e.b.ins().smin(x, y),
-        BinaryOp::And => e.b.ins().band(x, y),
-        BinaryOp::Or => e.b.ins().bor(x, y),
-        BinaryOp::Eq => e.b.ins().icmp(IntCC::Equal, x, y),
-        BinaryOp::Ne => e.b.ins().icmp(IntCC::NotEqual, x, y),
-        BinaryOp::Lt => e.b.ins().icmp(IntCC::SignedLessThan, x, y),
-        BinaryOp::Le => e.b.ins().icmp(IntCC::SignedLessThanOrEqual, x, y),
-        BinaryOp::Div | BinaryOp::Mod | BinaryOp::FloorDiv => {
-            each_lane(e, x, y, |e, x, y| divide(e, op, x, y))
-        }
-        BinaryOp::Pow => each_lane(e, x, y, power),
-    }
 }
 
 /// `f` lane by lane, for what no processor does to vectors.
@@ -347,53 +201,4 @@ fn divide(e: &mut Emitter, op: BinaryOp, x: Value, y: Value) -> Value {
     let none = e.int(0);
     let value = e.b.ins().select(zero, none, value);
     e.b.ins().ireduce(I32, value)
-}
-
-/// Conversion between types, saturating towards integers.
-pub(super) fn cast(e: &mut Emitter, from: DType, to: DType, x: Value) -> Value {
-    let vector = is_vector(e, x);
-    match (from, to) {
-        (a, b) if a == b => x,
-        (DType::F32, DType::Bool) => {
-            let zero = like(e, x, 0.0);
-            e.b.ins().fcmp(FloatCC::NotEqual, x, zero)
-        }
-        (_, DType::Bool) => {
-            let zero = like(e, x, 0.0);
-            e.b.ins().icmp(IntCC::NotEqual, x, zero)
-        }
-        (DType::F32, _) => {
-            let ty = if vector { I32X4 } else { I32 };
-            let number = e.b.ins().fcvt_to_sint_sat(ty, x);
-            saturate(e, to, number)
-        }
-        (DType::Bool, _) => {
-            let number = bool_to_int(e, x);
-            if to == DType::F32 { int_to_float(e, number) } else { number }
-        }
-        (_, DType::F32) => int_to_float(e, x),
-        _ => saturate(e, to, x),
-    }
-}
-
-fn saturate(e: &mut Emitter, to: DType, x: Value) -> Value {
-    if to != DType::U8 {
-        return x;
-    }
-    let (low, high) = (like(e, x, 0.0), like(e, x, 255.0));
-    let x = e.b.ins().smax(x, low);
-    e.b.ins().smin(x, high)
-}
-
-fn bool_to_int(e: &mut Emitter, x: Value) -> Value {
-    if is_vector(e, x) {
-        let one = e.ints(1);
-        return e.b.ins().band(x, one);
-    }
-    e.b.ins().uextend(I32, x)
-}
-
-fn int_to_float(e: &mut Emitter, x: Value) -> Value {
-    let ty: Type = if is_vector(e, x) { F32X4 } else { F32 };
-    e.b.ins().fcvt_from_sint(ty, x)
 }

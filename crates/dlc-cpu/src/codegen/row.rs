@@ -3,9 +3,10 @@
 use super::expr::{Evaluator, Lanes, Val};
 use super::fold::{Reducer, merge_all};
 use super::map::set_axes;
-use super::{Emitter, LANES, NOTRAP, Part, Phase, When, emit, load};
+use super::{Emitter, LANES, NOTRAP, Part, Phase, When, emit, load, stretch};
 use crate::schedule::domain::{AxisSet, Linear, strides};
 use crate::schedule::row::{Pass, RowFold, RowLanes, RowSchedule};
+use crate::schedule::stretch::Stretch;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32X4;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -197,6 +198,9 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
 
     /// Walks over a row; gives the results of the folds.
     fn emit_pass(&self, e: &mut Emitter, ev: &mut Evaluator<'s>, pass: &Pass) -> Vec<Value> {
+        if let Some(stretch) = &pass.stretch {
+            return self.emit_stretches(e, ev, pass, stretch);
+        }
         let vectors = self.schedule.lanes != RowLanes::None;
         let reducers: Vec<Reducer> = pass.folds.iter().map(|f| self.reducer(*f)).collect();
         let states: Vec<Vec<Value>> = reducers.iter().map(|r| r.initial(e, vectors)).collect();
@@ -224,6 +228,34 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
             start += state.len();
         }
         results
+    }
+
+    /// [`Rows::emit_pass`] by a leaf, which is called once for each point of the other inner axes.
+    fn emit_stretches(
+        &self,
+        e: &mut Emitter,
+        ev: &mut Evaluator<'s>,
+        pass: &Pass,
+        stretch: &Stretch,
+    ) -> Vec<Value> {
+        let (start, count) = (e.int(0), e.int(self.schedule.extent(stretch.axis)));
+        let loops = self.schedule.inner_loops();
+        let extents: Vec<i64> = loops.iter().map(|&a| self.schedule.extent(a)).collect();
+        if extents.is_empty() {
+            return stretch::call(e, ev, stretch, [start, count]);
+        }
+        let reducers: Vec<Reducer> = pass.folds.iter().map(|f| self.reducer(*f)).collect();
+        let initial = reducers.iter().flat_map(|r| r.initial(e, false)).collect::<Vec<_>>();
+        let points = extents.iter().product();
+        e.repeat(0, points, 1, &initial, |e, position, states| {
+            let point = e.coordinates(position, &extents);
+            ev.enter();
+            set_axes(ev, &loops, &point);
+            let found = stretch::call(e, ev, stretch, [start, count]);
+            ev.leave();
+            let merge = |((r, &a), b): ((&Reducer, &Value), Value)| r.merge(e, &[a], &[b])[0];
+            reducers.iter().zip(states).zip(found).map(merge).collect()
+        })
     }
 
     fn reducer(&self, fold: RowFold) -> Reducer {

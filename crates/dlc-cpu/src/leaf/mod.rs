@@ -4,19 +4,27 @@
 //! calls a leaf with one pointer to its argument block and never knows who wrote it. What must
 //! hold: every implementation of a leaf reads and writes exactly what the description says, and
 //! sums in the order it says. [`portable`] writes all of them in Cranelift's 128-bit vectors,
-//! [`avx2`] in 256-bit ones.
+//! [`wide`] in wider ones.
 
-pub mod avx2;
+pub mod clif;
+pub mod lanes;
+pub mod loops;
 pub mod portable;
+pub mod portable_loop;
+pub mod wide;
 
 use cranelift_codegen::ir;
+use loops::Loop;
 use std::mem::offset_of;
+use std::sync::Arc;
 
 /// A small function, by what it computes. The name in a module is its `Display` form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Leaf {
     /// A register tile of a matrix product; its arguments are [`GemmArgs`].
     Gemm(GemmTile),
+    /// A loop over elements, which describes its own argument block.
+    Loop(Arc<Loop>),
 }
 
 /// `c[i][j] += sum over p of a[p][i] * b[p][j]`, `i < rows`, `j < columns`, summed in the order of
@@ -131,6 +139,7 @@ impl std::fmt::Display for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Leaf::Gemm(tile) => tile.fmt(f),
+            Leaf::Loop(code) => write!(f, "loop_{:016x}", code.fingerprint()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Every leaf in Cranelift's 128-bit vectors: correct at every level, the best there is on aarch64.
 
-use super::{GemmField, GemmTile, Leaf, Left};
+use super::{GemmField, GemmTile, Leaf, Left, portable_loop};
+use crate::level::Level;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I64};
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Value};
@@ -10,7 +11,7 @@ const LANES: usize = 4;
 const VECTOR_BYTES: i32 = 16;
 const UNROLL: i64 = 4;
 /// Leaves are given addresses that are valid, but of any alignment.
-const NOTRAP: MemFlagsData = MemFlagsData::new().with_notrap();
+pub(super) const NOTRAP: MemFlagsData = MemFlagsData::new().with_notrap();
 /// Panels never change while a leaf runs, so their loads may sink to where they are used.
 const PANEL: MemFlagsData = NOTRAP;
 
@@ -23,10 +24,18 @@ pub enum Multiply {
     Separate,
 }
 
+impl Multiply {
+    /// The better one that the level has.
+    pub fn of(level: Level) -> Multiply {
+        if level.has_fma() { Multiply::Fused } else { Multiply::Separate }
+    }
+}
+
 /// Writes the body of `leaf` into a function with [`Leaf::signature`].
-pub fn emit(b: &mut FunctionBuilder, leaf: Leaf, multiply: Multiply) {
+pub fn emit(b: &mut FunctionBuilder, leaf: &Leaf, multiply: Multiply) {
     match leaf {
-        Leaf::Gemm(tile) => emit_gemm(b, tile, multiply),
+        Leaf::Gemm(tile) => emit_gemm(b, *tile, multiply),
+        Leaf::Loop(code) => portable_loop::emit(b, code, multiply),
     }
 }
 

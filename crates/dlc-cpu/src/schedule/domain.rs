@@ -313,11 +313,17 @@ impl<'k> Domain<'k> {
 
     /// `roots` and everything they read, operands first; affine values are not looked into.
     pub fn reachable(&self, roots: &[ExprId]) -> Vec<ExprId> {
+        self.reachable_beside(roots, None)
+    }
+
+    /// [`Domain::reachable`] without what only `known` reads.
+    pub fn reachable_beside(&self, roots: &[ExprId], known: Option<ExprId>) -> Vec<ExprId> {
         let mut seen = vec![false; self.exprs.len()];
         let mut open = roots.to_vec();
         while let Some(id) = open.pop() {
             if !std::mem::replace(&mut seen[id.0 as usize], true)
                 && self.affine[id.0 as usize].is_none()
+                && known != Some(id)
             {
                 open.extend(self.exprs.get(id).operands());
             }

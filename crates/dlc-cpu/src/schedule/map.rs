@@ -1,6 +1,7 @@
 //! The schedule of a map: for each segment, which axis is vectorized and what a unit is.
 
 use super::domain::{Domain, extents};
+use super::stretch::{Stretch, Task};
 use super::{Config, PlacedStore, Site, lanes, place_stores};
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
@@ -19,15 +20,20 @@ pub struct MapSchedule<'k> {
     pub stores: Vec<PlacedStore>,
     /// What runs along the lanes.
     pub shape: MapShape,
+    /// The leaf that computes the points along the lanes, if one can.
+    pub stretch: Option<Stretch>,
 }
+
+/// Points of a unit of [`MapShape::Flat`]: a cache line of the widest elements.
+pub const FLAT_UNIT: i64 = 16;
 
 /// The loop nest of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapShape {
     /// Point by point; a unit is a point.
     Scalar,
-    /// The only axis, in whole vectors that may run past its end into the padding of the buffers;
-    /// a unit is a vector, and the extent is no part of the code.
+    /// The only axis, in whole units of [`FLAT_UNIT`] points that may run past its end into the
+    /// padding of the buffers; the extent is no part of the code.
     Flat,
     /// Vectors along an axis inside loops over the others.
     Nested {
@@ -62,9 +68,13 @@ impl<'k> MapSchedule<'k> {
         let mut stores = place_stores(program, &domain, &segment.stores)?;
         let roots: Vec<ExprId> = segment.stores.iter().map(|s| s.value).collect();
         domain.merge(&roots, &mut stores, &[segment.axes.len()]);
-        let mut schedule = MapSchedule { config, domain, stores, shape: MapShape::Scalar };
+        let shape = MapShape::Scalar;
+        let mut schedule = MapSchedule { config, domain, stores, shape, stretch: None };
         if config.opt_level > OptLevel::O0 {
             schedule.shape = schedule.choose_shape(site);
+            let task = Task { stores: &schedule.stores, folds: &[], leaves: None, finds: None };
+            let stretch = |axis| Stretch::new(&schedule.domain, axis, task);
+            schedule.stretch = schedule.lanes().and_then(stretch);
         }
         Ok(schedule)
     }
@@ -87,7 +97,7 @@ impl<'k> MapSchedule<'k> {
     pub fn units(&self) -> i64 {
         match self.shape {
             MapShape::Scalar => self.domain.points(),
-            MapShape::Flat => (self.domain.extents[0] + 3) / 4,
+            MapShape::Flat => (self.domain.extents[0] + FLAT_UNIT - 1) / FLAT_UNIT,
             MapShape::Nested { block, .. } => {
                 let rows = self.outer().iter().fold(1, |n, a| n * self.extent(*a));
                 rows * self.blocks(block)
@@ -97,17 +107,22 @@ impl<'k> MapSchedule<'k> {
 
     /// What a unit costs in nanoseconds.
     pub fn unit_cost(&self) -> f64 {
-        let axis = match self.shape {
+        let vector = lanes::vector_cost(&self.domain, &self.roots(), &self.stores, self.lanes());
+        let vectors = match self.shape {
+            MapShape::Nested { lanes, block, .. } => (self.extent(lanes).min(block) + 3) / 4,
+            MapShape::Flat => FLAT_UNIT / 4,
+            MapShape::Scalar => 1,
+        };
+        lanes::nanoseconds(vectors as f64 * (vector + 2.0) + 8.0)
+    }
+
+    /// The axis that is vectorized.
+    pub fn lanes(&self) -> Option<Axis> {
+        match self.shape {
             MapShape::Scalar => None,
             MapShape::Flat => Some(Axis(0)),
             MapShape::Nested { lanes, .. } => Some(lanes),
-        };
-        let vector = lanes::vector_cost(&self.domain, &self.roots(), &self.stores, axis);
-        let vectors = match self.shape {
-            MapShape::Nested { lanes, block, .. } => (self.extent(lanes).min(block) + 3) / 4,
-            _ => 1,
-        };
-        lanes::nanoseconds(vectors as f64 * (vector + 2.0) + 8.0)
+        }
     }
 
     /// The axes that are not vectorized, outermost first.
@@ -186,7 +201,7 @@ impl<'k> MapSchedule<'k> {
                     && (place.is_unit_along(Axis(0)) || !place.uses().contains(Axis(0)))
             }
         };
-        self.stores.iter().all(whole) && (n % 4 == 0 || nodes.iter().all(harmless))
+        self.stores.iter().all(whole) && (n % FLAT_UNIT == 0 || nodes.iter().all(harmless))
     }
 }
 
@@ -219,6 +234,7 @@ impl fmt::Display for MapSchedule<'_> {
                 }
             }
         }
-        write!(f, "; {} units", self.units())
+        let leaf = if self.stretch.is_some() { ", by a leaf" } else { "" };
+        write!(f, "{leaf}; {} units", self.units())
     }
 }

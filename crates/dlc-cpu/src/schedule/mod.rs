@@ -7,6 +7,7 @@ pub mod lanes;
 pub mod map;
 pub mod row;
 pub mod scatter;
+pub mod stretch;
 
 use crate::level::Level;
 use contract::ContractSchedule;

@@ -8,8 +8,9 @@
 
 use super::domain::{AxisSet, Domain, Linear, extents, strides};
 use super::map::loaded;
+use super::stretch::{Kept, Stream, Stretch, Task};
 use super::{Config, PlacedStore, Site, Workspace, lanes, place_stores};
-use dlc_kernel::{Axis, BufferId, Expr, ExprId, FoldOp, Form, OptLevel, Step, Store};
+use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, FoldOp, Form, OptLevel, Step, Store};
 use std::fmt;
 
 /// The most points of a row that are written out one by one.
@@ -51,6 +52,8 @@ pub struct Pass {
     pub stores: Vec<PlacedStore>,
     /// Running results of each fold, which are merged at the end of a row.
     pub accumulators: usize,
+    /// The leaf that walks along the lanes, if one can.
+    pub stretch: Option<Stretch>,
 }
 
 /// A fold over the row.
@@ -240,6 +243,61 @@ impl<'k> RowSchedule<'k> {
         let lone = !matches!(self.lanes, RowLanes::Inner(_));
         self.unrolled = lone && inner <= UNROLLED_POINTS;
         self.cut_folds();
+        self.find_stretches(site);
+    }
+
+    /// Leaves for the passes. Two passes that need the same costly value share it, if the second
+    /// one stores where the first one may leave it.
+    fn find_stretches(&mut self, site: Site) {
+        let RowLanes::Inner(axis) = self.lanes else { return };
+        let stretch = |pass: &Pass, leaves: Option<&Kept>, finds: Option<&Kept>| {
+            let task = Task { stores: &pass.stores, folds: &pass.folds, leaves, finds };
+            Stretch::new(&self.domain, axis, task)
+        };
+        let mut found: Vec<_> = self.passes.iter().map(|p| stretch(p, None, None)).collect();
+        for second in 1..self.passes.len() {
+            let Some(kept) = self.shared_value(site, axis, second) else { continue };
+            let first = stretch(&self.passes[second - 1], Some(&kept), None);
+            let second_stretch = stretch(&self.passes[second], None, Some(&kept));
+            if let (Some(first), Some(next)) = (first, second_stretch) {
+                (found[second - 1], found[second]) = (Some(first), Some(next));
+                break;
+            }
+        }
+        self.passes.iter_mut().zip(found).for_each(|(pass, stretch)| pass.stretch = stretch);
+    }
+
+    /// A value that pass `second` could find where it stores its own, because the pass before it
+    /// computes it too.
+    fn shared_value(&self, site: Site, axis: Axis, second: usize) -> Option<Kept> {
+        let [before, after] = [&self.passes[second - 1], &self.passes[second]];
+        let [store] = &after.stores[..] else { return None };
+        let early = self.domain.reachable(&before.roots());
+        let late = self.domain.reachable(&after.roots());
+        let shared = late.iter().rev().find(|id| early.contains(id) && self.is_costly(**id, axis));
+        let id = *shared?;
+        let (buffer, dtype, place) = (store.buffer, store.dtype, store.place.clone());
+        let rest = self.domain.reachable_beside(&after.roots(), Some(id));
+        let later = self.passes[second + 1..].iter().flat_map(Pass::roots).collect::<Vec<_>>();
+        let later = self.domain.reachable(&later);
+        let overwrites = |other| site.storage(other) == site.storage(buffer);
+        let reads = |id: &ExprId| match self.domain.exprs.get(*id) {
+            Expr::Load { buffer, .. } => overwrites(*buffer),
+            _ => false,
+        };
+        let elsewhere = |id: &ExprId| self.domain.places[id.0 as usize].as_ref() != Some(&place);
+        let free = !rest.iter().chain(&later).any(reads)
+            && !early.iter().any(|id| reads(id) && elsewhere(id))
+            && !before.stores.iter().any(|s| overwrites(s.buffer));
+        let fits = dtype == DType::F32 && self.domain.exprs.dtype(id) == DType::F32;
+        (free && fits).then_some(Kept { id, stream: Stream { buffer, dtype, place } })
+    }
+
+    /// Whether a value that differs along `axis` costs more than to store and load it.
+    fn is_costly(&self, id: ExprId, axis: Axis) -> bool {
+        const MEMORY: f64 = 6.0;
+        let varies = self.domain.uses[id.0 as usize].contains(axis);
+        varies && lanes::vector_cost(&self.domain, &[id], &[], Some(axis)) > MEMORY
     }
 
     /// Cuts a few long rows that only reduce into chunks.
@@ -387,7 +445,10 @@ impl fmt::Display for RowSchedule<'_> {
             pass.folds.iter().try_for_each(|fold| write!(f, " {}", fold.op))?;
             let names = pass.stores.iter().map(|s| s.buffer.0);
             names.into_iter().try_for_each(|b| write!(f, " each b{b}"))?;
-            write!(f, " x{};", pass.accumulators)?;
+            match &pass.stretch {
+                Some(stretch) => write!(f, " by a leaf x{};", stretch.leaf.unroll)?,
+                None => write!(f, " x{};", pass.accumulators)?,
+            }
         }
         self.stores.iter().try_for_each(|s| write!(f, " row b{},", s.buffer.0))?;
         write!(f, " {} units", self.units())

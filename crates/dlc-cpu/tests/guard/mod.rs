@@ -18,13 +18,18 @@ pub const SIDES: [Side; 2] = [Side::Start, Side::End];
 pub struct Guarded {
     map: *mut u8,
     pages: usize,
-    first: *mut f32,
-    count: usize,
+    first: *mut u8,
+    bytes: usize,
 }
 
 impl Guarded {
     pub fn new(values: &[f32], side: Side) -> Guarded {
-        let bytes = size_of_val(values);
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Guarded::from_bytes(&bytes, side)
+    }
+
+    pub fn from_bytes(data: &[u8], side: Side) -> Guarded {
+        let bytes = data.len();
         let pages = bytes.div_ceil(PAGE);
         let map = map(pages + 2, libc::PROT_NONE);
         // SAFETY: the pages between the first and the last belong to the map just made.
@@ -32,19 +37,24 @@ impl Guarded {
         protect(inner, pages, libc::PROT_READ | libc::PROT_WRITE);
         let start = if side == Side::Start { 0 } else { pages * PAGE - bytes };
         // SAFETY: `bytes` bytes from `start` on lie within the readable pages.
-        let first = unsafe { inner.add(start) }.cast::<f32>();
+        let first = unsafe { inner.add(start) };
         // SAFETY: as above; the source is a slice elsewhere.
-        unsafe { ptr::copy_nonoverlapping(values.as_ptr(), first, values.len()) };
-        Guarded { map, pages, first, count: values.len() }
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), first, bytes) };
+        Guarded { map, pages, first, bytes }
     }
 
     pub fn pointer(&self) -> *mut f32 {
-        self.first
+        self.first.cast()
     }
 
     pub fn read(&self) -> Vec<f32> {
-        // SAFETY: all values were written when the memory was made.
-        unsafe { std::slice::from_raw_parts(self.first, self.count) }.to_vec()
+        let four = |b: &[u8]| f32::from_le_bytes(b.try_into().expect("four bytes"));
+        self.read_bytes().chunks(4).map(four).collect()
+    }
+
+    pub fn read_bytes(&self) -> Vec<u8> {
+        // SAFETY: all bytes were written when the memory was made.
+        unsafe { std::slice::from_raw_parts(self.first, self.bytes) }.to_vec()
     }
 }
 

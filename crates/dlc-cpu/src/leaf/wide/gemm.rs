@@ -1,9 +1,6 @@
-//! Leaves in AVX2 and FMA, assembled.
-//!
-//! A leaf is one function of the System V convention: `rdi` points to its argument block, nothing
-//! is returned, upper halves are cleared before the return. Code is independent of its address.
+//! Register tiles of contractions in AVX2 and FMA.
 
-use super::{GemmField, GemmTile, Leaf, Left};
+use crate::leaf::{GemmField, GemmTile, Left};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -24,14 +21,12 @@ const MASK: AsmRegisterYmm = ymm15;
 /// What a leaf must leave as it was.
 const SAVED: [AsmRegister64; 5] = [rbx, rbp, r12, r13, r14];
 
-/// The machine code of a leaf.
+/// The machine code of a tile.
 ///
 /// # Errors
 /// What the assembler has to say against it.
-pub fn assemble(leaf: Leaf) -> Result<Vec<u8>, IcedError> {
-    match leaf {
-        Leaf::Gemm(tile) => Gemm::new(tile)?.assemble(),
-    }
+pub fn assemble(tile: GemmTile) -> Result<Vec<u8>, IcedError> {
+    Gemm::new(tile)?.assemble()
 }
 
 /// Whether a tile's sums fit the registers beside what a step needs.

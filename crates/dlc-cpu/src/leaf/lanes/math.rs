@@ -1,0 +1,498 @@
+//! Elementary functions as polynomials on lanes.
+//!
+//! Infinities, NaN and subnormal arguments and results are as IEEE 754 and C99 have them. The
+//! largest errors stand in `docs/accuracy.md`; `cargo run --release -p dlc-cpu --example ulp`
+//! measures them.
+
+use super::{Binary, Compare, Lanes, Op, Shift, Unary, Vector};
+
+/// 1.5 * 2^23: adding it rounds to an integer that then stands in the low bits.
+const ROUNDING: f32 = 12_582_912.0;
+
+/// 1.5 * 2^52: as [`ROUNDING`], for f64.
+const WIDE_ROUNDING: f64 = 6_755_399_441_055_744.0;
+
+/// `c[0] + x * (c[1] + x * (...))`.
+fn polynomial(l: &mut Lanes, x: Vector, coefficients: &[f32]) -> Vector {
+    let (&last, rest) = coefficients.split_last().expect("a polynomial has a coefficient");
+    let mut sum = l.float(last);
+    for &c in rest.iter().rev() {
+        let c = l.float(c);
+        sum = l.fma(sum, x, c);
+    }
+    sum
+}
+
+/// `|x|`.
+pub fn abs(l: &mut Lanes, x: Vector) -> Vector {
+    let sign = l.float(-0.0);
+    l.binary(Binary::AndNot, sign, x)
+}
+
+/// `-x`.
+pub fn negate(l: &mut Lanes, x: Vector) -> Vector {
+    let sign = l.float(-0.0);
+    l.xor(x, sign)
+}
+
+/// `magnitude`, which has no sign of its own, with the sign of `sign`.
+pub fn with_sign(l: &mut Lanes, magnitude: Vector, sign: Vector) -> Vector {
+    let mask = l.float(-0.0);
+    let sign = l.and(sign, mask);
+    l.or(magnitude, sign)
+}
+
+/// `e^x`: `x = n ln 2 + r`, a polynomial of degree 7 in `r` (SLEEF's), scaled by `2^n` in two
+/// steps, so that subnormal results are rounded once.
+pub fn exp(l: &mut Lanes, x: Vector) -> Vector {
+    let high = l.float(89.0);
+    // The second operand is what NaN gives.
+    let x = l.min(high, x);
+    exp_below(l, x)
+}
+
+/// `e^x` for `x <= 89`.
+fn exp_below(l: &mut Lanes, x: Vector) -> Vector {
+    let low = l.float(-104.0);
+    let x = l.max(low, x);
+    let (value, n) = exp_parts(l, x);
+    scale(l, value, n)
+}
+
+/// `e^x` for `-87 <= x <= 88`: results are normal numbers.
+fn exp_normal(l: &mut Lanes, x: Vector) -> Vector {
+    let (value, n) = exp_parts(l, x);
+    scale_once(l, value, n)
+}
+
+/// `e^x = value * 2^n`, `n` in the low bits.
+fn exp_parts(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
+    let (n, n_bits) = round(l, x, std::f32::consts::LOG2_E);
+    let r = reduce(l, x, n, &[0.693_145_75, 1.428_606_8e-6]);
+    (exp_reduced(l, r), n_bits)
+}
+
+/// `e^r` for `|r| <= 0.35`.
+fn exp_reduced(l: &mut Lanes, r: Vector) -> Vector {
+    let tail = polynomial(
+        l,
+        r,
+        &[0.5, 0.166_666_67, 0.041_666_485, 0.008_333_361, 0.001_393_043_6, 0.000_198_527_62],
+    );
+    let one = l.float(1.0);
+    let square = l.product(r, r);
+    let sum = l.fma(tail, square, r);
+    l.sum(sum, one)
+}
+
+/// `factor * x` rounded to an integer: as a float, and in the low bits.
+fn round(l: &mut Lanes, x: Vector, factor: f32) -> (Vector, Vector) {
+    let (factor, magic) = (l.float(factor), l.float(ROUNDING));
+    let shifted = l.fma(x, factor, magic);
+    let n = l.difference(shifted, magic);
+    (n, l.unary(Unary::AsInt, shifted))
+}
+
+/// `x - n * (sum of parts)`, most significant part first.
+fn reduce(l: &mut Lanes, x: Vector, n: Vector, parts: &[f32]) -> Vector {
+    parts.iter().fold(x, |rest, &part| {
+        let part = l.float(-part);
+        l.fma(n, part, rest)
+    })
+}
+
+/// `x * 2^n`, where `n` stands in the low bits, 0 in the next ones, and `|n| < 250`.
+fn scale(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
+    let half = l.shift(Shift::Arithmetic, n_bits, 1);
+    let rest = l.difference(n_bits, half);
+    let x = scale_once(l, x, half);
+    scale_once(l, x, rest)
+}
+
+/// `x * 2^n`, where `n` stands in the low 9 bits and `-127 < n < 128`.
+fn scale_once(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
+    let exponent = l.shift(Shift::Left, n_bits, 23);
+    let one = l.int(1f32.to_bits() as i32);
+    let bits = l.sum(exponent, one);
+    let power = l.unary(Unary::AsFloat, bits);
+    l.product(x, power)
+}
+
+/// The natural logarithm: `x = m 2^n` with `m` between `sqrt(1/2)` and `sqrt(2)`, and Cephes'
+/// polynomial of degree 8 in `m - 1`.
+pub fn log(l: &mut Lanes, x: Vector) -> Vector {
+    let (t, n) = split(l, x);
+    let square = l.product(t, t);
+    let p = polynomial(
+        l,
+        t,
+        &[
+            0.333_333_3,
+            -0.249_999_94,
+            0.200_007_15,
+            -0.166_680_58,
+            0.142_493_23,
+            -0.124_201_41,
+            0.116_769_98,
+            -0.115_146_1,
+            0.070_376_836,
+        ],
+    );
+    let cube = l.product(t, square);
+    let low = l.float(-2.121_944_4e-4);
+    let n_low = l.product(n, low);
+    let y = l.fma(p, cube, n_low);
+    let minus_half = l.float(-0.5);
+    let y = l.fma(minus_half, square, y);
+    let sum = l.sum(t, y);
+    let high = l.float(0.693_359_4);
+    let value = l.fma(n, high, sum);
+    log_special(l, x, value)
+}
+
+/// What a logarithm is at 0, below, at infinity and at NaN.
+fn log_special(l: &mut Lanes, x: Vector, value: Vector) -> Vector {
+    let (zero, infinity) = (l.float(0.0), l.float(f32::INFINITY));
+    let (nan, minus_infinity) = (l.float(f32::NAN), l.float(f32::NEG_INFINITY));
+    let is_finite = l.compare(Compare::Lt, x, infinity);
+    let value = l.select(is_finite, value, x);
+    let is_zero = l.compare(Compare::Eq, x, zero);
+    let value = l.select(is_zero, minus_infinity, value);
+    let is_negative = l.compare(Compare::Lt, x, zero);
+    l.select(is_negative, nan, value)
+}
+
+/// `m - 1` and `n`, where `x = m 2^n` and `m` lies between `sqrt(1/2)` and `sqrt(2)`; of positive
+/// finite numbers, subnormal ones included.
+fn split(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
+    let least = l.float(f32::MIN_POSITIVE);
+    let is_subnormal = l.compare(Compare::Lt, x, least);
+    let up = l.float(8_388_608.0);
+    let larger = l.product(x, up);
+    let x = l.select(is_subnormal, larger, x);
+    let bits = l.unary(Unary::AsInt, x);
+    // Subtracting the bits of sqrt(1/2) leaves the exponent that makes m at least that.
+    let root = l.int(std::f32::consts::FRAC_1_SQRT_2.to_bits() as i32);
+    let distance = l.difference(bits, root);
+    let n = l.shift(Shift::Arithmetic, distance, 23);
+    let exponent = l.shift(Shift::Left, n, 23);
+    let m = l.difference(bits, exponent);
+    let m = l.unary(Unary::AsFloat, m);
+    let shift = l.int(23);
+    let is_subnormal = l.unary(Unary::AsInt, is_subnormal);
+    let shift = l.and(is_subnormal, shift);
+    let n = l.difference(n, shift);
+    let one = l.float(1.0);
+    (l.difference(m, one), l.unary(Unary::ToFloat, n))
+}
+
+/// The hyperbolic tangent: an odd polynomial (Cephes') near 0, `1 - 2 / (e^2|x| + 1)` elsewhere.
+pub fn tanh(l: &mut Lanes, x: Vector) -> Vector {
+    let magnitude = abs(l, x);
+    let square = l.product(x, x);
+    let p = polynomial(
+        l,
+        square,
+        &[-0.333_332_8, 0.133_314_42, -0.053_739_715, 0.020_639_09, -0.005_704_988_7],
+    );
+    let cube = l.product(square, x);
+    let near = l.fma(p, cube, x);
+    let (one, two) = (l.float(1.0), l.float(2.0));
+    // From here on the result is 1.
+    let limit = l.float(20.0);
+    let double = l.sum(magnitude, magnitude);
+    let double = l.min(limit, double);
+    let power = exp_normal(l, double);
+    let denominator = l.sum(power, one);
+    let quotient = l.quotient(two, denominator);
+    let far = l.difference(one, quotient);
+    let far = with_sign(l, far, x);
+    let limit = l.float(0.625);
+    let is_near = l.compare(Compare::Lt, magnitude, limit);
+    l.select(is_near, near, far)
+}
+
+/// `1 / (1 + e^-x)`, through `e^-|x|`, so that small results keep their accuracy.
+pub fn sigmoid(l: &mut Lanes, x: Vector) -> Vector {
+    let sign = l.float(-0.0);
+    let negative = l.or(x, sign);
+    let power = exp_below(l, negative);
+    let (zero, one) = (l.float(0.0), l.float(1.0));
+    let is_negative = l.compare(Compare::Lt, x, zero);
+    let numerator = l.select(is_negative, power, one);
+    let denominator = l.sum(power, one);
+    l.quotient(numerator, denominator)
+}
+
+/// The error function: N. Juffa's two polynomials, meeting at 475/512.
+pub fn erf(l: &mut Lanes, x: Vector) -> Vector {
+    // From here on the result is 1.
+    let largest = l.float(4.0);
+    let magnitude = abs(l, x);
+    let t = l.min(largest, magnitude);
+    let square = l.product(t, t);
+    let high = polynomial(l, t, &[3.831_971_3e-4, -1.728_534_7e-5]);
+    let low = polynomial(l, t, &[2.425_462_2e-2, -3.883_964_4e-3]);
+    let mut far = l.fma(high, square, low);
+    for c in [-1.067_778_8e-1, -6.348_467e-1, -1.287_175_1e-1] {
+        let c = l.float(c);
+        far = l.fma(far, t, c);
+    }
+    let minus_t = negate(l, t);
+    let exponent = l.fma(far, t, minus_t);
+    let power = exp_normal(l, exponent);
+    let one = l.float(1.0);
+    let far = l.difference(one, power);
+    let far = with_sign(l, far, x);
+    let p = polynomial(
+        l,
+        square,
+        &[
+            1.283_791_7e-1,
+            -3.761_253_4e-1,
+            1.128_199_3e-1,
+            -2.676_813_5e-2,
+            4.991_194_2e-3,
+            -5.967_617e-4,
+        ],
+    );
+    let near = l.fma(p, x, x);
+    let limit = l.float(0.927_734_4);
+    let is_far = l.compare(Compare::Lt, limit, t);
+    l.select(is_far, far, near)
+}
+
+/// `1 / sqrt(x)`, in f64.
+pub fn rsqrt(l: &mut Lanes, x: Vector) -> Vector {
+    let halves = [Unary::Lower, Unary::Upper].map(|half| {
+        let wide = l.unary(half, x);
+        let root = l.unary(Unary::Sqrt, wide);
+        let one = l.wide(1.0);
+        l.quotient(one, root)
+    });
+    l.binary(Binary::Join, halves[0], halves[1])
+}
+
+/// The sine.
+pub fn sin(l: &mut Lanes, x: Vector) -> Vector {
+    quarter_turns(l, x, 0)
+}
+
+/// The cosine.
+pub fn cos(l: &mut Lanes, x: Vector) -> Vector {
+    quarter_turns(l, x, 1)
+}
+
+/// `sin(x + turns * pi / 2)`: quarter turns are taken off in f64, the rest goes through Cephes'
+/// polynomials.
+fn quarter_turns(l: &mut Lanes, x: Vector, turns: i32) -> Vector {
+    let (r, n) = reduce_quarter_turns(l, x);
+    let turns = l.int(turns);
+    let quadrant = l.sum(n, turns);
+    let square = l.product(r, r);
+    let p = polynomial(l, square, &[-0.166_666_55, 0.008_332_161, -1.951_529_6e-4]);
+    let cube = l.product(square, r);
+    let sine = l.fma(p, cube, r);
+    let p = polynomial(l, square, &[0.041_666_646, -0.001_388_731_6, 2.443_315_7e-5]);
+    let fourth = l.product(square, square);
+    let one = l.float(1.0);
+    let minus_half = l.float(-0.5);
+    let base = l.fma(square, minus_half, one);
+    let cosine = l.fma(p, fourth, base);
+    let (low, high) = (l.int(1), l.int(2));
+    let odd = l.and(quadrant, low);
+    let odd = l.compare(Compare::Eq, odd, low);
+    let value = l.select(odd, cosine, sine);
+    let sign = l.and(quadrant, high);
+    let sign = l.shift(Shift::Left, sign, 30);
+    let sign = l.unary(Unary::AsFloat, sign);
+    l.xor(value, sign)
+}
+
+/// `x - n pi/2` with `n` the nearest integer, and `n` modulo 2^32; in f64.
+fn reduce_quarter_turns(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
+    let halves = [Unary::Lower, Unary::Upper].map(|half| {
+        let wide = l.unary(half, x);
+        let [per_turn, magic] = [std::f64::consts::FRAC_2_PI, WIDE_ROUNDING].map(|c| l.wide(c));
+        let turns = l.product(wide, per_turn);
+        let shifted = l.sum(turns, magic);
+        let n = l.difference(shifted, magic);
+        // pi/2 in two parts, the first of 33 bits.
+        let rest =
+            [1.570_796_326_734_125_6, 6.077_100_506_506_192e-11].iter().fold(wide, |x, &p| {
+                let p = l.wide(p);
+                let product = l.product(n, p);
+                l.difference(x, product)
+            });
+        (rest, shifted)
+    });
+    let [(low, n_low), (high, n_high)] = halves;
+    (l.binary(Binary::Join, low, high), l.binary(Binary::JoinBits, n_low, n_high))
+}
+
+/// `x^y`; small integer and half exponents are products and roots.
+pub fn pow(l: &mut Lanes, x: Vector, y: Vector) -> Vector {
+    let one = l.float(1.0);
+    let product = |l: &mut Lanes, x: Vector, n: i64| {
+        let square = l.product(x, x);
+        match n {
+            1 => x,
+            2 => square,
+            3 => l.product(square, x),
+            _ => l.product(square, square),
+        }
+    };
+    match constant(l, y) {
+        Some(0.0) => one,
+        Some(n) if n.fract() == 0.0 && (1.0..=4.0).contains(&n) => product(l, x, n as i64),
+        Some(n) if n.fract() == 0.0 && (-2.0..=-1.0).contains(&n) => {
+            let inverse = l.quotient(one, x);
+            product(l, inverse, -n as i64)
+        }
+        Some(0.5) => {
+            // Unlike a root, the power of -0 is 0 and that of -inf is inf.
+            let zero = l.float(0.0);
+            let x = l.sum(x, zero);
+            let root = l.unary(Unary::Sqrt, x);
+            let [low, high] = [f32::NEG_INFINITY, f32::INFINITY].map(|c| l.float(c));
+            let is_low = l.compare(Compare::Eq, x, low);
+            l.select(is_low, high, root)
+        }
+        _ => general_pow(l, x, y),
+    }
+}
+
+/// The number that all lanes of `x` are known to be.
+pub fn constant(l: &Lanes, x: Vector) -> Option<f32> {
+    match l.op(x) {
+        Op::Const(super::Kind::F32, bits) => Some(f32::from_bits(bits as u32)),
+        _ => None,
+    }
+}
+
+/// `2^(y log2 |x|)` with the exponent in f64, then signs and the special cases of C99.
+fn general_pow(l: &mut Lanes, x: Vector, y: Vector) -> Vector {
+    let magnitude = abs(l, x);
+    let (t, n) = split(l, magnitude);
+    let (r, n_bits) = scaled_log2(l, t, n, y);
+    let ln_2 = l.float(std::f32::consts::LN_2);
+    let r = l.product(r, ln_2);
+    let value = exp_reduced(l, r);
+    let value = scale(l, value, n_bits);
+    pow_special(l, x, y, value)
+}
+
+/// `y * (n + log2(1 + t))` as fraction and integer in the low bits, clamped to where `2^` of it has
+/// left the range of f32.
+fn scaled_log2(l: &mut Lanes, t: Vector, n: Vector, y: Vector) -> (Vector, Vector) {
+    let halves = [Unary::Lower, Unary::Upper].map(|half| {
+        let [t, n, y] = [t, n, y].map(|v| l.unary(half, v));
+        let log = log2_1p(l, t);
+        let sum = l.sum(n, log);
+        let exponent = l.product(sum, y);
+        let (low, high) = (l.wide(-200.0), l.wide(200.0));
+        let exponent = l.max(low, exponent);
+        let exponent = l.min(high, exponent);
+        let magic = l.wide(WIDE_ROUNDING);
+        let shifted = l.sum(exponent, magic);
+        let whole = l.difference(shifted, magic);
+        (l.difference(exponent, whole), shifted)
+    });
+    let [(low, n_low), (high, n_high)] = halves;
+    let rest = l.binary(Binary::Join, low, high);
+    (rest, l.binary(Binary::JoinBits, n_low, n_high))
+}
+
+/// `log2(1 + t)` of one half, `sqrt(1/2) <= 1 + t <= sqrt(2)`: the series of
+/// `2 artanh(t / (2 + t))` to the 17th power, good to 5e-15.
+fn log2_1p(l: &mut Lanes, t: Vector) -> Vector {
+    let two = l.wide(2.0);
+    let denominator = l.sum(t, two);
+    let s = l.quotient(t, denominator);
+    let square = l.product(s, s);
+    let mut sum = l.wide(1.0 / 17.0);
+    for k in (0..8).rev() {
+        let c = l.wide(1.0 / f64::from(2 * k + 1));
+        sum = l.fma(sum, square, c);
+    }
+    let series = l.product(sum, s);
+    let scale = l.wide(2.0 * std::f64::consts::LOG2_E);
+    l.product(series, scale)
+}
+
+/// The value of `x^y` where signs, zeros, infinities and NaN decide it; else `value`, which is
+/// right for positive finite `x` and finite `y`.
+fn pow_special(l: &mut Lanes, x: Vector, y: Vector, value: Vector) -> Vector {
+    let value = pow_limits(l, x, y, value);
+    let value = pow_of_negative(l, x, y, value);
+    // NaN in, NaN out, but for 1^y and x^0.
+    let [zero, one, nan] = [0.0, 1.0, f32::NAN].map(|c| l.float(c));
+    let unordered = l.compare(Compare::Unordered, x, y);
+    let value = l.select(unordered, nan, value);
+    let x_one = l.compare(Compare::Eq, x, one);
+    let y_zero = l.compare(Compare::Eq, y, zero);
+    let trivial = l.or(x_one, y_zero);
+    l.select(trivial, one, value)
+}
+
+/// Zero and infinite bases and exponents, signs apart.
+fn pow_limits(l: &mut Lanes, x: Vector, y: Vector, value: Vector) -> Vector {
+    let [zero, one, infinity] = [0.0, 1.0, f32::INFINITY].map(|c| l.float(c));
+    let magnitude = abs(l, x);
+    let y_rises = l.compare(Compare::Lt, zero, y);
+    // |x| is 0 or infinite: the power is 0 or infinite.
+    let [large, small] = [(infinity, zero), (zero, infinity)].map(|(a, b)| l.select(y_rises, a, b));
+    let is_zero = l.compare(Compare::Eq, x, zero);
+    let value = l.select(is_zero, small, value);
+    let is_infinite = l.compare(Compare::Eq, magnitude, infinity);
+    let value = l.select(is_infinite, large, value);
+    // |y| is infinite: so too, but for |x| = 1.
+    let y_magnitude = abs(l, y);
+    let y_infinite = l.compare(Compare::Eq, y_magnitude, infinity);
+    let grows = l.compare(Compare::Lt, one, magnitude);
+    let limit = l.select(grows, large, small);
+    let is_unit = l.compare(Compare::Eq, magnitude, one);
+    let limit = l.select(is_unit, one, limit);
+    l.select(y_infinite, limit, value)
+}
+
+/// Negative `x`: odd powers change the sign, broken ones are NaN but for 0 and infinities.
+fn pow_of_negative(l: &mut Lanes, x: Vector, y: Vector, value: Vector) -> Vector {
+    let [zero, half, infinity, nan] = [0.0, 0.5, f32::INFINITY, f32::NAN].map(|c| l.float(c));
+    let whole = l.unary(Unary::Nearest, y);
+    let y_whole = l.compare(Compare::Eq, whole, y);
+    let half_y = l.product(y, half);
+    let rounded = l.unary(Unary::Nearest, half_y);
+    let uneven = l.compare(Compare::Ne, rounded, half_y);
+    let odd = l.and(y_whole, uneven);
+    let sign_bit = l.float(-0.0);
+    let sign = l.and(x, sign_bit);
+    let sign = l.select(odd, sign, zero);
+    let value = l.or(value, sign);
+    let is_negative = l.compare(Compare::Lt, x, zero);
+    let magnitude = abs(l, x);
+    let x_finite = l.compare(Compare::Lt, magnitude, infinity);
+    let broken = l.binary(Binary::AndNot, y_whole, is_negative);
+    let broken = l.and(broken, x_finite);
+    l.select(broken, nan, value)
+}
+
+/// The remainder of `x / y` with the sign of `y`; exact where the quotient has at most 24 bits.
+pub fn modulo(l: &mut Lanes, x: Vector, y: Vector) -> Vector {
+    let quotient = l.quotient(x, y);
+    let whole = l.unary(Unary::Floor, quotient);
+    let minus = negate(l, whole);
+    let rest = l.fma(minus, y, x);
+    // The rounded quotient may be one too large or too small.
+    let zero = l.float(0.0);
+    let product = l.product(rest, y);
+    let opposite = l.compare(Compare::Lt, product, zero);
+    let up = l.sum(rest, y);
+    let rest = l.select(opposite, up, rest);
+    let (size, limit) = (abs(l, rest), abs(l, y));
+    let over = l.compare(Compare::Le, limit, size);
+    let down = l.difference(rest, y);
+    let rest = l.select(over, down, rest);
+    let size = abs(l, rest);
+    with_sign(l, size, y)
+}

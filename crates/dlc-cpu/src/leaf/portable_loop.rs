@@ -1,0 +1,233 @@
+//! Loops in Cranelift's 128-bit vectors; the elements that do not fill one are computed one by one.
+
+use super::clif::{self, Width, Writer};
+use super::lanes::{Kind, Op, ops};
+use super::loops::{Fold, Loop};
+use super::portable::{Multiply, NOTRAP};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{F32, I8, I8X16, I32, I32X4, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_frontend::FunctionBuilder;
+use dlc_kernel::DType;
+
+/// Writes the body of a loop into a function with the signature of a leaf.
+pub fn emit(b: &mut FunctionBuilder, code: &Loop, multiply: Multiply) {
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let args = b.block_params(entry)[0];
+    let count = b.ins().load(I64, NOTRAP, args, Loop::COUNT);
+    let at = |k| code.stream_at(k);
+    let streams = (0..code.streams.len()).map(|k| b.ins().load(I64, NOTRAP, args, at(k))).collect();
+    let mut emitter = Emitter { b, code, multiply, args, streams };
+    let results = emitter.emit(count);
+    for (k, result) in results.into_iter().enumerate() {
+        emitter.b.ins().store(NOTRAP, result, args, code.fold_at(k));
+    }
+    emitter.b.ins().return_(&[]);
+}
+
+struct Emitter<'e, 'f> {
+    b: &'e mut FunctionBuilder<'f>,
+    code: &'e Loop,
+    multiply: Multiply,
+    args: Value,
+    streams: Vec<Value>,
+}
+
+impl<'f> Emitter<'_, 'f> {
+    fn writer(&mut self, width: Width) -> Writer<'_, 'f> {
+        Writer { b: self.b, multiply: self.multiply, width }
+    }
+
+    /// The loops; gives the results of the folds.
+    fn emit(&mut self, count: Value) -> Vec<Value> {
+        let (folds, unroll) = (self.code.folds.len(), usize::from(self.code.unroll));
+        let mut i = self.b.ins().iconst(I64, 0);
+        let mut vectors = self.neutral(Width::Vector).repeat(unroll);
+        let rounds: &[usize] = if unroll > 1 { &[unroll, 1] } else { &[1] };
+        for &copies in rounds {
+            (i, vectors) = self.emit_loop(Width::Vector, copies, i, count, vectors);
+        }
+        let scalars = self.neutral(Width::Scalar);
+        let (_, scalars) = self.emit_loop(Width::Scalar, 1, i, count, scalars);
+        let merge_fold = |k: usize| {
+            let fold = self.code.folds[k];
+            let states: Vec<Value> = vectors.iter().skip(k).step_by(folds).copied().collect();
+            let whole = self.merge_all(Width::Vector, fold, states);
+            let whole = self.across(fold, whole);
+            self.merge(Width::Scalar, fold, whole, scalars[k])
+        };
+        (0..folds).map(merge_fold).collect()
+    }
+
+    fn neutral(&mut self, width: Width) -> Vec<Value> {
+        let code = self.code;
+        let mut writer = self.writer(width);
+        code.folds.iter().map(|f| writer.constant(f.kind(), f.neutral().into())).collect()
+    }
+
+    /// `copies` values of every fold's state go round, while as many values are left.
+    fn emit_loop(
+        &mut self,
+        width: Width,
+        copies: usize,
+        first: Value,
+        count: Value,
+        states: Vec<Value>,
+    ) -> (Value, Vec<Value>) {
+        let (body, done) = (self.b.create_block(), self.b.create_block());
+        let all = [&[first], states.as_slice()].concat();
+        for block in [body, done] {
+            for &value in &all {
+                let ty = self.b.func.dfg.value_type(value);
+                self.b.append_block_param(block, ty);
+            }
+        }
+        let step = width.lanes() * copies as i64;
+        let branch = |e: &mut Self, all: &[Value]| {
+            let next = e.b.ins().iadd_imm_s(all[0], step);
+            let fits = e.b.ins().icmp(IntCC::SignedLessThanOrEqual, next, count);
+            let args: Vec<_> = all.iter().map(|&v| v.into()).collect();
+            e.b.ins().brif(fits, body, &args, done, &args);
+        };
+        branch(self, &all);
+        self.b.switch_to_block(body);
+        let mut state = self.b.block_params(body).to_vec();
+        let folds = self.code.folds.len();
+        for copy in 0..copies {
+            let own = 1 + copy * folds..1 + (copy + 1) * folds;
+            let next = self.emit_body(width, state[0], &state[own.clone()]);
+            state.splice(own, next);
+            state[0] = self.b.ins().iadd_imm_s(state[0], width.lanes());
+        }
+        branch(self, &state);
+        self.b.switch_to_block(done);
+        let mut state = self.b.block_params(done).to_vec();
+        (state.remove(0), state)
+    }
+
+    /// The code at element `i`; gives the states of the folds afterwards.
+    fn emit_body(&mut self, width: Width, i: Value, states: &[Value]) -> Vec<Value> {
+        let (code, args) = (self.code, self.args);
+        let addresses: Vec<Value> = (0..self.streams.len()).map(|k| self.address(k, i)).collect();
+        let mut writer = self.writer(width);
+        let mut values = clif::values(&mut writer, &code.lanes, &code.roots(), |w, op| match op {
+            Op::Input(_, k) => load(w, code.streams[usize::from(k)], addresses[usize::from(k)]),
+            Op::Uniform(kind, k) => uniform(w, kind, args, code.uniform_at(k.into())),
+            Op::Carry(_, k) => states[usize::from(k)],
+            _ => index(w, i),
+        });
+        let stored = values.split_off(code.folds.len());
+        for (&(stream, _), value) in code.stores.iter().zip(stored) {
+            let stream = usize::from(stream);
+            store(&mut writer, code.streams[stream], value, addresses[stream]);
+        }
+        values
+    }
+
+    fn address(&mut self, stream: usize, i: Value) -> Value {
+        let bytes = self.code.streams[stream].bytes() as i64;
+        let offset = self.b.ins().imul_imm_s(i, bytes);
+        self.b.ins().iadd(self.streams[stream], offset)
+    }
+
+    fn merge(&mut self, width: Width, fold: Fold, a: Value, b: Value) -> Value {
+        let (lanes, merged) = fold.merge();
+        let states = [a, b];
+        let given = |_: &mut Writer, op| match op {
+            Op::Carry(_, k) => states[usize::from(k)],
+            _ => unreachable!("a merge is given its states alone"),
+        };
+        clif::values(&mut self.writer(width), &lanes, &[merged], given)[0]
+    }
+
+    /// Neighbours first.
+    fn merge_all(&mut self, width: Width, fold: Fold, mut states: Vec<Value>) -> Value {
+        while states.len() > 1 {
+            let merge = |pair: &[Value]| match *pair {
+                [a, b] => self.merge(width, fold, a, b),
+                _ => pair[0],
+            };
+            states = states.chunks(2).map(merge).collect();
+        }
+        states[0]
+    }
+
+    /// A state of all lanes from one for each.
+    fn across(&mut self, fold: Fold, mut state: Value) -> Value {
+        for picks in [[2, 3, 2, 3], [1, 1, 1, 1]] {
+            let other = self.writer(Width::Vector).shuffle(state, state, picks);
+            state = self.merge(Width::Vector, fold, state, other);
+        }
+        self.b.ins().extractlane(state, 0)
+    }
+}
+
+/// The numbers of the elements at lanes.
+fn index(w: &mut Writer, i: Value) -> Value {
+    let first = w.b.ins().ireduce(I32, i);
+    if w.width == Width::Scalar {
+        return first;
+    }
+    let bytes: Vec<u8> = (0..4u32).flat_map(u32::to_le_bytes).collect();
+    let steps = w.b.func.dfg.constants.insert(bytes.into());
+    let steps = w.b.ins().vconst(I32X4, steps);
+    let first = w.b.ins().splat(I32X4, first);
+    w.b.ins().iadd(first, steps)
+}
+
+fn uniform(w: &mut Writer, kind: Kind, args: Value, at: i32) -> Value {
+    let ty = if kind == Kind::F32 { F32 } else { I32 };
+    let value = w.b.ins().load(ty, NOTRAP, args, at);
+    match (w.width, kind) {
+        (Width::Scalar, Kind::Mask) => truth(w, value),
+        (Width::Scalar, _) => value,
+        (Width::Vector, _) => w.b.ins().splat(w.width.type_of(kind), value),
+    }
+}
+
+fn truth(w: &mut Writer, x: Value) -> Value {
+    w.b.ins().icmp_imm_s(IntCC::NotEqual, x, 0)
+}
+
+/// The elements of a stream at `address`.
+fn load(w: &mut Writer, dtype: DType, address: Value) -> Value {
+    let kind = ops::kind(dtype);
+    if dtype.bytes() == 4 {
+        return w.b.ins().load(w.width.type_of(kind), NOTRAP, address, 0);
+    }
+    if w.width == Width::Scalar {
+        let byte = w.b.ins().uload8(I32, NOTRAP, address, 0);
+        return if kind == Kind::Mask { truth(w, byte) } else { byte };
+    }
+    let bytes = w.b.ins().load(I32, NOTRAP, address, 0);
+    let bytes = w.b.ins().scalar_to_vector(I32X4, bytes);
+    let bytes = w.cast_bits(bytes, I8X16);
+    let words = w.b.ins().uwiden_low(bytes);
+    let words = w.b.ins().uwiden_low(words);
+    if kind != Kind::Mask {
+        return words;
+    }
+    let zero = w.constant(Kind::I32, 0);
+    w.b.ins().icmp(IntCC::NotEqual, words, zero)
+}
+
+fn store(w: &mut Writer, dtype: DType, value: Value, address: Value) {
+    if dtype.bytes() == 4 {
+        w.b.ins().store(NOTRAP, value, address, 0);
+        return;
+    }
+    if w.width == Width::Scalar {
+        let is_byte = w.b.func.dfg.value_type(value) == I8;
+        let byte = if is_byte { value } else { w.b.ins().ireduce(I8, value) };
+        w.b.ins().store(NOTRAP, byte, address, 0);
+        return;
+    }
+    let words = if dtype == DType::Bool { w.b.ins().ushr_imm_u(value, 31) } else { value };
+    let halves = w.b.ins().snarrow(words, words);
+    let bytes = w.b.ins().unarrow(halves, halves);
+    let bytes = w.cast_bits(bytes, I32X4);
+    let bytes = w.b.ins().extractlane(bytes, 0);
+    w.b.ins().store(NOTRAP, bytes, address, 0);
+}

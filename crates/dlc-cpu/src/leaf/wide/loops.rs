@@ -1,0 +1,488 @@
+//! Loops over elements: whole vectors, several at a time where that hides latency, then one vector
+//! in part.
+//!
+//! Registers: `rdi` the argument block, `rax` the current element, `rcx` their number, `r10` a
+//! bound or what is left, `r11` the constants, [`STREAMS`] the streams. Fold states are in the
+//! first vector registers, those of the first copy first.
+
+use super::asm::{Assembler, Masked, Mem, Operand};
+use super::frame::{Frame, Place, mask_register};
+use super::straight::{self, element, truth};
+use super::{Width, codes};
+use crate::leaf::lanes::{Binary, Kind, Lanes, Op, Shift, Vector};
+use crate::leaf::loops::{Fold, Loop, MAX_STREAMS};
+use dlc_kernel::DType;
+use iced_x86::{Code, IcedError, Register};
+
+/// The registers of streams. Those from the fifth on belong to the caller.
+const STREAMS: [Register; MAX_STREAMS] = [
+    Register::RDX,
+    Register::RSI,
+    Register::R8,
+    Register::R9,
+    Register::RBX,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+];
+
+const FIRST_SAVED: usize = 4;
+
+/// The machine code of a loop.
+///
+/// # Errors
+/// What the encoder has to say against an instruction.
+pub fn assemble(width: Width, code: &Loop) -> Result<Vec<u8>, IcedError> {
+    let states = code.folds.len() as u8 * code.unroll;
+    let frame = Frame::new(width, code, states);
+    Writer { a: Assembler::new(width), width, code, frame, states }.assemble()
+}
+
+struct Writer<'w> {
+    a: Assembler,
+    width: Width,
+    code: &'w Loop,
+    frame: Frame,
+    states: u8,
+}
+
+/// Which of the elements of a vector there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// All.
+    Whole,
+    /// Those that the mask selects.
+    Tail,
+}
+
+impl Writer<'_> {
+    fn assemble(mut self) -> Result<Vec<u8>, IcedError> {
+        let saved: Vec<Register> = self.saved().collect();
+        saved.iter().for_each(|&r| self.a.emit(Code::Push_r64, &[r.into()]));
+        self.mov(Register::RBP, Register::RSP);
+        let frame = self.a.emit_incomplete(Code::Sub_rm64_imm32, Register::RSP);
+        self.a.emit(Code::And_rm64_imm8, &[Register::RSP.into(), Operand::Signed8(-64)]);
+        self.emit_loops();
+        self.emit_results();
+        self.a.emit(Code::VEX_Vzeroupper, &[]);
+        self.mov(Register::RSP, Register::RBP);
+        saved.iter().rev().for_each(|&r| self.a.emit(Code::Pop_r64, &[r.into()]));
+        self.a.emit(Code::Retnq, &[]);
+        self.a.complete(frame, self.frame.bytes(self.width));
+        self.a.bytes()
+    }
+
+    /// The caller's registers that are used: for the frame, for streams, for copying bytes.
+    fn saved(&self) -> impl Iterator<Item = Register> {
+        let streams = STREAMS.iter().take(self.code.streams.len()).skip(FIRST_SAVED);
+        let bytes = self.has_bytes().then_some(Register::R15);
+        [Register::RBP].into_iter().chain(streams.copied()).chain(bytes)
+    }
+
+    /// Whether tails go through the stack, byte by byte.
+    fn has_bytes(&self) -> bool {
+        self.width == Width::Ymm && self.code.streams.iter().any(|s| s.bytes() == 1)
+    }
+
+    fn mov(&mut self, to: Register, from: Register) {
+        self.a.emit(Code::Mov_r64_rm64, &[to.into(), from.into()]);
+    }
+
+    fn load_argument(&mut self, to: Register, at: i32) {
+        self.a.emit(Code::Mov_r64_rm64, &[to.into(), Mem::at(Register::RDI, at).into()]);
+    }
+
+    fn emit_loops(&mut self) {
+        for (k, &register) in STREAMS.iter().take(self.code.streams.len()).enumerate() {
+            self.load_argument(register, self.code.stream_at(k));
+        }
+        self.load_argument(Register::RCX, Loop::COUNT);
+        self.a.load_constants();
+        self.frame.enter(&mut self.a, self.code);
+        self.clear_states();
+        self.a.emit(Code::Xor_r32_rm32, &[Register::EAX.into(), Register::EAX.into()]);
+        if self.code.unroll > 1 {
+            self.emit_loop(self.code.unroll.into());
+        }
+        self.emit_loop(1);
+        self.emit_tail();
+    }
+
+    /// States before the first element.
+    fn clear_states(&mut self) {
+        for copy in 0..self.code.unroll {
+            for (k, fold) in self.code.folds.iter().enumerate() {
+                let bits = u64::from(fold.neutral());
+                let from = self.a.repeated(bits << 32 | bits);
+                let to = self.width.whole(self.state(copy.into(), k)).into();
+                self.a.emit(codes::load(self.width), &[to, from.into()]);
+            }
+        }
+    }
+
+    /// The register of a fold's state.
+    fn state(&self, copy: i32, fold: usize) -> u8 {
+        (copy as usize * self.code.folds.len() + fold) as u8
+    }
+
+    /// `copies` vectors a round, while there are as many.
+    fn emit_loop(&mut self, copies: i32) {
+        let step = copies * self.width.lanes();
+        let (head, done) = (self.a.label(), self.a.label());
+        let (i, bound) = (Register::RAX, Register::R10);
+        self.a.emit(Code::Lea_r64_m, &[bound.into(), Mem::at(Register::RCX, -step).into()]);
+        self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
+        self.a.jump(Code::Jg_rel32_64, done);
+        match copies == self.code.unroll.into() {
+            true => self.a.place_loop(head),
+            false => self.a.place(head),
+        }
+        let together = self.frame.together.min(copies as usize);
+        for first in (0..copies).step_by(together) {
+            self.emit_vectors(first, together as u16, Part::Whole);
+        }
+        self.a.emit(Code::Add_rm64_imm32, &[i.into(), Operand::Signed32(step)]);
+        self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
+        self.a.jump(Code::Jle_rel32_64, head);
+        self.a.place(done);
+    }
+
+    /// The elements that do not fill a vector.
+    fn emit_tail(&mut self) {
+        let done = self.a.label();
+        self.set_left();
+        self.a.emit(Code::Test_rm64_r64, &[Register::R10.into(), Register::R10.into()]);
+        self.a.jump(Code::Jle_rel32_64, done);
+        self.set_mask();
+        self.emit_vectors(0, 1, Part::Tail);
+        self.a.place(done);
+    }
+
+    /// `r10` is how many elements are left.
+    fn set_left(&mut self) {
+        self.mov(Register::R10, Register::RCX);
+        self.a.emit(Code::Sub_r64_rm64, &[Register::R10.into(), Register::RAX.into()]);
+    }
+
+    /// Selects the lanes that are left: in `k1`, or in the mask register.
+    fn set_mask(&mut self) {
+        if self.width == Width::Zmm {
+            let bits = Register::R10D;
+            // The number of elements has been used for the last time.
+            let ones = Register::ECX;
+            self.a.emit(Code::Mov_r32_imm32, &[ones.into(), Operand::Imm32(u32::MAX)]);
+            self.a.emit(Code::VEX_Bzhi_r32_rm32_r32, &[bits.into(), ones.into(), bits.into()]);
+            self.a.emit(Code::VEX_Kmovw_kr_r32, &[Register::K1.into(), bits.into()]);
+            return;
+        }
+        let mask = mask_register(self.width);
+        let (whole, low) = (self.width.whole(mask).into(), self.width.half(mask).into());
+        self.a.emit(Code::VEX_Vmovd_xmm_rm32, &[low, Register::R10D.into()]);
+        self.a.emit(codes::spread(self.width), &[whole, low]);
+        let lanes = self.a.counting(0);
+        self.a.emit(Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256, &[whole, whole, lanes.into()]);
+    }
+
+    /// The code of `copies` vectors, from the one that is `first` vectors on.
+    fn emit_vectors(&mut self, first: i32, copies: u16, part: Part) {
+        let (code, lanes) = (self.code, self.width.lanes());
+        let staged = self.stage_bytes(part);
+        let access =
+            Access { code, width: self.width, part, first: first * lanes, staged: &staged };
+        let (straight, roots) = code.interleaved(copies, lanes);
+        let count = code.folds.len();
+        let states: Vec<u8> =
+            (0..copies as usize * count).map(|k| (first as usize * count + k) as u8).collect();
+        let own_roots = roots.chunks(code.folds.len() + code.stores.len());
+        let next: Vec<Vector> = own_roots.clone().flat_map(|r| &r[..count]).copied().collect();
+        let stored: Vec<Vector> = own_roots.flat_map(|r| &r[count..]).copied().collect();
+        let wishes: Vec<(Vector, u8)> = match part {
+            Part::Whole => next.iter().copied().zip(states.iter().copied()).collect(),
+            Part::Tail => Vec::new(),
+        };
+        let (a, frame) = (&mut self.a, &mut self.frame);
+        let roots = [next, stored].concat();
+        let places =
+            straight::emit(a, frame, &straight, &roots, &wishes, &mut |a, op, registers| match (
+                op, registers,
+            ) {
+                (Op::Carry(_, k), _) => Place::Register(states[usize::from(k)]),
+                (Op::Input(_, k), Some(to)) => access.load(a, k.into(), to),
+                (_, Some(to)) => access.index(a, to),
+                _ => unreachable!("`{op}` needs no register"),
+            });
+        let (folded, stored) = places.split_at(states.len());
+        self.update_states(&states, folded, part);
+        self.store(&access, stored);
+    }
+
+    /// Brings the new states to where the old ones are.
+    fn update_states(&mut self, states: &[u8], new: &[Place], part: Part) {
+        for (&state, &new) in states.iter().zip(new) {
+            let whole = Operand::Reg(self.width.whole(state));
+            let from = match new {
+                Place::Register(r) if r == state => continue,
+                Place::Register(r) => self.width.whole(r).into(),
+                Place::Memory(mem) => mem.into(),
+            };
+            match (part, self.width) {
+                (Part::Whole, _) => self.a.emit(codes::load(self.width), &[whole, from]),
+                (Part::Tail, Width::Zmm) => {
+                    self.a.emit_masked(codes::load(self.width), &[whole, from], Masked::Merging);
+                }
+                (Part::Tail, Width::Ymm) => {
+                    let mask = self.width.whole(mask_register(self.width)).into();
+                    let code = Code::VEX_Vblendvps_ymm_ymm_ymmm256_ymm;
+                    self.a.emit(code, &[whole, whole, from, mask]);
+                }
+            }
+        }
+    }
+
+    /// Stores values, all of which are computed.
+    fn store(&mut self, access: &Access, values: &[Place]) {
+        let used = |set: u32, place: &Place| match place {
+            Place::Register(r) => set & !(1 << r),
+            Place::Memory(_) => set,
+        };
+        let free = values.iter().fold(self.frame.free, used);
+        let temporary = free.trailing_zeros() as u8;
+        let second = (free & (free - 1)).trailing_zeros() as u8;
+        let count = self.code.stores.len();
+        for (at, &value) in values.iter().enumerate() {
+            let (copy, stream) = (at / count, usize::from(self.code.stores[at % count].0));
+            let register = match value {
+                Place::Register(r) => r,
+                Place::Memory(mem) => {
+                    let to = self.width.whole(temporary).into();
+                    self.a.emit(codes::load(self.width), &[to, mem.into()]);
+                    temporary
+                }
+            };
+            access.store(&mut self.a, (copy, stream), register, [temporary, second]);
+            if let Some(from) = access.staged[stream] {
+                self.copy_bytes(stream, from, Direction::ToStream);
+            }
+        }
+    }
+
+    /// Room on the stack for the bytes of a tail; those of streams that are loaded are in it.
+    fn stage_bytes(&mut self, part: Part) -> Vec<Option<Mem>> {
+        let streams = self.code.streams.clone();
+        let mut staged = vec![None; streams.len()];
+        if part == Part::Whole || !self.has_bytes() {
+            return staged;
+        }
+        for (k, _) in streams.iter().enumerate().filter(|(_, s)| s.bytes() == 1) {
+            let room = self.frame.slot(self.width);
+            self.frame.keep_slots();
+            staged[k] = Some(room);
+            if self.code.loads(k) {
+                self.copy_bytes(k, room, Direction::FromStream);
+            }
+        }
+        staged
+    }
+
+    /// Copies the bytes that are left between a stream and the stack.
+    fn copy_bytes(&mut self, stream: usize, room: Mem, direction: Direction) {
+        let (head, stream) = (self.a.label(), STREAMS[stream]);
+        let (byte, low) = (Register::R15.into(), Register::R15L.into());
+        let left = Some((Register::R10, 1));
+        let on_stack = Mem { index: left, ..room }.into();
+        let in_stream = Mem { base: stream, index: left, offset: 0 }.into();
+        let (from, to) = match direction {
+            Direction::FromStream => (in_stream, on_stack),
+            Direction::ToStream => (on_stack, in_stream),
+        };
+        self.set_left();
+        self.a.emit(Code::Add_r64_rm64, &[stream.into(), Register::RAX.into()]);
+        self.a.place(head);
+        self.a.emit(Code::Dec_rm64, &[Register::R10.into()]);
+        self.a.emit(Code::Movzx_r64_rm8, &[byte, from]);
+        self.a.emit(Code::Mov_rm8_r8, &[to, low]);
+        self.a.emit(Code::Test_rm64_r64, &[Register::R10.into(), Register::R10.into()]);
+        self.a.jump(Code::Jg_rel32_64, head);
+        self.a.emit(Code::Sub_r64_rm64, &[stream.into(), Register::RAX.into()]);
+    }
+
+    /// Merges the states of every fold and stores the results.
+    fn emit_results(&mut self) {
+        self.frame.leave(self.width, self.states);
+        for (k, fold) in self.code.folds.iter().enumerate() {
+            let mut copies: Vec<u8> =
+                (0..self.code.unroll).map(|c| self.state(c.into(), k)).collect();
+            while copies.len() > 1 {
+                copies
+                    .chunks(2)
+                    .filter(|c| c.len() == 2)
+                    .for_each(|c| self.merge(*fold, c[0], c[1]));
+                copies = copies.chunks(2).map(|c| c[0]).collect();
+            }
+            self.merge_lanes(*fold, copies[0]);
+            let result = Mem::at(Register::RDI, self.code.fold_at(k));
+            let low = Register::XMM0 + u32::from(copies[0]);
+            self.a.emit(Code::VEX_Vmovss_m32_xmm, &[result.into(), low.into()]);
+        }
+    }
+
+    /// All lanes of a state into the lowest.
+    fn merge_lanes(&mut self, fold: Fold, state: u8) {
+        let other = self.frame.free.trailing_zeros() as u8;
+        self.frame.free &= !(1 << other);
+        let [x, y, z] = [Register::XMM0, Register::YMM0, Register::ZMM0];
+        let at = |first: Register, number: u8| Operand::Reg(first + u32::from(number));
+        let one = Operand::Imm8(1);
+        if self.width == Width::Zmm {
+            let code = Code::EVEX_Vextractf64x4_ymmm256_k1z_zmm_imm8;
+            self.a.emit(code, &[at(y, other), at(z, state), one]);
+            self.merge(fold, state, other);
+        }
+        let code = Code::VEX_Vextractf128_xmmm128_ymm_imm8;
+        self.a.emit(code, &[at(x, other), at(y, state), one]);
+        self.merge(fold, state, other);
+        for picks in [0x4e, 0xb1] {
+            let whole = |number| Operand::Reg(self.width.whole(number));
+            let operands = [whole(other), whole(state), Operand::Imm8(picks)];
+            self.a.emit(codes::permute(self.width), &operands);
+            self.merge(fold, state, other);
+        }
+        self.frame.free |= 1 << other;
+    }
+
+    /// The states in two registers into the first.
+    fn merge(&mut self, fold: Fold, into: u8, other: u8) {
+        let (lanes, merged): (Lanes, Vector) = fold.merge();
+        let registers = [into, other];
+        let (a, frame) = (&mut self.a, &mut self.frame);
+        let place = straight::emit(
+            a,
+            frame,
+            &lanes,
+            &[merged],
+            &[(merged, into)],
+            &mut |_, op, _| match op {
+                Op::Carry(_, k) => Place::Register(registers[usize::from(k)]),
+                _ => unreachable!("a merge is given its states alone"),
+            },
+        );
+        self.update_states(&[into], &place, Part::Whole);
+    }
+}
+
+/// Which way bytes are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    FromStream,
+    ToStream,
+}
+
+/// How a vector's elements are reached.
+struct Access<'c> {
+    code: &'c Loop,
+    width: Width,
+    part: Part,
+    /// The first element, counted from the current one.
+    first: i32,
+    /// By stream: where on the stack the bytes of a tail are.
+    staged: &'c [Option<Mem>],
+}
+
+impl Access<'_> {
+    /// The elements of a stream for a copy, or the room of its tail.
+    fn address(&self, (copy, stream): (usize, usize)) -> Mem {
+        let bytes = self.code.streams[stream].bytes() as i32;
+        let first = self.first + copy as i32 * self.width.lanes();
+        self.staged[stream].unwrap_or_else(|| element(STREAMS[stream], bytes, first))
+    }
+
+    /// Loads input `input`, which numbers copies and their streams.
+    fn load(&self, a: &mut Assembler, input: usize, (to, temporary): (u8, u8)) -> Place {
+        let count = self.code.streams.len();
+        let (copy, stream) = (input / count, input % count);
+        let dtype = self.code.streams[stream];
+        let from = self.address((copy, stream)).into();
+        let whole = Operand::Reg(self.width.whole(to));
+        let load = if dtype.bytes() == 1 { codes::load_bytes } else { codes::load };
+        match (self.part, self.width) {
+            (Part::Tail, Width::Zmm) => {
+                a.emit_masked(load(self.width), &[whole, from], Masked::Zeroing);
+            }
+            (Part::Tail, Width::Ymm) if dtype.bytes() == 4 => {
+                let mask = self.width.whole(mask_register(self.width)).into();
+                a.emit(Code::VEX_Vmaskmovps_ymm_ymm_m256, &[whole, mask, from]);
+            }
+            _ => a.emit(load(self.width), &[whole, from]),
+        }
+        if dtype == DType::Bool {
+            truth(a, to, temporary);
+        }
+        Place::Register(to)
+    }
+
+    /// The numbers of the elements.
+    fn index(&self, a: &mut Assembler, (to, _): (u8, u8)) -> Place {
+        let (whole, low) = (self.width.whole(to).into(), Register::XMM0 + u32::from(to));
+        let code = match self.width {
+            Width::Ymm => Code::VEX_Vmovd_xmm_rm32,
+            Width::Zmm => Code::EVEX_Vmovd_xmm_rm32,
+        };
+        a.emit(code, &[low.into(), Register::EAX.into()]);
+        a.emit(codes::spread(self.width), &[whole, low.into()]);
+        let numbers = a.counting(self.first).into();
+        let add = codes::binary(self.width, Binary::Add, Kind::I32);
+        a.emit(add, &[whole, whole, numbers]);
+        Place::Register(to)
+    }
+
+    /// Stores a register to a stream, or to the room of its tail.
+    fn store(&self, a: &mut Assembler, at: (usize, usize), register: u8, free: [u8; 2]) {
+        let dtype = self.code.streams[at.1];
+        let to: Operand = self.address(at).into();
+        let whole = Operand::Reg(self.width.whole(register));
+        if dtype.bytes() == 1 {
+            return self.store_bytes(a, dtype, to, register, free);
+        }
+        match (self.part, self.width) {
+            (Part::Tail, Width::Zmm) => {
+                a.emit_masked(codes::store(self.width), &[to, whole], Masked::Merging);
+            }
+            (Part::Tail, Width::Ymm) => {
+                let mask = self.width.whole(mask_register(self.width)).into();
+                a.emit(Code::VEX_Vmaskmovps_m256_ymm_ymm, &[to, mask, whole]);
+            }
+            _ if self.code.streaming => a.emit(codes::store_streaming(self.width), &[to, whole]),
+            _ => a.emit(codes::store(self.width), &[to, whole]),
+        }
+    }
+
+    fn store_bytes(
+        &self,
+        a: &mut Assembler,
+        dtype: DType,
+        to: Operand,
+        register: u8,
+        free: [u8; 2],
+    ) {
+        let mut from = register;
+        if dtype == DType::Bool {
+            from = free[0];
+            let [into, value] = [from, register].map(|r| Operand::Reg(self.width.whole(r)));
+            a.emit(codes::shift(self.width, Shift::Right), &[into, value, Operand::Imm8(31)]);
+        }
+        let whole = Operand::Reg(self.width.whole(from));
+        if self.width == Width::Zmm {
+            let code = Code::EVEX_Vpmovdb_xmmm128_k1z_zmm;
+            match self.part {
+                Part::Whole => a.emit(code, &[to, whole]),
+                Part::Tail => a.emit_masked(code, &[to, whole], Masked::Merging),
+            }
+            return;
+        }
+        let [low, packed] = [from, free[1]].map(|r| Operand::Reg(self.width.half(r)));
+        a.emit(codes::extract_upper(self.width), &[packed, whole, Operand::Imm8(1)]);
+        a.emit(Code::VEX_Vpackusdw_xmm_xmm_xmmm128, &[packed, low, packed]);
+        a.emit(Code::VEX_Vpackuswb_xmm_xmm_xmmm128, &[packed, packed, packed]);
+        a.emit(Code::VEX_Vmovq_xmmm64_xmm, &[to, packed]);
+    }
+}

@@ -1,0 +1,260 @@
+//! Stretches of an axis that a loop leaf computes.
+//!
+//! A stretch is as long as it likes along one axis and stands still along all others. Everything in
+//! it is unit-stride and provably inside, affine in the axis, or the same for all its points:
+//! kernels of which any other value is asked keep code of their own.
+
+use super::PlacedStore;
+use super::domain::{Domain, Place};
+use super::row::RowFold;
+use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
+use crate::leaf::loops::{Fold, Loop, MAX_STREAMS};
+use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, Scalar};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// The shortest axis that is worth calls of a leaf.
+const SHORTEST: i64 = 16;
+
+/// The most registers that fold states may take.
+const MOST_STATES: usize = 8;
+
+/// A leaf, and what its argument block is filled with.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// Along which its elements are.
+    pub axis: Axis,
+    /// What is called.
+    pub leaf: Arc<Loop>,
+    /// By stream of the leaf.
+    pub streams: Vec<Stream>,
+    /// By uniform of the leaf: the value at the stretch's first point.
+    pub uniforms: Vec<ExprId>,
+}
+
+/// The elements of a buffer along the axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// Its storage type.
+    pub dtype: DType,
+    /// Where its elements are.
+    pub place: Place,
+}
+
+/// A value that one stretch leaves where a later one over the same points stores its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The value, an `F32`.
+    pub id: ExprId,
+    /// Where.
+    pub stream: Stream,
+}
+
+/// What a stretch computes.
+#[derive(Clone, Copy)]
+pub struct Task<'t> {
+    /// Stores at every point.
+    pub stores: &'t [PlacedStore],
+    /// Folds over the points.
+    pub folds: &'t [RowFold],
+    /// Stored besides.
+    pub leaves: Option<&'t Kept>,
+    /// Computed and stored before.
+    pub finds: Option<&'t Kept>,
+}
+
+impl Stretch {
+    /// The stretch along `axis` that does `task`, if a leaf can.
+    pub fn new(domain: &Domain, axis: Axis, task: Task) -> Option<Stretch> {
+        if domain.extents[axis.0 as usize] < SHORTEST {
+            return None;
+        }
+        let mut draft = Draft::new(domain, axis);
+        if let Some(Kept { id, stream }) = task.finds {
+            let stream = draft.stream(stream.clone())?;
+            let vector = draft.lanes.add(Op::Input(Kind::F32, stream));
+            draft.vectors.insert(*id, vector);
+        }
+        let values = task.values();
+        for id in domain.reachable_beside(&values, task.finds.map(|k| k.id)) {
+            draft.describe(id, values.contains(&id))?;
+        }
+        let folds = task.folds.iter().enumerate().map(|(k, f)| draft.fold(k, *f));
+        let folds = folds.collect::<Option<Vec<Fold>>>()?;
+        let mut stores = Vec::new();
+        for store in task.stores {
+            let (buffer, dtype) = (store.buffer, store.dtype);
+            let stream = draft.stream(Stream { buffer, dtype, place: store.place.clone() })?;
+            stores.push((stream, draft.vector(store.value)));
+        }
+        if let Some(Kept { id, stream }) = task.leaves {
+            stores.push((draft.stream(stream.clone())?, draft.vector(*id)));
+        }
+        draft.finish(stores, folds)
+    }
+}
+
+impl Task<'_> {
+    fn values(&self) -> Vec<ExprId> {
+        let folded = self.folds.iter().map(|f| f.value);
+        let stored = self.stores.iter().map(|s| s.value);
+        folded.chain(stored).chain(self.leaves.map(|k| k.id)).collect()
+    }
+}
+
+struct Draft<'d, 'k> {
+    domain: &'d Domain<'k>,
+    axis: Axis,
+    lanes: Lanes,
+    streams: Vec<Stream>,
+    uniforms: Vec<ExprId>,
+    vectors: FxHashMap<ExprId, Vector>,
+}
+
+impl<'d, 'k> Draft<'d, 'k> {
+    fn new(domain: &'d Domain<'k>, axis: Axis) -> Draft<'d, 'k> {
+        Draft {
+            domain,
+            axis,
+            lanes: Lanes::default(),
+            streams: Vec::new(),
+            uniforms: Vec::new(),
+            vectors: FxHashMap::default(),
+        }
+    }
+
+    fn varies(&self, id: ExprId) -> bool {
+        self.domain.uses[id.0 as usize].contains(self.axis)
+    }
+
+    /// Gives `id` a vector, if it varies along the axis or is itself wanted.
+    fn describe(&mut self, id: ExprId, wanted: bool) -> Option<()> {
+        if self.vectors.contains_key(&id) {
+            return Some(());
+        }
+        if self.varies(id) {
+            let vector = self.varying(id)?;
+            self.vectors.insert(id, vector);
+        } else if wanted {
+            self.vector(id);
+        }
+        Some(())
+    }
+
+    /// The vector of an operand.
+    fn vector(&mut self, id: ExprId) -> Vector {
+        if let Some(&vector) = self.vectors.get(&id) {
+            return vector;
+        }
+        let vector = match self.domain.exprs.get(id) {
+            Expr::Const(scalar) => ops::constant(&mut self.lanes, *scalar),
+            Expr::Extent(size, dtype) => {
+                let value = size.as_const().expect("sizes are bound before stretches are found");
+                ops::constant(&mut self.lanes, Scalar::new(*dtype, value as f64))
+            }
+            _ => self.uniform(id),
+        };
+        self.vectors.insert(id, vector);
+        vector
+    }
+
+    fn uniform(&mut self, id: ExprId) -> Vector {
+        let kind = ops::kind(self.domain.exprs.dtype(id));
+        self.uniforms.push(id);
+        self.lanes.add(Op::Uniform(kind, self.uniforms.len() as u16 - 1))
+    }
+
+    fn varying(&mut self, id: ExprId) -> Option<Vector> {
+        let exprs = self.domain.exprs;
+        if let Some(linear) = &self.domain.affine[id.0 as usize] {
+            let first = self.uniform(id);
+            let index = self.lanes.add(Op::Index);
+            let step = self.lanes.int(linear.coef(self.axis) as i32);
+            let distance = self.lanes.product(index, step);
+            return Some(self.lanes.sum(first, distance));
+        }
+        match exprs.get(id) {
+            Expr::Load { buffer, fill, .. } => {
+                let place = self.domain.places[id.0 as usize].as_ref().expect("a load has a place");
+                let (buffer, dtype) = (*buffer, fill.dtype);
+                let stream = self.stream(Stream { buffer, dtype, place: place.clone() })?;
+                Some(self.lanes.add(Op::Input(ops::kind(fill.dtype), stream)))
+            }
+            Expr::Unary(op, x) => {
+                let operand = self.vector(*x);
+                Some(ops::unary(&mut self.lanes, *op, exprs.dtype(*x), operand))
+            }
+            Expr::Binary(op, x, y) if ops::has_binary(*op, exprs.dtype(*x)) => {
+                let [a, b] = [*x, *y].map(|id| self.vector(id));
+                Some(ops::binary(&mut self.lanes, *op, exprs.dtype(*x), a, b))
+            }
+            Expr::Select(c, x, y) => {
+                let [c, x, y] = [*c, *x, *y].map(|id| self.vector(id));
+                Some(self.lanes.select(c, x, y))
+            }
+            Expr::Cast(to, x) => {
+                let operand = self.vector(*x);
+                Some(ops::cast(&mut self.lanes, exprs.dtype(*x), *to, operand))
+            }
+            _ => None,
+        }
+    }
+
+    fn stream(&mut self, stream: Stream) -> Option<u16> {
+        if !stream.place.is_inside() || !stream.place.is_unit_along(self.axis) {
+            return None;
+        }
+        let known = self.streams.iter().position(|s| *s == stream);
+        let at = known.unwrap_or_else(|| {
+            self.streams.push(stream);
+            self.streams.len() - 1
+        });
+        Some(at as u16)
+    }
+
+    fn fold(&mut self, at: usize, fold: RowFold) -> Option<Fold> {
+        let dtype = self.domain.exprs.dtype(fold.value);
+        if !ops::can_fold(fold.op, dtype) {
+            return None;
+        }
+        let state = self.lanes.add(Op::Carry(ops::kind(dtype), at as u16));
+        let value = self.vector(fold.value);
+        let next = ops::merge(&mut self.lanes, fold.op, dtype, state, value);
+        Some(Fold { op: fold.op, dtype, next })
+    }
+
+    fn finish(self, stores: Vec<(u16, Vector)>, folds: Vec<Fold>) -> Option<Stretch> {
+        let streams: Vec<DType> = self.streams.iter().map(|s| s.dtype).collect();
+        if streams.len() > MAX_STREAMS || folds.len() > MOST_STATES {
+            return None;
+        }
+        let uniforms = self.uniforms.len() as u16;
+        let mut leaf = Loop {
+            lanes: self.lanes,
+            streams,
+            uniforms,
+            stores,
+            folds,
+            unroll: 1,
+            streaming: false,
+        };
+        leaf.unroll = unroll(&leaf);
+        let (streams, uniforms) = (self.streams, self.uniforms);
+        Some(Stretch { axis: self.axis, leaf: Arc::new(leaf), streams, uniforms })
+    }
+}
+
+/// Elements wait for the fold before them, and each of their operations for the one before it:
+/// several at a time hide that.
+fn unroll(leaf: &Loop) -> u8 {
+    let computed =
+        |v: &Vector| !matches!(leaf.lanes.op(*v), Op::Const(..) | Op::Uniform(..) | Op::Carry(..));
+    let count = leaf.lanes.reachable(&leaf.roots()).iter().filter(|v| computed(v)).count();
+    let wanted = if count < 12 { 4 } else { 2 };
+    [4, 2, 1]
+        .into_iter()
+        .find(|&n| n <= wanted && usize::from(n) * leaf.folds.len() <= MOST_STATES)
+        .unwrap_or(1)
+}

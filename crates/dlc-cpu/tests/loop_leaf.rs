@@ -1,0 +1,246 @@
+//! Loops as assembled, against their portable twins and against an evaluation in Rust, at every
+//! count around the width of vectors, with buffers that touch unreadable pages on both sides.
+
+mod guard;
+
+use dlc_cpu::jit::{compile_leaf, compile_portable_leaf};
+use dlc_cpu::leaf::Leaf;
+use dlc_cpu::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
+use dlc_cpu::leaf::loops::{Fold, Loop};
+use dlc_cpu::level::Level;
+use dlc_kernel::{BinaryOp, DType, FoldOp, UnaryOp};
+use guard::{Code, Guarded, SIDES, Side};
+use std::sync::Arc;
+
+/// A loop in the making.
+#[derive(Default)]
+struct Draft {
+    lanes: Lanes,
+    streams: Vec<DType>,
+    uniforms: u16,
+    stores: Vec<(u16, Vector)>,
+    folds: Vec<Fold>,
+}
+
+impl Draft {
+    fn input(&mut self, dtype: DType) -> Vector {
+        self.streams.push(dtype);
+        self.lanes.add(Op::Input(ops::kind(dtype), self.streams.len() as u16 - 1))
+    }
+
+    fn uniform(&mut self, kind: Kind) -> Vector {
+        self.uniforms += 1;
+        self.lanes.add(Op::Uniform(kind, self.uniforms - 1))
+    }
+
+    fn output(&mut self, dtype: DType, value: Vector) {
+        self.streams.push(dtype);
+        self.stores.push((self.streams.len() as u16 - 1, value));
+    }
+
+    fn fold(&mut self, op: FoldOp, dtype: DType, value: Vector) {
+        let carry = self.lanes.add(Op::Carry(ops::kind(dtype), self.folds.len() as u16));
+        let next = ops::merge(&mut self.lanes, op, dtype, carry, value);
+        self.folds.push(Fold { op, dtype, next });
+    }
+
+    fn finish(self, unroll: u8) -> Loop {
+        let Draft { lanes, streams, uniforms, stores, folds } = self;
+        Loop { lanes, streams, uniforms, stores, folds, unroll, streaming: false }
+    }
+}
+
+/// What a run of a loop leaves behind: the bytes of every stream, the bits of every fold.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    streams: Vec<Vec<u8>>,
+    folds: Vec<u32>,
+}
+
+/// Runs a loop on streams that touch unreadable memory; uniform `k` has the bits `uniforms[k]`.
+fn run(code: &Code, leaf: &Loop, streams: &[Vec<u8>], uniforms: &[u32], side: Side) -> Outcome {
+    let count = streams.first().map_or(0, |s| s.len() / leaf.streams[0].bytes());
+    let memory: Vec<Guarded> = streams.iter().map(|s| Guarded::from_bytes(s, side)).collect();
+    let mut args = vec![0u8; leaf.args_bytes() as usize];
+    args[..8].copy_from_slice(&(count as i64).to_le_bytes());
+    for (k, stream) in memory.iter().enumerate() {
+        let at = leaf.stream_at(k) as usize;
+        args[at..at + 8].copy_from_slice(&(stream.pointer() as u64).to_le_bytes());
+    }
+    for (k, uniform) in uniforms.iter().enumerate() {
+        let at = leaf.uniform_at(k) as usize;
+        args[at..at + 4].copy_from_slice(&uniform.to_le_bytes());
+    }
+    code.call(args.as_ptr());
+    let fold = |k| {
+        let at = leaf.fold_at(k) as usize;
+        u32::from_le_bytes(args[at..at + 4].try_into().unwrap())
+    };
+    let folds = (0..leaf.folds.len()).map(fold).collect();
+    Outcome { streams: memory.iter().map(Guarded::read_bytes).collect(), folds }
+}
+
+/// Elements of every stream: all kinds of numbers, small integers, bytes, truth values.
+fn elements(leaf: &Loop, count: usize) -> Vec<Vec<u8>> {
+    let special = [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40, -3e38, 1e10];
+    let number = |i: usize, k: usize| match (i * 7 + k * 3) % 11 {
+        0 => special[(i / 3 + k) % special.len()],
+        _ => ((i * 37 + k * 11) % 101) as f32 / 7.0 - 7.0,
+    };
+    let stream = |(k, dtype): (usize, &DType)| -> Vec<u8> {
+        (0..count)
+            .flat_map(|i| match dtype {
+                DType::F32 => number(i, k).to_le_bytes().to_vec(),
+                DType::I32 => ((i as i32 * 7919 + k as i32) % 1000 - 500).to_le_bytes().to_vec(),
+                DType::Bool => vec![u8::from((i + k) % 3 == 0)],
+                _ => vec![(i * 29 + k) as u8],
+            })
+            .collect()
+    };
+    leaf.streams.iter().enumerate().map(stream).collect()
+}
+
+/// The levels whose code this machine runs and that have assembled leaves.
+fn wide_levels() -> impl Iterator<Item = Level> {
+    [Level::X86_64V3, Level::X86_64V4].into_iter().filter(|l| l.runs_here())
+}
+
+fn code(level: Level, leaf: &Loop) -> [Code; 2] {
+    let leaf = Leaf::Loop(Arc::new(leaf.clone()));
+    let [wide, portable] = [compile_leaf(level, &leaf), compile_portable_leaf(level, &leaf)];
+    [wide, portable].map(|c| Code::new(&c.unwrap().bytes))
+}
+
+/// NaN have no bits of their own.
+fn same(a: u32, b: u32, dtype: DType) -> bool {
+    let nan = |bits| dtype == DType::F32 && f32::from_bits(bits).is_nan();
+    a == b || (nan(a) && nan(b))
+}
+
+fn words(bytes: &[u8], dtype: DType) -> Vec<u32> {
+    let width = dtype.bytes();
+    let word = |b: &[u8]| b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b));
+    bytes.chunks(width).map(word).collect()
+}
+
+/// Compares with the portable twin: streams bit for bit, folds of integers too, folds of numbers
+/// within what another order of addition may change.
+fn check(name: &str, leaf: &Loop, uniforms: &[u32]) {
+    for level in wide_levels() {
+        let [wide, portable] = code(level, leaf);
+        for count in (0..=70).chain([127, 128, 129, 1000]) {
+            let streams = elements(leaf, count);
+            let wanted = run(&portable, leaf, &streams, uniforms, Side::Start);
+            for side in SIDES {
+                let found = run(&wide, leaf, &streams, uniforms, side);
+                let context = format!("{name}, {}, {count}, {side:?}\n{leaf}", level.name());
+                for ((f, w), dtype) in found.streams.iter().zip(&wanted.streams).zip(&leaf.streams)
+                {
+                    let (f, w) = (words(f, *dtype), words(w, *dtype));
+                    for (i, (&f, &w)) in f.iter().zip(&w).enumerate() {
+                        assert!(same(f, w, *dtype), "{context} at {i}: {f:x}, not {w:x}");
+                    }
+                }
+                for (fold, (&f, &w)) in leaf.folds.iter().zip(found.folds.iter().zip(&wanted.folds))
+                {
+                    let (x, y) = (f32::from_bits(f), f32::from_bits(w));
+                    let exact =
+                        fold.dtype != DType::F32 || !matches!(fold.op, FoldOp::Sum | FoldOp::Prod);
+                    let close = !exact && (x - y).abs() <= 1e-5 * count as f32 * y.abs().max(100.0);
+                    assert!(same(f, w, fold.dtype) || close, "{context}: {x:e}, not {y:e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn operations_on_one_number() {
+    for &op in UnaryOp::ALL.iter().filter(|op| op.takes(DType::F32)) {
+        let mut draft = Draft::default();
+        let x = draft.input(DType::F32);
+        let y = ops::unary(&mut draft.lanes, op, DType::F32, x);
+        draft.output(DType::F32, y);
+        check(op.name(), &draft.finish(1), &[]);
+    }
+}
+
+#[test]
+fn operations_on_two_values() {
+    for dtype in [DType::F32, DType::I32, DType::U8, DType::Bool] {
+        for &op in BinaryOp::ALL.iter().filter(|op| op.takes(dtype) && ops::has_binary(**op, dtype))
+        {
+            let mut draft = Draft::default();
+            let (x, y) = (draft.input(dtype), draft.input(dtype));
+            let z = ops::binary(&mut draft.lanes, op, dtype, x, y);
+            draft.output(if op.is_comparison() { DType::Bool } else { dtype }, z);
+            check(&format!("{op} {dtype}"), &draft.finish(1), &[]);
+        }
+    }
+}
+
+#[test]
+fn conversions() {
+    let types = [DType::F32, DType::I32, DType::U8, DType::Bool];
+    for from in types {
+        for to in types.into_iter().filter(|&to| to != from) {
+            let mut draft = Draft::default();
+            let x = draft.input(from);
+            let y = ops::cast(&mut draft.lanes, from, to, x);
+            draft.output(to, y);
+            check(&format!("{from} to {to}"), &draft.finish(1), &[]);
+        }
+    }
+}
+
+#[test]
+fn folds() {
+    for dtype in [DType::F32, DType::I32] {
+        for op in [FoldOp::Sum, FoldOp::Max, FoldOp::Min, FoldOp::Prod] {
+            for unroll in [1, 2, 4] {
+                let mut draft = Draft::default();
+                let x = draft.input(dtype);
+                draft.fold(op, dtype, x);
+                check(&format!("{op} x{unroll}"), &draft.finish(unroll), &[]);
+            }
+        }
+    }
+}
+
+/// Several streams, uniforms, constants, the index, a fold and a store at once.
+#[test]
+fn everything_together() {
+    for unroll in [1, 2, 3, 4] {
+        let mut draft = Draft::default();
+        let (x, y, b) =
+            (draft.input(DType::F32), draft.input(DType::F32), draft.input(DType::Bool));
+        let (s, t) = (draft.uniform(Kind::F32), draft.uniform(Kind::Mask));
+        let l = &mut draft.lanes;
+        let index = l.add(Op::Index);
+        let index = ops::cast(l, DType::I32, DType::F32, index);
+        let exp = ops::unary(l, UnaryOp::Exp, DType::F32, x);
+        let sum = l.fma(exp, s, y);
+        let picked = l.select(b, sum, index);
+        let picked = l.select(t, picked, y);
+        draft.fold(FoldOp::Max, DType::F32, picked);
+        draft.fold(FoldOp::Min, DType::F32, index);
+        draft.output(DType::F32, picked);
+        draft.output(DType::Bool, b);
+        check("together", &draft.finish(unroll), &[1.5f32.to_bits(), u32::MAX]);
+    }
+}
+
+/// More values at once than there are registers.
+#[test]
+fn values_go_to_the_stack() {
+    let mut draft = Draft::default();
+    let inputs: Vec<Vector> = (0..6).map(|_| draft.input(DType::F32)).collect();
+    let l = &mut draft.lanes;
+    let products: Vec<Vector> = (0..36).map(|i| l.product(inputs[i / 6], inputs[i % 6])).collect();
+    let forwards = products.iter().copied().reduce(|a, b| l.difference(a, b)).unwrap();
+    let backwards = products.iter().rev().copied().reduce(|a, b| l.difference(a, b)).unwrap();
+    let both = l.max(forwards, backwards);
+    draft.output(DType::F32, both);
+    draft.fold(FoldOp::Min, DType::F32, both);
+    check("many values", &draft.finish(1), &[]);
+}
