@@ -4,19 +4,21 @@
 //! taken from a free list, so that calls which update nothing run side by side. A call that
 //! updates is alone: the lock below is the discipline all the `unsafe` code here relies on.
 
-use crate::abi::{Context, ErrorKind, ErrorSlot, KernelFn, SLACK};
-use crate::codegen::{Phase, When};
+use crate::abi::{Context, ErrorKind, ErrorSlot, SLACK};
+use crate::codegen::When;
+use crate::entry::{Action, Arena, EntryCode, RunnablePart};
 use crate::jit::Module;
-use crate::lower::{ArenaPlan, LastingPlan, Place, ScheduledEntry, is_lasting};
+use crate::lower::{ArenaPlan, LastingPlan, Place, is_lasting};
 use crate::memory::Memory;
 use crate::pool::Pool;
-use crate::schedule::{Schedule, scanned};
-use crate::share::{Share, share_out};
+use crate::schedule::scanned;
+use crate::share::Share;
+use crate::transfer::{self, copy_in, copy_out};
 use dlc_kernel::{
     BufferId, BuildError, Class, DType, Data, Entry, Executable, Kernel, Program, RunError,
     StageTime, Tensor,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Bytes that loads outside their buffer read instead.
@@ -40,118 +42,11 @@ pub struct CpuExecutable {
     _module: Mutex<Module>,
 }
 
-/// An entry ready to be called.
-pub struct EntryCode {
-    works: Vec<Work>,
-    /// Whether parameters have changed since what depends on them was last packed.
-    stale: AtomicBool,
-    plan: ArenaPlan,
-    /// Whether it writes parameters or state.
-    updates: bool,
-    arenas: Mutex<Vec<Arena>>,
-}
-
-/// What a kernel, or a phase of it, does.
-struct Work {
-    kernel: usize,
-    when: When,
-    action: Action,
-}
-
-impl Work {
-    /// How many contexts it has in an arena.
-    fn parts(&self) -> usize {
-        match &self.action {
-            Action::Run { parts, .. } => parts.len(),
-            Action::Copy { .. } => 0,
-        }
-    }
-}
-
-enum Action {
-    /// Functions over their units.
-    Run { parts: Vec<RunnablePart>, shares: Vec<Vec<Share>>, scratch_stride: i64, may_fail: bool },
-    /// `bytes` bytes from one buffer to another.
-    Copy { src: BufferId, dst: BufferId, bytes: usize },
-}
-
-struct RunnablePart {
-    function: KernelFn,
-    operands: Vec<BufferId>,
-}
-
 /// What a running call holds.
 #[allow(dead_code, reason = "guards are only held")]
 enum Permit<'l> {
     Shared(RwLockReadGuard<'l, ()>),
     Alone(RwLockWriteGuard<'l, ()>),
-}
-
-/// The memory of one call, with everything in it that holds addresses.
-struct Arena {
-    memory: Memory,
-    /// One for each part of each work, in order.
-    contexts: Vec<Context>,
-    /// What the contexts' operand tables point into.
-    _operands: Vec<Box<[*mut u8]>>,
-    errors: Box<[ErrorSlot]>,
-}
-
-// SAFETY: its addresses go into its own memory and into the executable's lasting block, both of
-// which may be used from any thread under the executable's lock.
-unsafe impl Send for Arena {}
-
-impl EntryCode {
-    /// Joins schedules, generated code and the functions compiled from it; `functions` yields one
-    /// for each part, in order.
-    pub fn new(
-        program: &Program,
-        scheduled: &ScheduledEntry,
-        phases: &[Vec<Phase>],
-        plan: ArenaPlan,
-        threads: usize,
-        functions: &mut dyn Iterator<Item = KernelFn>,
-    ) -> EntryCode {
-        let entry = scheduled.entry;
-        let mut works = Vec::new();
-        for (kernel, (schedule, phases)) in scheduled.schedules.iter().zip(phases).enumerate() {
-            if let Schedule::Copy { src, dst } = schedule {
-                works.extend(copy(program, kernel, *src, *dst));
-            }
-            let stride = schedule.workspace().scratch.next_multiple_of(crate::abi::ALIGNMENT);
-            for (at, phase) in phases.iter().enumerate() {
-                let action = Action::Run {
-                    parts: phase.parts.iter().map(|p| runnable(p, functions)).collect(),
-                    shares: share_out(&phase.parts, threads),
-                    scratch_stride: stride as i64,
-                    may_fail: at + 1 == phases.len() && entry.kernels[kernel].may_fail(),
-                };
-                works.push(Work { kernel, when: phase.when, action });
-            }
-        }
-        let updates = entry.kernels.iter().any(|k| writes_lasting(program, k));
-        let stale = AtomicBool::new(works.iter().any(|w| w.when == When::Load));
-        EntryCode { works, stale, plan, updates, arenas: Mutex::new(Vec::new()) }
-    }
-}
-
-fn runnable(
-    part: &crate::codegen::Part,
-    functions: &mut dyn Iterator<Item = KernelFn>,
-) -> RunnablePart {
-    let function = functions.next().expect("there is a function for each part");
-    RunnablePart { function, operands: part.operands.clone() }
-}
-
-/// Nothing, where there is nothing to copy.
-fn copy(program: &Program, kernel: usize, src: BufferId, dst: BufferId) -> Option<Work> {
-    let bytes = crate::lower::bytes(program, dst).expect("sizes were bound when planned") as usize;
-    let action = Action::Copy { src, dst, bytes };
-    (bytes > 0).then_some(Work { kernel, when: When::Call, action })
-}
-
-fn writes_lasting(program: &Program, kernel: &Kernel) -> bool {
-    kernel.writes().iter().any(|&id| is_lasting(program.buffer(id).class))
 }
 
 /// What [`CpuExecutable::new`] is made of.
@@ -222,30 +117,24 @@ impl CpuExecutable {
     fn new_arena(&self, at: usize, entry: &EntryCode) -> Option<Arena> {
         let kept = &self.lasting_plan.workspaces[at];
         let memory = Memory::new(entry.plan.bytes)?;
-        let mut arena = Arena {
-            memory,
-            contexts: Vec::new(),
-            _operands: Vec::new(),
-            errors: vec![ErrorSlot::default(); self.pool.workers()].into(),
-        };
-        let errors = arena.errors.as_mut_ptr();
+        let mut arena = Arena::new(memory, self.pool.workers());
         for work in &entry.works {
             let Action::Run { parts, scratch_stride, .. } = &work.action else { continue };
             let (shared, scratch) = entry.plan.workspaces[work.kernel];
             for (number, part) in parts.iter().enumerate() {
                 let address = |&id: &BufferId| self.address(entry, &arena.memory, id);
                 let operands: Box<[*mut u8]> = part.operands.iter().map(address).collect();
-                arena.contexts.push(Context {
-                    operands: operands.as_ptr(),
-                    errors,
+                let context = Context {
+                    operands: std::ptr::null(),
+                    errors: std::ptr::null_mut(),
                     lasting: self.lasting.at(kept[work.kernel]),
                     shared: arena.memory.at(shared),
                     scratch: arena.memory.at(scratch),
                     scratch_stride: *scratch_stride,
                     nowhere: NOWHERE.0.as_ptr(),
                     part: number as i64,
-                });
-                arena._operands.push(operands);
+                };
+                arena.add_context(operands, context);
             }
         }
         Some(arena)
@@ -443,19 +332,35 @@ impl Executable for CpuExecutable {
         self.accept(entry, inputs, outputs)?;
         let permit = self.enter(at, code)?;
         let mut arena = self.take_arena(at, code)?;
-        for (&id, tensor) in entry.inputs.iter().zip(inputs) {
-            // SAFETY: the address is this call's storage of the input, whose type and shape the
-            // tensor was checked to have.
-            unsafe { copy_in(&tensor.data, self.address(code, &arena.memory, id)) };
+        let (inputs_lent, outputs_lent) = code.outside.split_at(inputs.len());
+        for (lent, tensor) in inputs_lent.iter().zip(inputs) {
+            let own = self.address(code, &arena.memory, lent.buffer);
+            match transfer::readable(tensor).zip(lent.named.as_ref()) {
+                Some((address, named)) => arena.bind(named, address),
+                None => {
+                    arena.bind(lent.named.as_deref().unwrap_or(&[]), own);
+                    // SAFETY: the address is this call's storage of the input, whose type and
+                    // shape the tensor was checked to have.
+                    unsafe { copy_in(&tensor.data, own) };
+                }
+            }
+        }
+        for (lent, tensor) in outputs_lent.iter().zip(&mut *outputs) {
+            let own = self.address(code, &arena.memory, lent.buffer);
+            let named = lent.named.as_deref().unwrap_or(&[]);
+            arena.bind(named, transfer::writable(tensor).unwrap_or(own));
         }
         let result = self.run(at, code, When::Call, &mut arena);
         if code.updates {
             self.parameters_changed();
         }
         if result.is_ok() {
-            for (&id, tensor) in entry.outputs.iter().zip(outputs) {
-                // SAFETY: as for inputs; the lock is still held for outputs that outlive calls.
-                unsafe { copy_out(self.address(code, &arena.memory, id), &mut tensor.data) };
+            for (lent, tensor) in outputs_lent.iter().zip(outputs) {
+                if lent.named.is_none() || transfer::writable(tensor).is_none() {
+                    let own = self.address(code, &arena.memory, lent.buffer);
+                    // SAFETY: as for inputs; the lock is still held for outputs that outlive calls.
+                    unsafe { copy_out(own, &mut tensor.data) };
+                }
             }
         }
         drop(permit);
@@ -495,56 +400,5 @@ impl Executable for CpuExecutable {
 
     fn stage_times(&self) -> &[StageTime] {
         &self.times
-    }
-}
-
-/// Copies the elements of a tensor to storage; truth values become 0 or 1.
-///
-/// # Safety
-/// `to` must be valid for writes of all elements, and nothing else may use those bytes.
-unsafe fn copy_in(data: &Data, to: *mut u8) {
-    /// # Safety
-    /// As [`copy_in`].
-    unsafe fn copy<T: Copy>(from: &[T], to: *mut u8) {
-        // SAFETY: the caller vouches for `to`; a slice is valid for its length.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.cast(), from.len()) };
-    }
-    // SAFETY: the caller vouches for `to`.
-    unsafe {
-        match data {
-            Data::F32(v) => copy(v, to),
-            Data::F64(v) => copy(v, to),
-            Data::I64(v) => copy(v, to),
-            Data::I32(v) => copy(v, to),
-            Data::U8(v) => copy(v, to),
-            Data::Bool(v) => {
-                for (i, &b) in v.iter().enumerate() {
-                    to.add(i).write(u8::from(b != 0));
-                }
-            }
-        }
-    }
-}
-
-/// Copies the elements of a tensor from storage.
-///
-/// # Safety
-/// `from` must be valid for reads of all elements, and nothing may write those bytes meanwhile.
-unsafe fn copy_out(from: *const u8, data: &mut Data) {
-    /// # Safety
-    /// As [`copy_out`].
-    unsafe fn copy<T: Copy>(from: *const u8, to: &mut [T]) {
-        // SAFETY: the caller vouches for `from`; a slice is valid for its length.
-        unsafe { std::ptr::copy_nonoverlapping(from.cast(), to.as_mut_ptr(), to.len()) };
-    }
-    // SAFETY: the caller vouches for `from`.
-    unsafe {
-        match data {
-            Data::F32(v) => copy(from, v),
-            Data::F64(v) => copy(from, v),
-            Data::I64(v) => copy(from, v),
-            Data::I32(v) => copy(from, v),
-            Data::U8(v) | Data::Bool(v) => copy(from, v),
-        }
     }
 }

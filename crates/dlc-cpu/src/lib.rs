@@ -12,7 +12,8 @@
 //! - [`jit`]: Cranelift IR to executable memory, in parallel.
 //! - [`lower`]: all of the above for a whole program, with its memory plan.
 //! - [`pool`], [`share`]: threads, and who executes which units.
-//! - [`executable`]: storage, calls, errors.
+//! - [`entry`], [`executable`]: works and arenas; storage, calls, errors.
+//! - [`transfer`]: tensors of the host.
 //!
 //! What holds: results depend on shapes and the level only, never on the number of threads (units
 //! are independent, and the order of every fold is fixed by its schedule); a failing call leaves
@@ -31,6 +32,7 @@
 pub mod abi;
 pub mod arrange;
 pub mod codegen;
+pub mod entry;
 pub mod executable;
 pub mod jit;
 pub mod leaf;
@@ -41,9 +43,11 @@ pub mod memory;
 pub mod pool;
 pub mod schedule;
 pub mod share;
+pub mod transfer;
 
 use dlc_kernel::{BuildError, BuildOptions, Executable, Program, StageTime, Target};
-use executable::{CpuExecutable, EntryCode, Pieces, peak_bytes};
+use entry::EntryCode;
+use executable::{CpuExecutable, Pieces, peak_bytes};
 use level::Level;
 use lower::{ArenaPlan, LastingPlan, ScheduledEntry};
 use schedule::Config;

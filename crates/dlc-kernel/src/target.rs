@@ -109,11 +109,13 @@ pub trait Target {
 /// A built program with its storage. Calls of entries that update nothing may run at the same time
 /// from several threads; an updating call waits for them and is alone.
 pub trait Executable: Send + Sync {
-    /// The program it was built from.
+    /// The program it was built from, as the target arranged it: with all its buffers and entries,
+    /// and perhaps more temporaries and kernels.
     fn program(&self) -> &Program;
 
     /// Runs the entry of that position with `inputs` in the entry's order, and fills `outputs`,
-    /// which have the right types and shapes already. Allocates nothing after the first call.
+    /// which have the right types and shapes already; after an error they hold anything. Allocates
+    /// nothing after the first call.
     fn call(
         &self,
         entry: usize,

@@ -29,6 +29,11 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// Bytes of spare capacity that tensors keep, as far as they are made by this type's functions,
+    /// so that a target may use them in place: it may read, and in outputs write, that far beyond
+    /// the last element.
+    pub const SLACK: usize = 64;
+
     /// A tensor of `f32`.
     ///
     /// # Panics
@@ -43,7 +48,8 @@ impl Tensor {
     }
 
     /// A tensor of any type; panics as [`Tensor::f32`].
-    pub fn new(shape: Vec<usize>, data: Data) -> Tensor {
+    pub fn new(shape: Vec<usize>, mut data: Data) -> Tensor {
+        data.reserve();
         let expected: usize = shape.iter().product();
         assert_eq!(data.len(), expected, "a tensor of shape {shape:?} has {expected} elements");
         Tensor { shape, data }
@@ -57,15 +63,20 @@ impl Tensor {
         let shape = shape.into();
         let n = shape.iter().product();
         let data = match dtype {
-            DType::F32 => Data::F32(vec![0.0; n]),
-            DType::F64 => Data::F64(vec![0.0; n]),
-            DType::I64 => Data::I64(vec![0; n]),
-            DType::I32 => Data::I32(vec![0; n]),
-            DType::U8 => Data::U8(vec![0; n]),
-            DType::Bool => Data::Bool(vec![0; n]),
+            DType::F32 => Data::F32(zeros(n)),
+            DType::F64 => Data::F64(zeros(n)),
+            DType::I64 => Data::I64(zeros(n)),
+            DType::I32 => Data::I32(zeros(n)),
+            DType::U8 => Data::U8(zeros(n)),
+            DType::Bool => Data::Bool(zeros(n)),
             DType::F16 | DType::Bf16 | DType::I8 => panic!("{dtype} has no host tensor"),
         };
         Tensor { shape, data }
+    }
+
+    /// Whether it has [`Tensor::SLACK`] bytes of spare capacity.
+    pub fn has_slack(&self) -> bool {
+        self.data.spare_bytes() >= Tensor::SLACK
     }
 
     /// Its element type.
@@ -90,6 +101,18 @@ impl Tensor {
     }
 }
 
+/// As many zeros, and room for [`Tensor::SLACK`] bytes.
+fn zeros<T: Clone + Default>(n: usize) -> Vec<T> {
+    let mut zeros = Vec::with_capacity(n + slack::<T>());
+    zeros.resize(n, T::default());
+    zeros
+}
+
+/// Elements in [`Tensor::SLACK`] bytes.
+const fn slack<T>() -> usize {
+    Tensor::SLACK / size_of::<T>()
+}
+
 impl Data {
     /// The element type.
     pub fn dtype(&self) -> DType {
@@ -111,6 +134,31 @@ impl Data {
             Data::I64(v) => v.len(),
             Data::I32(v) => v.len(),
             Data::U8(v) | Data::Bool(v) => v.len(),
+        }
+    }
+
+    /// Bytes of capacity that no element takes.
+    fn spare_bytes(&self) -> usize {
+        fn spare<T>(v: &Vec<T>) -> usize {
+            (v.capacity() - v.len()) * size_of::<T>()
+        }
+        match self {
+            Data::F32(v) => spare(v),
+            Data::F64(v) => spare(v),
+            Data::I64(v) => spare(v),
+            Data::I32(v) => spare(v),
+            Data::U8(v) | Data::Bool(v) => spare(v),
+        }
+    }
+
+    /// Makes room for [`Tensor::SLACK`] spare bytes.
+    fn reserve(&mut self) {
+        match self {
+            Data::F32(v) => v.reserve_exact(slack::<f32>()),
+            Data::F64(v) => v.reserve_exact(slack::<f64>()),
+            Data::I64(v) => v.reserve_exact(slack::<i64>()),
+            Data::I32(v) => v.reserve_exact(slack::<i32>()),
+            Data::U8(v) | Data::Bool(v) => v.reserve_exact(slack::<u8>()),
         }
     }
 
