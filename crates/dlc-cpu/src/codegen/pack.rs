@@ -29,9 +29,11 @@ pub struct Packing {
 
 /// Where a run goes: an address, and bytes from one value to the next.
 #[derive(Clone, Copy, Debug)]
-struct Target {
-    at: Value,
-    step: i64,
+pub(super) struct Target {
+    /// Where the first value goes.
+    pub at: Value,
+    /// Bytes.
+    pub step: i64,
 }
 
 impl Contraction<'_, '_> {
@@ -161,7 +163,14 @@ fn is_every_nth(bare: &BareLoad, axis: Axis) -> bool {
 }
 
 /// Copies what is inside of a run and fills the rest.
-fn copy_run(e: &mut Emitter, bare: &BareLoad, point: &Point, axis: Axis, run: Run, to: Target) {
+pub(super) fn copy_run(
+    e: &mut Emitter,
+    bare: &BareLoad,
+    point: &Point,
+    axis: Axis,
+    run: Run,
+    to: Target,
+) {
     let from = e.address(bare.buffer, &bare.place, point, 4);
     let from_step = 4 * bare.place.linear.coef(axis);
     if bare.place.checks.is_empty() {
@@ -214,8 +223,21 @@ fn copy_vector(e: &mut Emitter, from: Value, to: Value, i: Value) {
 
 /// Writes the value outside, as often as `range` is long.
 fn fill(e: &mut Emitter, bare: &BareLoad, to: Target, range: (Value, Value)) {
-    let value = e.float(bare.fill.value() as f32);
-    e.for_each(range.0, range.1, 1, |e, v| {
+    let value = bare.fill.value() as f32;
+    let mut first = range.0;
+    if to.step == 4 {
+        let vector = e.floats(value);
+        let count = e.b.ins().isub(range.1, range.0);
+        let whole = e.b.ins().band_imm_s(count, -LANES);
+        let end = e.b.ins().iadd(range.0, whole);
+        e.for_each(range.0, end, LANES, |e, v| {
+            let target = offset(e, to.at, v, range.0, 4);
+            e.b.ins().store(NOTRAP, vector, target, 0);
+        });
+        first = end;
+    }
+    let value = e.float(value);
+    e.for_each(first, range.1, 1, |e, v| {
         let target = offset(e, to.at, v, range.0, to.step);
         e.b.ins().store(NOTRAP, value, target, 0);
     });

@@ -1,9 +1,10 @@
 //! The schedule of a map: for each segment, which axis is vectorized and what a unit is.
 
+use super::contract::BareLoad;
 use super::domain::{Domain, extents};
 use super::stretch::{Stretch, Task};
 use super::{Config, PlacedStore, Site, lanes, place_stores};
-use dlc_kernel::{Axis, BufferId, Expr, ExprId, OptLevel, Program, Segment};
+use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
 
 /// The longest stretch of lanes that is one unit.
@@ -35,6 +36,9 @@ pub enum MapShape {
     /// The only axis, in whole units of [`FLAT_UNIT`] points that may run past its end into the
     /// padding of the buffers; the extent is no part of the code.
     Flat,
+    /// A copy that leaves its source: runs along an axis are copied as far as they are inside, and
+    /// filled elsewhere; a unit is a run.
+    Runs(Axis),
     /// Vectors along an axis inside loops over the others.
     Nested {
         /// The axis.
@@ -98,11 +102,14 @@ impl<'k> MapSchedule<'k> {
         match self.shape {
             MapShape::Scalar => self.domain.points(),
             MapShape::Flat => (self.domain.extents[0] + FLAT_UNIT - 1) / FLAT_UNIT,
-            MapShape::Nested { block, .. } => {
-                let rows = self.outer().iter().fold(1, |n, a| n * self.extent(*a));
-                rows * self.blocks(block)
-            }
+            MapShape::Runs(_) => self.rows(),
+            MapShape::Nested { block, .. } => self.rows() * self.blocks(block),
         }
+    }
+
+    /// Points of the axes that are not vectorized.
+    fn rows(&self) -> i64 {
+        self.outer().iter().fold(1, |n, a| n * self.extent(*a))
     }
 
     /// What a unit costs in nanoseconds.
@@ -110,6 +117,7 @@ impl<'k> MapSchedule<'k> {
         let vector = lanes::vector_cost(&self.domain, &self.roots(), &self.stores, self.lanes());
         let vectors = match self.shape {
             MapShape::Nested { lanes, block, .. } => (self.extent(lanes).min(block) + 3) / 4,
+            MapShape::Runs(axis) => (self.extent(axis) + 3) / 4,
             MapShape::Flat => FLAT_UNIT / 4,
             MapShape::Scalar => 1,
         };
@@ -121,16 +129,14 @@ impl<'k> MapSchedule<'k> {
         match self.shape {
             MapShape::Scalar => None,
             MapShape::Flat => Some(Axis(0)),
+            MapShape::Runs(axis) => Some(axis),
             MapShape::Nested { lanes, .. } => Some(lanes),
         }
     }
 
     /// The axes that are not vectorized, outermost first.
     pub fn outer(&self) -> Vec<Axis> {
-        let lanes = match self.shape {
-            MapShape::Nested { lanes, .. } => Some(lanes),
-            _ => None,
-        };
+        let lanes = if self.shape == MapShape::Flat { None } else { self.lanes() };
         let axes = (0..self.domain.extents.len() as u32).map(Axis);
         axes.filter(|&a| Some(a) != lanes).collect()
     }
@@ -147,7 +153,26 @@ impl<'k> MapSchedule<'k> {
         self.domain.extents[axis.0 as usize]
     }
 
+    /// The only load, if the segment is a copy of it whose runs along the last axis may leave the
+    /// source.
+    pub fn copied(&self) -> Option<BareLoad> {
+        let [store] = &self.stores[..] else { return None };
+        let Expr::Load { buffer, fill, .. } = *self.domain.exprs.get(store.value) else {
+            return None;
+        };
+        let place = self.domain.places[store.value.0 as usize].clone()?;
+        let axis = Axis(self.domain.extents.len().checked_sub(1)? as u32);
+        let even = place.quotients.is_empty() && place.checks.iter().all(|c| c.div == 1);
+        let plain = fill.dtype == DType::F32 && place.found.is_empty() && even;
+        let contiguous = place.linear.coef(axis) == 1 && store.place.linear.coef(axis) == 1;
+        let leaves = plain && contiguous && !place.checks.is_empty();
+        leaves.then_some(BareLoad { buffer, place, fill })
+    }
+
     fn choose_shape(&self, site: Site) -> MapShape {
+        if self.copied().is_some() {
+            return MapShape::Runs(Axis(self.domain.extents.len() as u32 - 1));
+        }
         let axes = (0..self.domain.extents.len() as u32).map(Axis);
         let cost = |axis: &Axis| {
             let n = self.extent(*axis).max(1);
@@ -225,6 +250,7 @@ impl fmt::Display for MapSchedule<'_> {
         match self.shape {
             MapShape::Scalar => write!(f, "in scalars")?,
             MapShape::Flat => write!(f, "in whole vectors")?,
+            MapShape::Runs(axis) => write!(f, "copied in runs along a{}", axis.0)?,
             MapShape::Nested { lanes, block, tail } => {
                 write!(f, "lanes a{} by {block}", lanes.0)?;
                 match tail {
