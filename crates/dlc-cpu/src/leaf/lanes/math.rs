@@ -42,8 +42,8 @@ pub fn with_sign(l: &mut Lanes, magnitude: Vector, sign: Vector) -> Vector {
     l.or(magnitude, sign)
 }
 
-/// `e^x`: `x = n ln 2 + r`, a polynomial of degree 7 in `r` (SLEEF's), scaled by `2^n` in two
-/// steps, so that subnormal results are rounded once.
+/// `e^x`: `x = n ln 2 + r`, a polynomial in `r`, scaled by `2^n` in two steps, so that subnormal
+/// results are rounded once.
 pub fn exp(l: &mut Lanes, x: Vector) -> Vector {
     let high = l.float(89.0);
     // The second operand is what NaN gives.
@@ -55,34 +55,38 @@ pub fn exp(l: &mut Lanes, x: Vector) -> Vector {
 fn exp_below(l: &mut Lanes, x: Vector) -> Vector {
     let low = l.float(-104.0);
     let x = l.max(low, x);
-    let (value, n) = exp_parts(l, x);
-    scale(l, value, n)
-}
-
-/// `e^x` for `-87 <= x <= 88`: results are normal numbers.
-fn exp_normal(l: &mut Lanes, x: Vector) -> Vector {
-    let (value, n) = exp_parts(l, x);
-    scale_once(l, value, n)
-}
-
-/// `e^x = value * 2^n`, `n` in the low bits.
-fn exp_parts(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
     let (n, n_bits) = round(l, x, std::f32::consts::LOG2_E);
     let r = reduce(l, x, n, &[0.693_145_75, 1.428_606_8e-6]);
-    (exp_reduced(l, r), n_bits)
-}
-
-/// `e^r` for `|r| <= 0.35`.
-fn exp_reduced(l: &mut Lanes, r: Vector) -> Vector {
-    let tail = polynomial(
+    // Minimax of degree 6, relative, for |r| <= 0.3466; its own error is 0.05 ULP.
+    let value = polynomial(
         l,
         r,
-        &[0.5, 0.166_666_67, 0.041_666_485, 0.008_333_361, 0.001_393_043_6, 0.000_198_527_62],
+        &[1.0, 1.0, 0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_716, 0.001_381_460_2],
     );
-    let one = l.float(1.0);
-    let square = l.product(r, r);
-    let sum = l.fma(tail, square, r);
-    l.sum(sum, one)
+    scale(l, value, n_bits)
+}
+
+/// `2^f` for `|f| <= 1/2`: minimax of degree 6, relative; its own error is 0.03 ULP.
+const POWER_OF_TWO: [f32; 7] = [
+    1.0,
+    0.693_147_2,
+    0.240_226_48,
+    0.055_503_324,
+    0.009_618_437,
+    0.001_339_887_5,
+    0.000_153_533_62,
+];
+
+/// The same of degree 5: 1.5 ULP.
+const COARSE_POWER_OF_TWO: [f32; 6] =
+    [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
+
+/// `x` as a fraction of at most 1/2, and an integer in the low bits.
+fn fraction(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
+    let magic = l.float(ROUNDING);
+    let shifted = l.sum(x, magic);
+    let n = l.difference(shifted, magic);
+    (l.difference(x, n), l.unary(Unary::AsInt, shifted))
 }
 
 /// `factor * x` rounded to an integer: as a float, and in the low bits.
@@ -116,6 +120,14 @@ fn scale_once(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
     let bits = l.sum(exponent, one);
     let power = l.unary(Unary::AsFloat, bits);
     l.product(x, power)
+}
+
+/// [`scale_once`] where `x` is a number and the result is normal.
+fn shift_exponent(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
+    let exponent = l.shift(Shift::Left, n_bits, 23);
+    let bits = l.unary(Unary::AsInt, x);
+    let bits = l.sum(bits, exponent);
+    l.unary(Unary::AsFloat, bits)
 }
 
 /// The natural logarithm: `x = m 2^n` with `m` between `sqrt(1/2)` and `sqrt(2)`, and Cephes'
@@ -197,12 +209,14 @@ pub fn tanh(l: &mut Lanes, x: Vector) -> Vector {
     );
     let cube = l.product(square, x);
     let near = l.fma(p, cube, x);
+    // From 10 on the result is 1.
+    let (largest, factor) = (l.float(10.0), l.float(2.0 * std::f32::consts::LOG2_E));
+    let t = l.min(largest, magnitude);
+    let exponent = l.product(t, factor);
+    let (f, n_bits) = fraction(l, exponent);
+    let power = polynomial(l, f, &POWER_OF_TWO);
+    let power = scale_once(l, power, n_bits);
     let (one, two) = (l.float(1.0), l.float(2.0));
-    // From here on the result is 1.
-    let limit = l.float(20.0);
-    let double = l.sum(magnitude, magnitude);
-    let double = l.min(limit, double);
-    let power = exp_normal(l, double);
     let denominator = l.sum(power, one);
     let quotient = l.quotient(two, denominator);
     let far = l.difference(one, quotient);
@@ -212,54 +226,58 @@ pub fn tanh(l: &mut Lanes, x: Vector) -> Vector {
     l.select(is_near, near, far)
 }
 
-/// `1 / (1 + e^-x)`, through `e^-|x|`, so that small results keep their accuracy.
+/// `1 / (1 + e^-x)`: with `p = e^-|x|` and `q = p / (1 + p)` it is `1 - q` or, for negative `x`,
+/// `p - p q`, which keeps the accuracy of small results.
 pub fn sigmoid(l: &mut Lanes, x: Vector) -> Vector {
     let sign = l.float(-0.0);
     let negative = l.or(x, sign);
-    let power = exp_below(l, negative);
+    let p = exp_below(l, negative);
     let (zero, one) = (l.float(0.0), l.float(1.0));
+    let denominator = l.sum(p, one);
+    let q = l.quotient(p, denominator);
+    let minus_q = negate(l, q);
+    let below = l.fma(p, minus_q, p);
+    let above = l.difference(one, q);
     let is_negative = l.compare(Compare::Lt, x, zero);
-    let numerator = l.select(is_negative, power, one);
-    let denominator = l.sum(power, one);
-    l.quotient(numerator, denominator)
+    l.select(is_negative, below, above)
 }
 
-/// The error function: N. Juffa's two polynomials, meeting at 475/512.
+/// The error function of `t = |x|`, then the sign: `t + t p(t^2)` below 0.7 (minimax, 0.6 ULP),
+/// `1 - 2^(t q(t))` above, where `q` is a minimax for `log2(erfc(t)) / t`, weighted by what becomes
+/// of its error (0.06 ULP).
 pub fn erf(l: &mut Lanes, x: Vector) -> Vector {
-    // From here on the result is 1.
-    let largest = l.float(4.0);
-    let magnitude = abs(l, x);
+    // From 4 on the result is 1.
+    let (largest, magnitude) = (l.float(4.0), abs(l, x));
     let t = l.min(largest, magnitude);
-    let square = l.product(t, t);
-    let high = polynomial(l, t, &[3.831_971_3e-4, -1.728_534_7e-5]);
-    let low = polynomial(l, t, &[2.425_462_2e-2, -3.883_964_4e-3]);
-    let mut far = l.fma(high, square, low);
-    for c in [-1.067_778_8e-1, -6.348_467e-1, -1.287_175_1e-1] {
-        let c = l.float(c);
-        far = l.fma(far, t, c);
-    }
-    let minus_t = negate(l, t);
-    let exponent = l.fma(far, t, minus_t);
-    let power = exp_normal(l, exponent);
+    let q = polynomial(
+        l,
+        t,
+        &[
+            -1.628_129_6,
+            -0.917_053_7,
+            -0.151_985_53,
+            0.033_103_79,
+            -0.004_663_468_3,
+            0.000_311_795_9,
+        ],
+    );
+    let exponent = l.product(t, q);
+    let (f, n_bits) = fraction(l, exponent);
+    let power = polynomial(l, f, &COARSE_POWER_OF_TWO);
+    let power = shift_exponent(l, power, n_bits);
     let one = l.float(1.0);
     let far = l.difference(one, power);
-    let far = with_sign(l, far, x);
+    let square = l.product(t, t);
     let p = polynomial(
         l,
         square,
-        &[
-            1.283_791_7e-1,
-            -3.761_253_4e-1,
-            1.128_199_3e-1,
-            -2.676_813_5e-2,
-            4.991_194_2e-3,
-            -5.967_617e-4,
-        ],
+        &[0.128_379_12, -0.376_122_2, 0.112_769_99, -0.026_474_478, 0.004_281_797],
     );
-    let near = l.fma(p, x, x);
-    let limit = l.float(0.927_734_4);
+    let near = l.fma(p, t, t);
+    let limit = l.float(0.7);
     let is_far = l.compare(Compare::Lt, limit, t);
-    l.select(is_far, far, near)
+    let value = l.select(is_far, far, near);
+    with_sign(l, value, x)
 }
 
 /// `1 / sqrt(x)`, in f64.
@@ -375,9 +393,7 @@ fn general_pow(l: &mut Lanes, x: Vector, y: Vector) -> Vector {
     let magnitude = abs(l, x);
     let (t, n) = split(l, magnitude);
     let (r, n_bits) = scaled_log2(l, t, n, y);
-    let ln_2 = l.float(std::f32::consts::LN_2);
-    let r = l.product(r, ln_2);
-    let value = exp_reduced(l, r);
+    let value = polynomial(l, r, &POWER_OF_TWO);
     let value = scale(l, value, n_bits);
     pow_special(l, x, y, value)
 }
