@@ -9,6 +9,9 @@ use std::fmt;
 /// The longest stretch of lanes that is one unit.
 const BLOCK: i64 = 1024;
 
+/// Bytes of results that no last-level cache holds besides what they are computed from.
+const STREAMED_BYTES: i64 = 32 << 20;
+
 /// How one segment of a map is computed.
 #[derive(Clone, Debug)]
 pub struct MapSchedule<'k> {
@@ -75,6 +78,7 @@ impl<'k> MapSchedule<'k> {
             let task = Task { stores: &schedule.stores, folds: &[], leaves: None, finds: None };
             let stretch = |axis| Stretch::new(&schedule.domain, axis, task);
             schedule.stretch = schedule.lanes().and_then(stretch);
+            schedule.stream_results(site);
         }
         Ok(schedule)
     }
@@ -165,6 +169,19 @@ impl<'k> MapSchedule<'k> {
         let n = self.extent(lanes);
         let block = if n <= 2 * BLOCK { n.max(1) } else { BLOCK };
         MapShape::Nested { lanes, block, tail: self.tail(site, n) }
+    }
+
+    /// Large results need not push everything else out of the caches.
+    fn stream_results(&mut self, site: Site) {
+        let bytes: i64 = self.stores.iter().map(|s| s.dtype.bytes() as i64).sum();
+        let whole_words = self.stores.iter().all(|s| s.dtype.bytes() == 4);
+        let large = self.domain.points().saturating_mul(bytes) > STREAMED_BYTES;
+        let aligned = self.shape == MapShape::Flat;
+        let in_place = self.is_in_place(site);
+        if let Some(stretch) = &mut self.stretch {
+            let leaf = std::sync::Arc::make_mut(&mut stretch.leaf);
+            leaf.streaming = whole_words && large && aligned && !in_place;
+        }
     }
 
     fn tail(&self, site: Site, n: i64) -> Tail {

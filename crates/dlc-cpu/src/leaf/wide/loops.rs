@@ -64,6 +64,10 @@ impl Writer<'_> {
         self.a.emit(Code::And_rm64_imm8, &[Register::RSP.into(), Operand::Signed8(-64)]);
         self.emit_loops();
         self.emit_results();
+        if self.code.streaming {
+            // Other threads see results in the order of ordinary stores.
+            self.a.emit(Code::Sfence, &[]);
+        }
         self.a.emit(Code::VEX_Vzeroupper, &[]);
         self.mov(Register::RSP, Register::RBP);
         saved.iter().rev().for_each(|&r| self.a.emit(Code::Pop_r64, &[r.into()]));
