@@ -1,7 +1,7 @@
 //! The schedule of a map: for each segment, which axis is vectorized and what a unit is.
 
 use super::domain::{Domain, extents};
-use super::stretch::{Stretch, Task};
+use super::stretch::{Stretch, Task, vectors_at_once};
 use super::{Config, PlacedStore, Site, lanes, place_stores};
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
@@ -117,7 +117,11 @@ impl<'k> MapSchedule<'k> {
             MapShape::Flat => FLAT_UNIT / 4,
             MapShape::Scalar => 1,
         };
-        lanes::nanoseconds(vectors as f64 * (vector + 2.0) + 8.0)
+        let at_once = match &self.stretch {
+            Some(_) => vectors_at_once(self.config.level),
+            None => 1.0,
+        };
+        lanes::nanoseconds(vectors as f64 * (vector + 2.0) / at_once + 8.0)
     }
 
     /// The axis that is vectorized.
