@@ -148,12 +148,8 @@ fn words(bytes: &[u8], dtype: DType) -> Vec<u32> {
 
 /// Compares with the portable twin, bit for bit.
 fn check(name: &str, leaf: &Loop, uniforms: &[u32]) {
-    check_counts(name, leaf, uniforms, (0..=70).chain([127, 128, 129]));
-}
-
-fn check_counts(name: &str, leaf: &Loop, uniforms: &[u32], counts: impl Iterator<Item = usize>) {
     let all = implementations(leaf);
-    for count in counts {
+    for count in (0..=70).chain([127, 128, 129, 512]) {
         let streams = elements(leaf, count);
         let wanted = run(&all[0].1, leaf, &streams, uniforms, Side::Start);
         for (implementation, code) in &all[1..] {
@@ -266,7 +262,7 @@ fn streaming_stores() {
     draft.output(DType::F32, sum);
     draft.output(DType::F32, product);
     let leaf = Loop { streaming: true, ..draft.finish(4) };
-    check_counts("streaming", &leaf, &[], (0..=160).step_by(16));
+    check("streaming", &leaf, &[]);
 }
 
 /// Several streams, uniforms, constants, the index, a fold and a store at once.

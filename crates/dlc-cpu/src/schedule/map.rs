@@ -180,11 +180,10 @@ impl<'k> MapSchedule<'k> {
         let bytes: i64 = self.stores.iter().map(|s| s.dtype.bytes() as i64).sum();
         let whole_words = self.stores.iter().all(|s| s.dtype.bytes() == 4);
         let large = self.domain.points().saturating_mul(bytes) > STREAMED_BYTES;
-        let aligned = self.shape == MapShape::Flat;
         let in_place = self.is_in_place(site);
         if let Some(stretch) = &mut self.stretch {
             let leaf = std::sync::Arc::make_mut(&mut stretch.leaf);
-            leaf.streaming = whole_words && large && aligned && !in_place;
+            leaf.streaming = whole_words && large && !in_place;
         }
     }
 

@@ -138,7 +138,12 @@ impl Cpu {
             Mnemonic::Ret => return unsafe { self.stack().read() },
             Mnemonic::Jg if self.difference > 0 => return i.near_branch_target(),
             Mnemonic::Jle if self.difference <= 0 => return i.near_branch_target(),
-            Mnemonic::Jg | Mnemonic::Jle => {}
+            Mnemonic::Jne if self.difference != 0 => return i.near_branch_target(),
+            Mnemonic::Jg | Mnemonic::Jle | Mnemonic::Jne => {}
+            Mnemonic::Cmovg if self.difference > 0 => {
+                self.set(i.op0_register(), self.read(i, 1));
+            }
+            Mnemonic::Cmovg => {}
             Mnemonic::Cmp => {
                 self.difference = (self.read(i, 0) as i64).wrapping_sub(self.read(i, 1) as i64);
             }
@@ -162,6 +167,8 @@ impl Cpu {
             Mnemonic::Sub => self.read(i, x).wrapping_sub(self.read(i, y)),
             Mnemonic::And => self.read(i, x) & self.read(i, y),
             Mnemonic::Xor => self.read(i, x) ^ self.read(i, y),
+            Mnemonic::Neg => self.read(i, x).wrapping_neg(),
+            Mnemonic::Shr => self.read(i, x) >> self.read(i, y),
             Mnemonic::Dec => self.read(i, x).wrapping_sub(1),
             Mnemonic::Bzhi => self.read(i, 1) & ((1 << (self.read(i, 2) & 0xff)) - 1),
             _ => return None,

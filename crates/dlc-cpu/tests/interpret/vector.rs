@@ -19,7 +19,7 @@ impl Cpu {
         }
         let (at, bytes) = (self.address(i).cast::<u32>(), i.memory_size().size());
         let aligned = i.mnemonic() == Mnemonic::Vmovntps;
-        assert!(!aligned || at as usize % bytes == 0, "{i:?}");
+        assert!(!aligned || (at as usize).is_multiple_of(bytes), "{i:?}");
         let lane = |lane| {
             let exists = lane < bytes / 4 && self.selects(i, lane);
             // SAFETY: a processor reads this lane, too.
@@ -75,7 +75,7 @@ impl Cpu {
         let value = self.lanes(i, 1);
         let (at, bytes) = (self.address(i).cast::<u32>(), i.memory_size().size());
         let aligned = i.mnemonic() == Mnemonic::Vmovntps;
-        assert!(!aligned || at as usize % bytes == 0, "{i:?}");
+        assert!(!aligned || (at as usize).is_multiple_of(bytes), "{i:?}");
         for lane in (0..bytes / 4).filter(|&l| self.selects(i, l)) {
             // SAFETY: a processor writes this lane, too.
             unsafe { at.add(lane).write_unaligned(value[lane]) };
