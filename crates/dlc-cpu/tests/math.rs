@@ -94,14 +94,14 @@ fn worst(
 #[test]
 fn unary_functions_are_within_their_bounds() {
     let cases: [(UnaryOp, f64, f64, Vec<f32>); 9] = [
-        (UnaryOp::Exp, 1.0, 1.0, range(-104.0, 89.0)),
+        (UnaryOp::Exp, 0.9, 1.2, range(-104.0, 89.0)),
         (UnaryOp::Log, 0.8, 0.8, range(0.25, 4.0)),
-        (UnaryOp::Tanh, 1.3, 1.3, range(-10.0, 10.0)),
-        (UnaryOp::Sigmoid, 2.2, 2.2, range(-110.0, 20.0)),
-        (UnaryOp::Erf, 1.1, 1.2, range(-4.5, 4.5)),
+        (UnaryOp::Tanh, 1.5, 1.5, range(-10.0, 10.0)),
+        (UnaryOp::Sigmoid, 1.6, 1.8, range(-110.0, 20.0)),
+        (UnaryOp::Erf, 1.6, 1.7, range(-4.5, 4.5)),
         (UnaryOp::Sin, 1.6, 1.6, range(-1e6, 1e6)),
         (UnaryOp::Cos, 1.6, 1.6, range(-1e6, 1e6)),
-        (UnaryOp::Rsqrt, 1.5, 1.5, range(0.1, 10.0)),
+        (UnaryOp::Rsqrt, 0.51, 0.51, range(0.1, 10.0)),
         (UnaryOp::Sqrt, 0.5, 0.5, range(0.1, 10.0)),
     ];
     let mut failures = Vec::new();
@@ -143,7 +143,7 @@ fn powers_are_within_their_bound() {
         let power = |e: &mut Exprs, x, y| binary(e, BinaryOp::Pow, x, y);
         let (error, x, y) = worst(&target, &xs, &ys, power, f64::powf);
         println!("pow {}: {error:.3} at {x:e}, {y:e}", target.level().name());
-        assert!(error <= 1.1, "{error} ulp at {x:e}, {y:e}");
+        assert!(error <= 1.3, "{error} ulp at {x:e}, {y:e}");
     }
 }
 

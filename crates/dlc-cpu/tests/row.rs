@@ -2,8 +2,10 @@
 
 mod support;
 
+use dlc_cpu::{CpuTarget, level::Level};
 use dlc_kernel::{
-    BinaryOp, Class, DType, Expr, Exprs, FoldOp, Form, Index, Lookup, Scalar, Step, Tensor, UnaryOp,
+    BinaryOp, Class, DType, Expr, Exprs, FoldOp, Form, Index, Lookup, OptLevel, Scalar, Step,
+    Target, Tensor, UnaryOp,
 };
 use support::*;
 
@@ -33,6 +35,33 @@ fn softmax_and_log_softmax() {
         ];
         row(&mut draft, &[n], &[c], e, steps);
         let program = draft.program();
+        check(&program, &noise_inputs(&program, 4), 3e-6);
+    }
+}
+
+/// The powers of the second pass wait for the third one in the place of the result.
+#[test]
+fn a_costly_value_is_computed_once() {
+    for c in (16..=40).chain([1000]) {
+        let mut draft = Draft::default();
+        let (x, y) = (draft.input(&[3, c]), draft.output(&[3, c]));
+        let mut e = Exprs::new();
+        let x = load(&mut e, x, at(&[0, 1]));
+        let largest = folded(&mut e, 0, DType::F32);
+        let centred = binary(&mut e, BinaryOp::Sub, x, largest);
+        let power = unary(&mut e, UnaryOp::Exp, centred);
+        let sum = folded(&mut e, 1, DType::F32);
+        let softmax = binary(&mut e, BinaryOp::Div, power, sum);
+        let steps = vec![
+            Step::Fold(FoldOp::Max, x),
+            Step::Fold(FoldOp::Sum, power),
+            Step::StoreEach(store(y, &[0, 1], softmax)),
+        ];
+        row(&mut draft, &[3], &[c], e, steps);
+        let program = draft.program();
+        let target = CpuTarget::new(Level::X86_64V3);
+        let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
+        assert!(schedule.contains("sum by a leaf x2, keeping a value; each b1"), "{schedule}");
         check(&program, &noise_inputs(&program, 4), 3e-6);
     }
 }

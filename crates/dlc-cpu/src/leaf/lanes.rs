@@ -4,10 +4,11 @@
 //! A [`Lanes`] is one hash-consed list of operations, operands before users. A [`Vector`] is one
 //! of them: a value for each lane. Lanes are 32 bits wide; where that is not precise enough, one
 //! half of the lanes at a time is computed with as f64 ([`Kind::Half`]). The elementary functions
-//! are written in it once ([`math`]), and so are the scalar operations of kernels ([`ops`]).
+//! are written in it once ([`math`], [`pow`]), and so are the scalar operations of kernels ([`ops`]).
 
 pub mod math;
 pub mod ops;
+pub mod pow;
 
 use rustc_hash::FxHashMap;
 use std::fmt;

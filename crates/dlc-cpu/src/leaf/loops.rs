@@ -28,7 +28,8 @@ pub struct Loop {
     pub folds: Vec<Fold>,
     /// Vectors computed before the loop is closed; each has fold states of its own.
     pub unroll: u8,
-    /// Whether stores pass by the caches; streams must then start at multiples of 64 bytes.
+    /// Whether stores pass by the caches, where they are as aligned as that wants; all of them are
+    /// of four bytes.
     pub streaming: bool,
 }
 

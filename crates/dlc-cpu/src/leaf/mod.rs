@@ -3,8 +3,11 @@
 //! A [`Leaf`] is a description; equal descriptions share one function of the module. Kernel code
 //! calls a leaf with one pointer to its argument block and never knows who wrote it. What must
 //! hold: every implementation of a leaf reads and writes exactly what the description says, and
-//! sums in the order it says. [`portable`] writes all of them in Cranelift's 128-bit vectors,
-//! [`wide`] in wider ones.
+//! sums in the order it says.
+//!
+//! - Register tiles: [`portable`] in Cranelift's 128-bit vectors, [`wide::gemm`] in 256-bit ones.
+//! - Loops ([`loops`]) over straight-line code ([`lanes`]): [`portable_loop`] in Cranelift's vectors,
+//!   where [`clif`] writes the operations, [`wide`] in those of AVX2 and AVX-512.
 
 pub mod clif;
 pub mod lanes;

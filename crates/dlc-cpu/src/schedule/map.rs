@@ -2,13 +2,16 @@
 
 use super::contract::BareLoad;
 use super::domain::{Domain, extents};
-use super::stretch::{Stretch, Task};
+use super::stretch::{Stretch, Task, vectors_at_once};
 use super::{Config, PlacedStore, Site, lanes, place_stores};
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
 
 /// The longest stretch of lanes that is one unit.
 const BLOCK: i64 = 1024;
+
+/// Bytes of results that no last-level cache holds besides what they are computed from.
+const STREAMED_BYTES: i64 = 32 << 20;
 
 /// How one segment of a map is computed.
 #[derive(Clone, Debug)]
@@ -79,6 +82,7 @@ impl<'k> MapSchedule<'k> {
             let task = Task { stores: &schedule.stores, folds: &[], leaves: None, finds: None };
             let stretch = |axis| Stretch::new(&schedule.domain, axis, task);
             schedule.stretch = schedule.lanes().and_then(stretch);
+            schedule.stream_results(site);
         }
         Ok(schedule)
     }
@@ -121,7 +125,11 @@ impl<'k> MapSchedule<'k> {
             MapShape::Flat => FLAT_UNIT / 4,
             MapShape::Scalar => 1,
         };
-        lanes::nanoseconds(vectors as f64 * (vector + 2.0) + 8.0)
+        let at_once = match &self.stretch {
+            Some(_) => vectors_at_once(self.config.level),
+            None => 1.0,
+        };
+        lanes::nanoseconds(vectors as f64 * (vector + 2.0) / at_once + 8.0)
     }
 
     /// The axis that is vectorized.
@@ -190,6 +198,18 @@ impl<'k> MapSchedule<'k> {
         let n = self.extent(lanes);
         let block = if n <= 2 * BLOCK { n.max(1) } else { BLOCK };
         MapShape::Nested { lanes, block, tail: self.tail(site, n) }
+    }
+
+    /// Large results need not push everything else out of the caches.
+    fn stream_results(&mut self, site: Site) {
+        let bytes: i64 = self.stores.iter().map(|s| s.dtype.bytes() as i64).sum();
+        let whole_words = self.stores.iter().all(|s| s.dtype.bytes() == 4);
+        let large = self.domain.points().saturating_mul(bytes) > STREAMED_BYTES;
+        let in_place = self.is_in_place(site);
+        if let Some(stretch) = &mut self.stretch {
+            let leaf = std::sync::Arc::make_mut(&mut stretch.leaf);
+            leaf.streaming = whole_words && large && !in_place;
+        }
     }
 
     fn tail(&self, site: Site, n: i64) -> Tail {

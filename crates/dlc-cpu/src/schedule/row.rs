@@ -8,7 +8,7 @@
 
 use super::domain::{AxisSet, Domain, Linear, extents, strides};
 use super::map::loaded;
-use super::stretch::{Kept, Stream, Stretch, Task};
+use super::stretch::{Kept, Stream, Stretch, Task, vectors_at_once};
 use super::{Config, PlacedStore, Site, Workspace, lanes, place_stores};
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, FoldOp, Form, OptLevel, Step, Store};
 use std::fmt;
@@ -206,8 +206,11 @@ impl<'k> RowSchedule<'k> {
             }
             RowLanes::Overlapping(axis) | RowLanes::Partial(axis) => (Some(axis), row),
         };
-        let each = self.instructions(axis);
-        lanes::nanoseconds(evaluations * each + 20.0)
+        let at_once = match self.passes.iter().all(|p| p.stretch.is_some()) {
+            true => vectors_at_once(self.config.level),
+            false => 1.0,
+        };
+        lanes::nanoseconds(evaluations * self.instructions(axis) / at_once + 20.0)
     }
 
     /// The row-major position of a point in its row.
@@ -446,7 +449,11 @@ impl fmt::Display for RowSchedule<'_> {
             let names = pass.stores.iter().map(|s| s.buffer.0);
             names.into_iter().try_for_each(|b| write!(f, " each b{b}"))?;
             match &pass.stretch {
-                Some(stretch) => write!(f, " by a leaf x{};", stretch.leaf.unroll)?,
+                Some(stretch) => {
+                    let keeps = stretch.leaf.stores.len() > pass.stores.len();
+                    let keeps = if keeps { ", keeping a value" } else { "" };
+                    write!(f, " by a leaf x{}{keeps};", stretch.leaf.unroll)?;
+                }
                 None => write!(f, " x{};", pass.accumulators)?,
             }
         }

@@ -9,6 +9,8 @@ use super::domain::{Domain, Place};
 use super::row::RowFold;
 use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
 use crate::leaf::loops::{Fold, Loop, MAX_STREAMS};
+use crate::leaf::wide::Width;
+use crate::level::Level;
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, Scalar};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -94,6 +96,11 @@ impl Stretch {
         }
         draft.finish(stores, folds)
     }
+}
+
+/// How many of Cranelift's vectors one of a leaf is worth.
+pub fn vectors_at_once(level: Level) -> f64 {
+    Width::of(level).map_or(1.0, |width| f64::from(width.lanes()) / 4.0)
 }
 
 impl Task<'_> {

@@ -4,16 +4,16 @@
 //! largest errors stand in `docs/accuracy.md`; `cargo run --release -p dlc-cpu --example ulp`
 //! measures them.
 
-use super::{Binary, Compare, Lanes, Op, Shift, Unary, Vector};
+use super::{Binary, Compare, Kind, Lanes, Op, Shift, Unary, Vector};
 
 /// 1.5 * 2^23: adding it rounds to an integer that then stands in the low bits.
 const ROUNDING: f32 = 12_582_912.0;
 
 /// 1.5 * 2^52: as [`ROUNDING`], for f64.
-const WIDE_ROUNDING: f64 = 6_755_399_441_055_744.0;
+pub(super) const WIDE_ROUNDING: f64 = 6_755_399_441_055_744.0;
 
 /// `c[0] + x * (c[1] + x * (...))`.
-fn polynomial(l: &mut Lanes, x: Vector, coefficients: &[f32]) -> Vector {
+pub(super) fn polynomial(l: &mut Lanes, x: Vector, coefficients: &[f32]) -> Vector {
     let (&last, rest) = coefficients.split_last().expect("a polynomial has a coefficient");
     let mut sum = l.float(last);
     for &c in rest.iter().rev() {
@@ -42,8 +42,8 @@ pub fn with_sign(l: &mut Lanes, magnitude: Vector, sign: Vector) -> Vector {
     l.or(magnitude, sign)
 }
 
-/// `e^x`: `x = n ln 2 + r`, a polynomial of degree 7 in `r` (SLEEF's), scaled by `2^n` in two
-/// steps, so that subnormal results are rounded once.
+/// `e^x`: `x = n ln 2 + r`, a polynomial in `r`, scaled by `2^n` in two steps, so that subnormal
+/// results are rounded once.
 pub fn exp(l: &mut Lanes, x: Vector) -> Vector {
     let high = l.float(89.0);
     // The second operand is what NaN gives.
@@ -55,34 +55,39 @@ pub fn exp(l: &mut Lanes, x: Vector) -> Vector {
 fn exp_below(l: &mut Lanes, x: Vector) -> Vector {
     let low = l.float(-104.0);
     let x = l.max(low, x);
-    let (value, n) = exp_parts(l, x);
-    scale(l, value, n)
-}
-
-/// `e^x` for `-87 <= x <= 88`: results are normal numbers.
-fn exp_normal(l: &mut Lanes, x: Vector) -> Vector {
-    let (value, n) = exp_parts(l, x);
-    scale_once(l, value, n)
-}
-
-/// `e^x = value * 2^n`, `n` in the low bits.
-fn exp_parts(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
     let (n, n_bits) = round(l, x, std::f32::consts::LOG2_E);
     let r = reduce(l, x, n, &[0.693_145_75, 1.428_606_8e-6]);
-    (exp_reduced(l, r), n_bits)
-}
-
-/// `e^r` for `|r| <= 0.35`.
-fn exp_reduced(l: &mut Lanes, r: Vector) -> Vector {
-    let tail = polynomial(
+    // Minimax of degree 6, relative, for |r| <= 0.3466; its own error is 0.05 ULP.
+    let value = polynomial(
         l,
         r,
-        &[0.5, 0.166_666_67, 0.041_666_485, 0.008_333_361, 0.001_393_043_6, 0.000_198_527_62],
+        &[1.0, 1.0, 0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_716, 0.001_381_460_2],
     );
-    let one = l.float(1.0);
-    let square = l.product(r, r);
-    let sum = l.fma(tail, square, r);
-    l.sum(sum, one)
+    scale(l, value, n_bits)
+}
+
+/// `2^f` for `|f| <= 1/2`: minimax of degree 6, relative; its own error is 0.03 ULP.
+pub(super) const POWER_OF_TWO: [f32; 7] = [
+    1.0,
+    std::f32::consts::LN_2,
+    0.240_226_48,
+    0.055_503_324,
+    0.009_618_437,
+    0.001_339_887_5,
+    0.000_153_533_62,
+];
+
+/// The same of degree 5: 1.5 ULP.
+#[allow(clippy::approx_constant, reason = "the best coefficient is not that of the series")]
+const COARSE_POWER_OF_TWO: [f32; 6] =
+    [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
+
+/// `x` as a fraction of at most 1/2, and an integer in the low bits.
+fn fraction(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
+    let magic = l.float(ROUNDING);
+    let shifted = l.sum(x, magic);
+    let n = l.difference(shifted, magic);
+    (l.difference(x, n), l.unary(Unary::AsInt, shifted))
 }
 
 /// `factor * x` rounded to an integer: as a float, and in the low bits.
@@ -102,7 +107,7 @@ fn reduce(l: &mut Lanes, x: Vector, n: Vector, parts: &[f32]) -> Vector {
 }
 
 /// `x * 2^n`, where `n` stands in the low bits, 0 in the next ones, and `|n| < 250`.
-fn scale(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
+pub(super) fn scale(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
     let half = l.shift(Shift::Arithmetic, n_bits, 1);
     let rest = l.difference(n_bits, half);
     let x = scale_once(l, x, half);
@@ -116,6 +121,14 @@ fn scale_once(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
     let bits = l.sum(exponent, one);
     let power = l.unary(Unary::AsFloat, bits);
     l.product(x, power)
+}
+
+/// [`scale_once`] where `x` is a number and the result is normal.
+fn shift_exponent(l: &mut Lanes, x: Vector, n_bits: Vector) -> Vector {
+    let exponent = l.shift(Shift::Left, n_bits, 23);
+    let bits = l.unary(Unary::AsInt, x);
+    let bits = l.sum(bits, exponent);
+    l.unary(Unary::AsFloat, bits)
 }
 
 /// The natural logarithm: `x = m 2^n` with `m` between `sqrt(1/2)` and `sqrt(2)`, and Cephes'
@@ -164,7 +177,7 @@ fn log_special(l: &mut Lanes, x: Vector, value: Vector) -> Vector {
 
 /// `m - 1` and `n`, where `x = m 2^n` and `m` lies between `sqrt(1/2)` and `sqrt(2)`; of positive
 /// finite numbers, subnormal ones included.
-fn split(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
+pub(super) fn split(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
     let least = l.float(f32::MIN_POSITIVE);
     let is_subnormal = l.compare(Compare::Lt, x, least);
     let up = l.float(8_388_608.0);
@@ -197,12 +210,14 @@ pub fn tanh(l: &mut Lanes, x: Vector) -> Vector {
     );
     let cube = l.product(square, x);
     let near = l.fma(p, cube, x);
+    // From 10 on the result is 1.
+    let (largest, factor) = (l.float(10.0), l.float(2.0 * std::f32::consts::LOG2_E));
+    let t = l.min(largest, magnitude);
+    let exponent = l.product(t, factor);
+    let (f, n_bits) = fraction(l, exponent);
+    let power = polynomial(l, f, &POWER_OF_TWO);
+    let power = scale_once(l, power, n_bits);
     let (one, two) = (l.float(1.0), l.float(2.0));
-    // From here on the result is 1.
-    let limit = l.float(20.0);
-    let double = l.sum(magnitude, magnitude);
-    let double = l.min(limit, double);
-    let power = exp_normal(l, double);
     let denominator = l.sum(power, one);
     let quotient = l.quotient(two, denominator);
     let far = l.difference(one, quotient);
@@ -212,54 +227,58 @@ pub fn tanh(l: &mut Lanes, x: Vector) -> Vector {
     l.select(is_near, near, far)
 }
 
-/// `1 / (1 + e^-x)`, through `e^-|x|`, so that small results keep their accuracy.
+/// `1 / (1 + e^-x)`: with `p = e^-|x|` and `q = p / (1 + p)` it is `1 - q` or, for negative `x`,
+/// `p - p q`, which keeps the accuracy of small results.
 pub fn sigmoid(l: &mut Lanes, x: Vector) -> Vector {
     let sign = l.float(-0.0);
     let negative = l.or(x, sign);
-    let power = exp_below(l, negative);
+    let p = exp_below(l, negative);
     let (zero, one) = (l.float(0.0), l.float(1.0));
+    let denominator = l.sum(p, one);
+    let q = l.quotient(p, denominator);
+    let minus_q = negate(l, q);
+    let below = l.fma(p, minus_q, p);
+    let above = l.difference(one, q);
     let is_negative = l.compare(Compare::Lt, x, zero);
-    let numerator = l.select(is_negative, power, one);
-    let denominator = l.sum(power, one);
-    l.quotient(numerator, denominator)
+    l.select(is_negative, below, above)
 }
 
-/// The error function: N. Juffa's two polynomials, meeting at 475/512.
+/// The error function of `t = |x|`, then the sign: `t + t p(t^2)` below 0.7 (minimax, 0.6 ULP),
+/// `1 - 2^(t q(t))` above, where `q` is a minimax for `log2(erfc(t)) / t`, weighted by what becomes
+/// of its error (0.06 ULP).
 pub fn erf(l: &mut Lanes, x: Vector) -> Vector {
-    // From here on the result is 1.
-    let largest = l.float(4.0);
-    let magnitude = abs(l, x);
+    // From 4 on the result is 1.
+    let (largest, magnitude) = (l.float(4.0), abs(l, x));
     let t = l.min(largest, magnitude);
-    let square = l.product(t, t);
-    let high = polynomial(l, t, &[3.831_971_3e-4, -1.728_534_7e-5]);
-    let low = polynomial(l, t, &[2.425_462_2e-2, -3.883_964_4e-3]);
-    let mut far = l.fma(high, square, low);
-    for c in [-1.067_778_8e-1, -6.348_467e-1, -1.287_175_1e-1] {
-        let c = l.float(c);
-        far = l.fma(far, t, c);
-    }
-    let minus_t = negate(l, t);
-    let exponent = l.fma(far, t, minus_t);
-    let power = exp_normal(l, exponent);
+    let q = polynomial(
+        l,
+        t,
+        &[
+            -1.628_129_6,
+            -0.917_053_7,
+            -0.151_985_53,
+            0.033_103_79,
+            -0.004_663_468_3,
+            0.000_311_795_9,
+        ],
+    );
+    let exponent = l.product(t, q);
+    let (f, n_bits) = fraction(l, exponent);
+    let power = polynomial(l, f, &COARSE_POWER_OF_TWO);
+    let power = shift_exponent(l, power, n_bits);
     let one = l.float(1.0);
     let far = l.difference(one, power);
-    let far = with_sign(l, far, x);
+    let square = l.product(t, t);
     let p = polynomial(
         l,
         square,
-        &[
-            1.283_791_7e-1,
-            -3.761_253_4e-1,
-            1.128_199_3e-1,
-            -2.676_813_5e-2,
-            4.991_194_2e-3,
-            -5.967_617e-4,
-        ],
+        &[0.128_379_12, -0.376_122_2, 0.112_769_99, -0.026_474_478, 0.004_281_797],
     );
-    let near = l.fma(p, x, x);
-    let limit = l.float(0.927_734_4);
+    let near = l.fma(p, t, t);
+    let limit = l.float(0.7);
     let is_far = l.compare(Compare::Lt, limit, t);
-    l.select(is_far, far, near)
+    let value = l.select(is_far, far, near);
+    with_sign(l, value, x)
 }
 
 /// `1 / sqrt(x)`, in f64.
@@ -330,151 +349,12 @@ fn reduce_quarter_turns(l: &mut Lanes, x: Vector) -> (Vector, Vector) {
     (l.binary(Binary::Join, low, high), l.binary(Binary::JoinBits, n_low, n_high))
 }
 
-/// `x^y`; small integer and half exponents are products and roots.
-pub fn pow(l: &mut Lanes, x: Vector, y: Vector) -> Vector {
-    let one = l.float(1.0);
-    let product = |l: &mut Lanes, x: Vector, n: i64| {
-        let square = l.product(x, x);
-        match n {
-            1 => x,
-            2 => square,
-            3 => l.product(square, x),
-            _ => l.product(square, square),
-        }
-    };
-    match constant(l, y) {
-        Some(0.0) => one,
-        Some(n) if n.fract() == 0.0 && (1.0..=4.0).contains(&n) => product(l, x, n as i64),
-        Some(n) if n.fract() == 0.0 && (-2.0..=-1.0).contains(&n) => {
-            let inverse = l.quotient(one, x);
-            product(l, inverse, -n as i64)
-        }
-        Some(0.5) => {
-            // Unlike a root, the power of -0 is 0 and that of -inf is inf.
-            let zero = l.float(0.0);
-            let x = l.sum(x, zero);
-            let root = l.unary(Unary::Sqrt, x);
-            let [low, high] = [f32::NEG_INFINITY, f32::INFINITY].map(|c| l.float(c));
-            let is_low = l.compare(Compare::Eq, x, low);
-            l.select(is_low, high, root)
-        }
-        _ => general_pow(l, x, y),
-    }
-}
-
 /// The number that all lanes of `x` are known to be.
 pub fn constant(l: &Lanes, x: Vector) -> Option<f32> {
     match l.op(x) {
-        Op::Const(super::Kind::F32, bits) => Some(f32::from_bits(bits as u32)),
+        Op::Const(Kind::F32, bits) => Some(f32::from_bits(bits as u32)),
         _ => None,
     }
-}
-
-/// `2^(y log2 |x|)` with the exponent in f64, then signs and the special cases of C99.
-fn general_pow(l: &mut Lanes, x: Vector, y: Vector) -> Vector {
-    let magnitude = abs(l, x);
-    let (t, n) = split(l, magnitude);
-    let (r, n_bits) = scaled_log2(l, t, n, y);
-    let ln_2 = l.float(std::f32::consts::LN_2);
-    let r = l.product(r, ln_2);
-    let value = exp_reduced(l, r);
-    let value = scale(l, value, n_bits);
-    pow_special(l, x, y, value)
-}
-
-/// `y * (n + log2(1 + t))` as fraction and integer in the low bits, clamped to where `2^` of it has
-/// left the range of f32.
-fn scaled_log2(l: &mut Lanes, t: Vector, n: Vector, y: Vector) -> (Vector, Vector) {
-    let halves = [Unary::Lower, Unary::Upper].map(|half| {
-        let [t, n, y] = [t, n, y].map(|v| l.unary(half, v));
-        let log = log2_1p(l, t);
-        let sum = l.sum(n, log);
-        let exponent = l.product(sum, y);
-        let (low, high) = (l.wide(-200.0), l.wide(200.0));
-        let exponent = l.max(low, exponent);
-        let exponent = l.min(high, exponent);
-        let magic = l.wide(WIDE_ROUNDING);
-        let shifted = l.sum(exponent, magic);
-        let whole = l.difference(shifted, magic);
-        (l.difference(exponent, whole), shifted)
-    });
-    let [(low, n_low), (high, n_high)] = halves;
-    let rest = l.binary(Binary::Join, low, high);
-    (rest, l.binary(Binary::JoinBits, n_low, n_high))
-}
-
-/// `log2(1 + t)` of one half, `sqrt(1/2) <= 1 + t <= sqrt(2)`: the series of
-/// `2 artanh(t / (2 + t))` to the 17th power, good to 5e-15.
-fn log2_1p(l: &mut Lanes, t: Vector) -> Vector {
-    let two = l.wide(2.0);
-    let denominator = l.sum(t, two);
-    let s = l.quotient(t, denominator);
-    let square = l.product(s, s);
-    let mut sum = l.wide(1.0 / 17.0);
-    for k in (0..8).rev() {
-        let c = l.wide(1.0 / f64::from(2 * k + 1));
-        sum = l.fma(sum, square, c);
-    }
-    let series = l.product(sum, s);
-    let scale = l.wide(2.0 * std::f64::consts::LOG2_E);
-    l.product(series, scale)
-}
-
-/// The value of `x^y` where signs, zeros, infinities and NaN decide it; else `value`, which is
-/// right for positive finite `x` and finite `y`.
-fn pow_special(l: &mut Lanes, x: Vector, y: Vector, value: Vector) -> Vector {
-    let value = pow_limits(l, x, y, value);
-    let value = pow_of_negative(l, x, y, value);
-    // NaN in, NaN out, but for 1^y and x^0.
-    let [zero, one, nan] = [0.0, 1.0, f32::NAN].map(|c| l.float(c));
-    let unordered = l.compare(Compare::Unordered, x, y);
-    let value = l.select(unordered, nan, value);
-    let x_one = l.compare(Compare::Eq, x, one);
-    let y_zero = l.compare(Compare::Eq, y, zero);
-    let trivial = l.or(x_one, y_zero);
-    l.select(trivial, one, value)
-}
-
-/// Zero and infinite bases and exponents, signs apart.
-fn pow_limits(l: &mut Lanes, x: Vector, y: Vector, value: Vector) -> Vector {
-    let [zero, one, infinity] = [0.0, 1.0, f32::INFINITY].map(|c| l.float(c));
-    let magnitude = abs(l, x);
-    let y_rises = l.compare(Compare::Lt, zero, y);
-    // |x| is 0 or infinite: the power is 0 or infinite.
-    let [large, small] = [(infinity, zero), (zero, infinity)].map(|(a, b)| l.select(y_rises, a, b));
-    let is_zero = l.compare(Compare::Eq, x, zero);
-    let value = l.select(is_zero, small, value);
-    let is_infinite = l.compare(Compare::Eq, magnitude, infinity);
-    let value = l.select(is_infinite, large, value);
-    // |y| is infinite: so too, but for |x| = 1.
-    let y_magnitude = abs(l, y);
-    let y_infinite = l.compare(Compare::Eq, y_magnitude, infinity);
-    let grows = l.compare(Compare::Lt, one, magnitude);
-    let limit = l.select(grows, large, small);
-    let is_unit = l.compare(Compare::Eq, magnitude, one);
-    let limit = l.select(is_unit, one, limit);
-    l.select(y_infinite, limit, value)
-}
-
-/// Negative `x`: odd powers change the sign, broken ones are NaN but for 0 and infinities.
-fn pow_of_negative(l: &mut Lanes, x: Vector, y: Vector, value: Vector) -> Vector {
-    let [zero, half, infinity, nan] = [0.0, 0.5, f32::INFINITY, f32::NAN].map(|c| l.float(c));
-    let whole = l.unary(Unary::Nearest, y);
-    let y_whole = l.compare(Compare::Eq, whole, y);
-    let half_y = l.product(y, half);
-    let rounded = l.unary(Unary::Nearest, half_y);
-    let uneven = l.compare(Compare::Ne, rounded, half_y);
-    let odd = l.and(y_whole, uneven);
-    let sign_bit = l.float(-0.0);
-    let sign = l.and(x, sign_bit);
-    let sign = l.select(odd, sign, zero);
-    let value = l.or(value, sign);
-    let is_negative = l.compare(Compare::Lt, x, zero);
-    let magnitude = abs(l, x);
-    let x_finite = l.compare(Compare::Lt, magnitude, infinity);
-    let broken = l.binary(Binary::AndNot, y_whole, is_negative);
-    let broken = l.and(broken, x_finite);
-    l.select(broken, nan, value)
 }
 
 /// The remainder of `x / y` with the sign of `y`; exact where the quotient has at most 24 bits.

@@ -1,7 +1,7 @@
 //! The scalar operations of kernels on lanes. Their meaning is that of `dlc_kernel::scalar`; a
 //! `U8` is a zero-extended `I32`, a `Bool` a mask.
 
-use super::{Binary, Compare, Kind, Lanes, Op, Shift, Unary, Vector, math};
+use super::{Binary, Compare, Kind, Lanes, Op, Shift, Unary, Vector, math, pow};
 use dlc_kernel::{BinaryOp, DType, FoldOp, Scalar, UnaryOp};
 
 /// What the lanes of a value of type `dtype` hold.
@@ -120,7 +120,7 @@ fn float_binary(l: &mut Lanes, op: BinaryOp, x: Vector, y: Vector) -> Vector {
         BinaryOp::Mul => l.product(x, y),
         BinaryOp::Div => l.quotient(x, y),
         BinaryOp::Mod => math::modulo(l, x, y),
-        BinaryOp::Pow => math::pow(l, x, y),
+        BinaryOp::Pow => pow::pow(l, x, y),
         BinaryOp::FloorDiv => {
             let quotient = l.quotient(x, y);
             l.unary(Unary::Floor, quotient)

@@ -51,6 +51,8 @@ struct Writer<'w> {
 enum Part {
     /// All.
     Whole,
+    /// All, and they are stored past the caches.
+    Streamed,
     /// Those that the mask selects.
     Tail,
 }
@@ -64,6 +66,10 @@ impl Writer<'_> {
         self.a.emit(Code::And_rm64_imm8, &[Register::RSP.into(), Operand::Signed8(-64)]);
         self.emit_loops();
         self.emit_results();
+        if self.code.streaming {
+            // Other threads see results in the order of ordinary stores.
+            self.a.emit(Code::Sfence, &[]);
+        }
         self.a.emit(Code::VEX_Vzeroupper, &[]);
         self.mov(Register::RSP, Register::RBP);
         saved.iter().rev().for_each(|&r| self.a.emit(Code::Pop_r64, &[r.into()]));
@@ -101,11 +107,41 @@ impl Writer<'_> {
         self.frame.enter(&mut self.a, self.code);
         self.clear_states();
         self.a.emit(Code::Xor_r32_rm32, &[Register::EAX.into(), Register::EAX.into()]);
-        if self.code.unroll > 1 {
-            self.emit_loop(self.code.unroll.into());
+        if self.code.streaming {
+            self.emit_streamed_loop();
         }
-        self.emit_loop(1);
-        self.emit_tail();
+        if self.code.unroll > 1 {
+            self.emit_loop(self.code.unroll.into(), Part::Whole);
+        }
+        self.emit_loop(1, Part::Whole);
+        self.set_left();
+        self.emit_some();
+    }
+
+    /// The elements before the first aligned vector of a stored stream, then, if that aligns all of
+    /// them, whole vectors.
+    fn emit_streamed_loop(&mut self) {
+        let stored: Vec<Register> =
+            self.code.stores.iter().map(|s| STREAMS[usize::from(s.0)]).collect();
+        let bytes = Operand::Signed32(self.width.bytes() - 1);
+        let (left, count) = (Register::R10.into(), Register::RCX.into());
+        self.mov(Register::R10, stored[0]);
+        self.a.emit(Code::Neg_rm64, &[left]);
+        self.a.emit(Code::And_rm64_imm32, &[left, bytes]);
+        self.a.emit(Code::Shr_rm64_imm8, &[left, Operand::Imm8(2)]);
+        self.a.emit(Code::Cmp_r64_rm64, &[left, count]);
+        self.a.emit(Code::Cmovg_r64_rm64, &[left, count]);
+        self.emit_some();
+        self.load_argument(Register::RCX, Loop::COUNT);
+        self.a.emit(Code::Add_r64_rm64, &[Register::RAX.into(), left]);
+        let unaligned = self.a.label();
+        for stream in stored {
+            self.a.emit(Code::Lea_r64_m, &[left, element(stream, 4, 0).into()]);
+            self.a.emit(Code::Test_rm64_imm32, &[left, bytes]);
+            self.a.jump(Code::Jne_rel32_64, unaligned);
+        }
+        self.emit_loop(self.code.unroll.into(), Part::Streamed);
+        self.a.place(unaligned);
     }
 
     /// States before the first element.
@@ -126,20 +162,22 @@ impl Writer<'_> {
     }
 
     /// `copies` vectors a round, while there are as many.
-    fn emit_loop(&mut self, copies: i32) {
+    fn emit_loop(&mut self, copies: i32, part: Part) {
         let step = copies * self.width.lanes();
         let (head, done) = (self.a.label(), self.a.label());
         let (i, bound) = (Register::RAX, Register::R10);
         self.a.emit(Code::Lea_r64_m, &[bound.into(), Mem::at(Register::RCX, -step).into()]);
         self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
         self.a.jump(Code::Jg_rel32_64, done);
-        match copies == self.code.unroll.into() {
+        let hot =
+            copies == self.code.unroll.into() && !(self.code.streaming && part == Part::Whole);
+        match hot {
             true => self.a.place_loop(head),
             false => self.a.place(head),
         }
         let together = self.frame.together.min(copies as usize);
         for first in (0..copies).step_by(together) {
-            self.emit_vectors(first, together as u16, Part::Whole);
+            self.emit_vectors(first, together as u16, part);
         }
         self.a.emit(Code::Add_rm64_imm32, &[i.into(), Operand::Signed32(step)]);
         self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
@@ -147,10 +185,9 @@ impl Writer<'_> {
         self.a.place(done);
     }
 
-    /// The elements that do not fill a vector.
-    fn emit_tail(&mut self) {
+    /// The next `r10` elements, which do not fill a vector.
+    fn emit_some(&mut self) {
         let done = self.a.label();
-        self.set_left();
         self.a.emit(Code::Test_rm64_r64, &[Register::R10.into(), Register::R10.into()]);
         self.a.jump(Code::Jle_rel32_64, done);
         self.set_mask();
@@ -167,12 +204,11 @@ impl Writer<'_> {
     /// Selects the lanes that are left: in `k1`, or in the mask register.
     fn set_mask(&mut self) {
         if self.width == Width::Zmm {
-            let bits = Register::R10D;
-            // The number of elements has been used for the last time.
-            let ones = Register::ECX;
-            self.a.emit(Code::Mov_r32_imm32, &[ones.into(), Operand::Imm32(u32::MAX)]);
-            self.a.emit(Code::VEX_Bzhi_r32_rm32_r32, &[bits.into(), ones.into(), bits.into()]);
-            self.a.emit(Code::VEX_Kmovw_kr_r32, &[Register::K1.into(), bits.into()]);
+            // The number of elements is not needed any more, or will be loaded again.
+            let (bits, left) = (Register::ECX.into(), Register::R10D.into());
+            self.a.emit(Code::Mov_r32_imm32, &[bits, Operand::Imm32(u32::MAX)]);
+            self.a.emit(Code::VEX_Bzhi_r32_rm32_r32, &[bits, bits, left]);
+            self.a.emit(Code::VEX_Kmovw_kr_r32, &[Register::K1.into(), bits]);
             return;
         }
         let mask = mask_register(self.width);
@@ -197,8 +233,8 @@ impl Writer<'_> {
         let next: Vec<Vector> = own_roots.clone().flat_map(|r| &r[..count]).copied().collect();
         let stored: Vec<Vector> = own_roots.flat_map(|r| &r[count..]).copied().collect();
         let wishes: Vec<(Vector, u8)> = match part {
-            Part::Whole => next.iter().copied().zip(states.iter().copied()).collect(),
             Part::Tail => Vec::new(),
+            _ => next.iter().copied().zip(states.iter().copied()).collect(),
         };
         let (a, frame) = (&mut self.a, &mut self.frame);
         let roots = [next, stored].concat();
@@ -226,7 +262,9 @@ impl Writer<'_> {
                 Place::Memory(mem) => mem.into(),
             };
             match (part, self.width) {
-                (Part::Whole, _) => self.a.emit(codes::load(self.width), &[whole, from]),
+                (Part::Whole | Part::Streamed, _) => {
+                    self.a.emit(codes::load(self.width), &[whole, from]);
+                }
                 (Part::Tail, Width::Zmm) => {
                     self.a.emit_masked(codes::load(self.width), &[whole, from], Masked::Merging);
                 }
@@ -270,7 +308,7 @@ impl Writer<'_> {
     fn stage_bytes(&mut self, part: Part) -> Vec<Option<Mem>> {
         let streams = self.code.streams.clone();
         let mut staged = vec![None; streams.len()];
-        if part == Part::Whole || !self.has_bytes() {
+        if part != Part::Tail || !self.has_bytes() {
             return staged;
         }
         for (k, _) in streams.iter().enumerate().filter(|(_, s)| s.bytes() == 1) {
@@ -451,8 +489,8 @@ impl Access<'_> {
                 let mask = self.width.whole(mask_register(self.width)).into();
                 a.emit(Code::VEX_Vmaskmovps_m256_ymm_ymm, &[to, mask, whole]);
             }
-            _ if self.code.streaming => a.emit(codes::store_streaming(self.width), &[to, whole]),
-            _ => a.emit(codes::store(self.width), &[to, whole]),
+            (Part::Streamed, _) => a.emit(codes::store_streaming(self.width), &[to, whole]),
+            (Part::Whole, _) => a.emit(codes::store(self.width), &[to, whole]),
         }
     }
 
@@ -474,7 +512,7 @@ impl Access<'_> {
         if self.width == Width::Zmm {
             let code = Code::EVEX_Vpmovdb_xmmm128_k1z_zmm;
             match self.part {
-                Part::Whole => a.emit(code, &[to, whole]),
+                Part::Whole | Part::Streamed => a.emit(code, &[to, whole]),
                 Part::Tail => a.emit_masked(code, &[to, whole], Masked::Merging),
             }
             return;
