@@ -13,7 +13,7 @@
 //! one precedence, and comparisons do not chain.
 
 mod expr;
-mod level;
+pub(crate) mod level;
 pub mod print;
 mod section;
 pub mod tree;
