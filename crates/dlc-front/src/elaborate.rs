@@ -30,6 +30,7 @@ mod promise;
 mod read;
 mod reduction;
 mod repeat;
+mod runtime;
 mod scope;
 mod settings;
 mod shape;
@@ -133,6 +134,8 @@ pub(crate) struct Elab<'u> {
     params: IndexMap<String, Stored>,
     states: IndexMap<String, Stored>,
     scalars: IndexMap<String, f64>,
+    /// The present values of scheduled run-time scalars.
+    followed: FxHashMap<String, Value>,
     constraints: Vec<Constraint>,
     /// Axes of the equations around the current place; [`dlc_kernel::Axis`] numbers index it.
     axes: Vec<AxisInfo>,
@@ -169,6 +172,7 @@ impl<'u> Elab<'u> {
             params: IndexMap::new(),
             states: IndexMap::new(),
             scalars: IndexMap::new(),
+            followed: FxHashMap::default(),
             constraints: Vec::new(),
             axes: Vec::new(),
             guards: Vec::new(),

@@ -113,7 +113,8 @@ impl Monitor {
 
 /// Trains until the epochs are done, the monitored metric stops improving, or somebody interrupts.
 /// Every epoch takes the samples in another order; the last incomplete batch of an epoch is left
-/// out. `rebuild` serves validation alone.
+/// out. `rebuild` serves validation alone. Schedules go by all steps of all epochs, whether they
+/// are reached or not.
 ///
 /// # Errors
 /// If data, program and options do not fit together; if files cannot be written, are in use or
@@ -129,6 +130,8 @@ pub fn fit(
     let validation = validation.filter(|v| !v.is_empty());
     check(trainer, train, validation, options)?;
     let identity = identify(trainer, train, validation, options)?;
+    let steps = train.len() / identity.batch_size;
+    trainer.plan(u64::from(options.epochs) * steps as u64)?;
     let begun = Instant::now();
     let mut run = Run {
         trainer,

@@ -4,7 +4,8 @@
 //! `train` (one step: forward, backward, update, metrics), entry `eval` (metrics alone), entry
 //! `init` (first values) if there is one. The inputs of `train` and `eval` are fields of the data
 //! set, their rank-0 outputs are metrics, and one of those is called `loss`. The run-time scalars
-//! `seed` and `step` (how many steps went before) are kept up to date; every other one can be set.
+//! `seed`, `step` (how many steps went before) and `steps` (how many are planned) are kept up to
+//! date; every other one can be set.
 //!
 //! What must hold:
 //! - The same data, seed and program give the same bits, whether a run was interrupted or not, and

@@ -164,14 +164,18 @@ fn best_weights_are_those_of_the_best_epoch() {
 
 #[test]
 fn a_resumed_run_continues_to_the_bit() {
-    let (_, whole, reference) = Run::new(6).go().unwrap();
-    for at in [1, 7, 11, 12, 30, 65] {
+    for (scheduled, at) in
+        [1, 7, 11, 12, 30, 65].into_iter().flat_map(|at| [(false, at), (true, at)])
+    {
         let dir = tempfile::tempdir().unwrap();
-        let mut run = Run::within(6, dir.path());
+        let fake = Options { scheduled, ..Options::default() };
+        let with = |run: Run<'static>| Run { fake: fake.clone(), ..run };
+        let (_, whole, reference) = with(Run::new(6)).go().unwrap();
+        let mut run = with(Run::within(6, dir.path()));
         interrupt_at(&mut run, at);
         let (summary, mut curve, _) = run.go().unwrap();
         assert_eq!((summary.reason, summary.steps), (StopReason::Interrupted, at));
-        let (summary, rest, trainer) = Run::resuming(6, dir.path()).go().unwrap();
+        let (summary, rest, trainer) = with(Run::resuming(6, dir.path())).go().unwrap();
         assert_eq!(summary.reason, StopReason::Finished);
         curve.steps.extend(rest.steps);
         curve.epochs.extend(rest.epochs);
@@ -318,6 +322,22 @@ fn changed_scalars_are_told_when_resuming() {
     let (train, val) = &run.data;
     fit(&mut trainer, train, Some(val), &mut rebuild(), &run.fit, &mut observer).unwrap();
     assert_eq!(notes, ["`lr` was 0.5 so far and is 0.25 from here on"]);
+}
+
+#[test]
+fn schedules_go_by_the_plan() {
+    let scheduled = || Logistic::executable(Options { scheduled: true, ..Options::default() });
+    let mut trainer = Trainer::new(scheduled(), 1).unwrap();
+    let data = points(8);
+    let batch = trainer.batches(&data).unwrap().get(0).clone();
+    let message = trainer.step(&batch).unwrap_err().to_string();
+    assert_eq!(message, "a schedule goes by the number of steps: call `plan` before `step`");
+    trainer.plan(2).unwrap();
+    trainer.step(&batch).unwrap();
+    trainer.step(&batch).unwrap();
+    let end = trainer.read("bias").unwrap();
+    trainer.step(&batch).unwrap();
+    assert_eq!(trainer.read("bias").unwrap(), end, "the rate is 0 at the end of the plan");
 }
 
 #[test]

@@ -47,7 +47,8 @@ struct Splits {
 
 impl Module {
     /// A trainer for one's own data: the model's `train` section with first values in all
-    /// parameters. The data set that the section names is not read.
+    /// parameters. The data set that the section names is not read. If its schedules go by the
+    /// number of steps, [`Trainer::plan`] comes before the first step.
     ///
     /// ```
     /// # fn main() -> Result<(), dlc::Error> {

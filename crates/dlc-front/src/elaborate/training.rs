@@ -58,7 +58,8 @@ pub struct Training {
     pub params: Vec<ParamInfo>,
     /// The states: the model's, then the optimizer's.
     pub states: Vec<StateInfo>,
-    /// Run-time scalars with their defaults: `lr`, dropout rates. `seed` and `step` come besides.
+    /// Run-time scalars with their defaults: `lr`, dropout rates. `seed`, `step` and `steps` come
+    /// besides.
     pub scalars: Vec<(String, f64)>,
     /// The name of the dim that is the batch.
     pub batch_dim: String,
