@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod cache;
 mod compiler;
 mod error;
 mod network;

@@ -1,17 +1,19 @@
 //! A compiled model with its parameters, ready to run.
 
+use crate::cache::Specialized;
 use crate::pipeline::{self, EntryGraph};
 use crate::{Compiler, Error};
 use dlc_graph::Graph;
 use dlc_kernel::{Buffer, BufferId, Class, Executable, StageTime, Tensor};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A model compiled for fixed sizes, with its storage. [`Network::run`] may be called from several
 /// threads at once.
 pub struct Network {
     executable: Box<dyn Executable>,
     stages: Vec<StageTime>,
-    init: Graph,
+    specialized: Arc<Specialized>,
     compiler: Compiler,
 }
 
@@ -23,10 +25,10 @@ impl Network {
     pub(crate) fn new(
         executable: Box<dyn Executable>,
         stages: Vec<StageTime>,
-        init: Graph,
+        specialized: Arc<Specialized>,
         compiler: Compiler,
     ) -> Network {
-        Network { executable, stages, init, compiler }
+        Network { executable, stages, specialized, compiler }
     }
 
     /// Reads all parameters and state from a safetensors file.
@@ -44,7 +46,7 @@ impl Network {
     /// # Errors
     /// If the initializing program cannot be built.
     pub fn initialize(self, seed: i32) -> Result<Network, Error> {
-        initialize(&self.init, &*self.executable, seed, &self.compiler)?;
+        initialize(&self.specialized.init, &*self.executable, seed, &self.compiler)?;
         Ok(self)
     }
 
@@ -117,7 +119,7 @@ impl Network {
         Ok(self.executable.write(name, value)?)
     }
 
-    /// How long each stage of the compilation took.
+    /// How long each stage of the compilation took; those that were not run again are not listed.
     pub fn stages(&self) -> &[StageTime] {
         &self.stages
     }
