@@ -3,7 +3,7 @@
 use crate::data::{Batch, Batches, Dataset};
 use crate::metrics::{self, Mean, Metrics};
 use crate::weights::{self, extents, type_of, type_of_buffer};
-use crate::{BoxError, Error, Weights};
+use crate::{BoxError, Error, Weights, WeightsFile};
 use dlc_kernel::{BufferId, Class, Executable, RunError, Tensor};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -274,9 +274,9 @@ impl Trainer {
     /// Reads weights from a safetensors file; tells which have elements that are not finite.
     ///
     /// # Errors
-    /// As [`crate::load_weights`].
+    /// As [`WeightsFile::load`].
     pub fn load_weights(&self, path: &Path) -> Result<Vec<(String, usize)>, Error> {
-        weights::load_weights(path, &*self.executable)
+        WeightsFile::new(path).load(&*self.executable)
     }
 
     /// The compiled program.

@@ -4,8 +4,8 @@ mod fake;
 
 use dlc_kernel::Tensor;
 use dlc_train::{
-    Batch, Dataset, Error, Event, Fit, Goal, Monitor, Start, StopReason, Summary, Trainer, Weights,
-    fit,
+    Batch, Dataset, Error, Event, Fit, Goal, Monitor, Renames, Start, StopReason, Summary, Trainer,
+    Weights, WeightsFile, fit,
 };
 use fake::{Logistic, Options, points, rebuild};
 use std::fs;
@@ -387,9 +387,19 @@ fn weights_that_do_not_fit_change_nothing() {
     let message = trainer.load_weights(&path).unwrap_err().to_string();
     assert!(message.contains("missing     weight         f32[3]"), "{message}");
     assert!(message.contains("unexpected  module.weight  f32[3]"), "{message}");
-    assert!(message.contains("once `module.` is removed"), "{message}");
+    assert!(message.contains("the line `module.* = *` in a --rename file"), "{message}");
     assert_eq!(trainer.weights().unwrap(), before);
+    let renames = Renames::parse("module.* = *").unwrap();
+    let file = WeightsFile { renames, ..WeightsFile::new(&path) };
+    file.load(&**trainer.executable()).unwrap();
+    assert_eq!(
+        trainer.weights().unwrap(),
+        other.weights().unwrap().renamed(&file.renames, &path).unwrap()
+    );
     trainer.write("bias", &Tensor::f32([], vec![f32::NAN])).unwrap();
     trainer.save_weights(&path).unwrap();
     assert_eq!(trainer.load_weights(&path).unwrap(), [("bias".to_owned(), 1)]);
+    let strict = WeightsFile { strict: true, ..WeightsFile::new(&path) };
+    let message = strict.load(&**trainer.executable()).unwrap_err().to_string();
+    assert!(message.ends_with("holds numbers that are not finite:\n  - `bias`: 1"), "{message}");
 }

@@ -5,6 +5,7 @@ use crate::pipeline::{self, EntryGraph};
 use crate::{Compiler, Error};
 use dlc_graph::Graph;
 use dlc_kernel::{Buffer, BufferId, Class, Executable, StageTime, Tensor};
+use dlc_train::WeightsFile;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ impl Network {
     /// If the file is not what it should be; all missing, unexpected and mismatched tensors are
     /// listed at once.
     pub fn load(self, path: impl AsRef<Path>) -> Result<Network, Error> {
-        dlc_train::load_weights(path.as_ref(), &*self.executable)?;
+        WeightsFile::new(path.as_ref()).load(&*self.executable)?;
         Ok(self)
     }
 

@@ -6,6 +6,7 @@ use dlc_front::{DataArg, DataSpec, TrainOverrides, Training, Validation};
 use dlc_kernel::{Bindings, Executable, StageTime, Target};
 use dlc_train::{
     BoxError, Dataset, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer,
+    WeightsFile,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -191,6 +192,14 @@ pub fn train(
     Ok(Trained { summary, test, dir })
 }
 
+/// What came of [`evaluate`].
+pub struct Evaluated {
+    /// The means over all samples.
+    pub metrics: Metrics,
+    /// Weights with elements that are not finite, and how many.
+    pub not_finite: Vec<(String, usize)>,
+}
+
 /// Loss and metrics of a model on its test data, with the weights in `weights`.
 ///
 /// # Errors
@@ -199,16 +208,16 @@ pub fn evaluate(
     module: &Module,
     model: &str,
     file: &Path,
-    weights: &Path,
+    weights: &WeightsFile,
     options: &TrainOptions,
-) -> Result<(Metrics, usize), Error> {
+) -> Result<Evaluated, Error> {
     let training = module.training(model, &options.overrides, &options.bindings)?;
     let splits = load(&training, file, &options.data)?;
     let mut trainer = module.start(&training, &options.bindings)?;
-    trainer.load_weights(weights)?;
+    let not_finite = weights.load(&**trainer.executable())?;
     let mut rebuild = module.rebuild(&training, &options.bindings);
     let metrics = trainer.evaluate(&splits.test, &mut rebuild)?;
-    Ok((metrics, splits.test.len()))
+    Ok(Evaluated { metrics, not_finite })
 }
 
 /// The run's folder: the option's, the section's, or one in `runs/` named after the model.
@@ -224,6 +233,7 @@ fn run_dir(training: &Training, file: &Path, model: &str, options: &TrainOptions
 }
 
 fn load(training: &Training, file: &Path, data: &[(String, PathBuf)]) -> Result<Splits, Error> {
+    refuse_unknown(training, data)?;
     let read = |spec: &DataSpec| -> Result<dlc_train::mnist::Mnist, Error> {
         if spec.dataset != "mnist" {
             return Err(Error::Argument(format!(
@@ -239,6 +249,21 @@ fn load(training: &Training, file: &Path, data: &[(String, PathBuf)]) -> Result<
         Validation::Fraction(part) => whole.train.split_validation(*part),
     };
     Ok(Splits { train, validation, test: whole.test })
+}
+
+/// A folder for a data set that the section does not use is a mistake.
+fn refuse_unknown(training: &Training, data: &[(String, PathBuf)]) -> Result<(), Error> {
+    let mut used = vec![training.data.dataset.as_str()];
+    if let Validation::Data(spec) = &training.validation {
+        used.push(&spec.dataset);
+    }
+    match data.iter().find(|(name, _)| !used.contains(&name.as_str())) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::Argument(format!(
+            "the `train` section has no data set `{name}`; it has {}",
+            used.join(", ")
+        ))),
+    }
 }
 
 /// The folder given on the command line, else the one in the file, relative to it.
