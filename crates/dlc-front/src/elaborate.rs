@@ -64,7 +64,7 @@ pub use data::{DataArg, DataSpec};
 pub use model::{Model, ParamInfo, StateInfo};
 pub(crate) use model::{dims, elaborate as model, unknown_model};
 use scope::Frame;
-pub use settings::{EarlyStop, TrainOverrides, Validation};
+pub use settings::{EarlyStop, Settings, TrainOverrides, Validation};
 pub use training::Training;
 pub(crate) use training::elaborate as training;
 pub(crate) use value::DefId;

@@ -187,6 +187,21 @@ fn a_resumed_run_continues_to_the_bit() {
 }
 
 #[test]
+fn samples_are_shuffled_only_if_told_to() {
+    let first = |shuffle| {
+        let mut run = Run::new(1);
+        run.fit.shuffle = shuffle;
+        run.go().unwrap().1.steps[0].1
+    };
+    let (train, _) = points(100).split_validation(0.1);
+    let mut trainer = Trainer::new(Logistic::executable(Options::default()), 42).unwrap();
+    let batch = trainer.batches(&train).unwrap().get(0).clone();
+    let in_order = trainer.step(&batch).unwrap().loss().to_bits();
+    assert_eq!(first(false), in_order);
+    assert_ne!(first(true), in_order);
+}
+
+#[test]
 fn more_epochs_can_be_added_to_a_finished_run() {
     let (_, whole, _) = Run::new(6).go().unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -244,6 +259,8 @@ fn resuming_something_else_is_refused_with_the_reasons() {
     assert!(message.contains("\n  - it was made with seed 42, now it is 7"), "{message}");
     let message = refused(&|run| run.fake.batch = 4);
     assert!(message.contains("made with 8 samples a batch, now there are 4"), "{message}");
+    let message = refused(&|run| run.fit.shuffle = false);
+    assert!(message.contains("made with samples `shuffled`, now it is `in order`"), "{message}");
     let message = refused(&|run| run.fake.momentum = "m.weight");
     assert!(message.contains("another optimizer: tensor `m.weight` differs"), "{message}");
     let message = refused(&|run| run.fake.weight = "fc.weight");

@@ -32,7 +32,8 @@ impl Network {
         Network { executable, stages, specialized, compiler }
     }
 
-    /// Reads all parameters and state from a safetensors file.
+    /// Reads all parameters and state from a safetensors file. [`WeightsFile::load`] does so under
+    /// other names, and tells of numbers that are not finite.
     ///
     /// # Errors
     /// If the file is not what it should be; all missing, unexpected and mismatched tensors are

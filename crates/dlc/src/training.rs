@@ -100,7 +100,7 @@ impl Module {
         bindings: &Bindings,
     ) -> Result<Vec<EntryGraph>, Error> {
         let training = self.training(model, &TrainOverrides::default(), bindings)?;
-        self.bound(&training, bindings, training.batch, &["train", "eval"])
+        self.bound(&training, bindings, training.settings.batch, &["train", "eval"])
     }
 
     /// The entries of those names for batches of `batch` samples.
@@ -126,13 +126,14 @@ impl Module {
         training: &Training,
         bindings: &Bindings,
     ) -> Result<(Box<dyn Executable>, Vec<StageTime>), Error> {
-        let entries = self.bound(training, bindings, training.batch, &["train"])?;
+        let entries = self.bound(training, bindings, training.settings.batch, &["train"])?;
         pipeline::build(&entries, &self.compiler.target, &self.compiler.options)
     }
 
     fn start(&self, training: &Training, bindings: &Bindings) -> Result<Trainer, Error> {
         let Compiler { target, options } = &self.compiler;
-        let entries = self.bound(training, bindings, training.batch, &["train", "eval"])?;
+        let entries =
+            self.bound(training, bindings, training.settings.batch, &["train", "eval"])?;
         let (executable, _) = pipeline::build(&entries, target, options)?;
         let seed = seed_of(training);
         network::initialize(&training.init, &*executable, seed, &self.compiler)?;
@@ -167,9 +168,10 @@ pub fn train(
     let dir = run_dir(&training, file, model, options);
     let mut trainer = module.start(&training, &options.bindings)?;
     let mut rebuild = module.rebuild(&training, &options.bindings);
-    let stop = training.stop.as_ref();
+    let stop = training.settings.stop.as_ref();
     let fit = Fit {
-        epochs: training.epochs as u32,
+        epochs: training.settings.epochs as u32,
+        shuffle: training.settings.shuffle,
         monitor: stop.map_or_else(Monitor::default, |s| monitor(&s.quantity)),
         patience: stop.map(|s| s.patience as u32),
         dir: Some(dir.clone()),
@@ -228,7 +230,7 @@ fn run_dir(training: &Training, file: &Path, model: &str, options: &TrainOptions
         true => dlc_train::latest_run_dir(runs, model).unwrap_or_else(|| runs.join(model)),
         false => dlc_train::next_run_dir(runs, model),
     };
-    let own = training.out.as_ref().map(|out| base.join(out));
+    let own = training.settings.out.as_ref().map(|out| base.join(out));
     options.out.clone().or(own).unwrap_or_else(numbered)
 }
 
@@ -244,7 +246,7 @@ fn load(training: &Training, file: &Path, data: &[(String, PathBuf)]) -> Result<
         Ok(dlc_train::mnist::load(&folder(spec, file, data))?)
     };
     let whole = read(&training.data)?;
-    let (train, validation) = match &training.validation {
+    let (train, validation) = match &training.settings.validation {
         Validation::Data(spec) => (whole.train, read(spec)?.train),
         Validation::Fraction(part) => whole.train.split_validation(*part),
     };
@@ -254,7 +256,7 @@ fn load(training: &Training, file: &Path, data: &[(String, PathBuf)]) -> Result<
 /// A folder for a data set that the section does not use is a mistake.
 fn refuse_unknown(training: &Training, data: &[(String, PathBuf)]) -> Result<(), Error> {
     let mut used = vec![training.data.dataset.as_str()];
-    if let Validation::Data(spec) = &training.validation {
+    if let Validation::Data(spec) = &training.settings.validation {
         used.push(&spec.dataset);
     }
     match data.iter().find(|(name, _)| !used.contains(&name.as_str())) {
@@ -289,5 +291,5 @@ fn monitor(quantity: &str) -> Monitor {
 }
 
 fn seed_of(training: &Training) -> i32 {
-    training.seed as i32
+    training.settings.seed as i32
 }
