@@ -44,6 +44,7 @@ fn run(c: &mut Criterion) {
         b.iter(|| network.run_into(&[&image], &mut outputs).unwrap())
     });
     let mut trainer = module.trainer("LeNet").expect("the example trains");
+    trainer.plan(u64::from(u32::MAX >> 1)).expect("a run may be that long");
     let images = Tensor::f32([64, 1, 28, 28], vec![0.5; 64 * 784]);
     let labels = Tensor::i32([64], (0..64).map(|i| i % 10).collect());
     let batch = Batch::new([("image", images), ("label", labels)]);

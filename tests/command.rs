@@ -159,6 +159,52 @@ fn run_refuses_what_does_not_fit() {
     assert!(err.contains("Git LFS pointer"), "{err}");
 }
 
+/// A folder with a layer's weights, under the names that a wrapper has given them; one is NaN.
+fn wrapped_weights() -> (tempfile::TempDir, Vec<String>) {
+    let dir = folder(LAYER);
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let wrapped = "block Layer(x: [N, 4]) { x |> linear(2) }
+        model Wrapped(x: f32[N, 4]) { module = Layer\n x |> module }";
+    let module = dlc::Compiler::new().compile_text("wrapped.dl", wrapped).unwrap();
+    let network = module.model("Wrapped").unwrap().bind([("N", 1)]).unwrap();
+    let bias = dlc::Tensor::f32([2], vec![1.0, f32::NAN]);
+    network.write("module.linear1.bias", &bias).unwrap();
+    network.save(path("w.safetensors")).unwrap();
+    dlc::npy::write(Path::new(&path("x.npy")), &dlc::Tensor::f32([1, 4], vec![0.0; 4])).unwrap();
+    std::fs::write(path("names.txt"), "# wrapped\nmodule.* = *\n").unwrap();
+    let input = format!("x={}", path("x.npy"));
+    let args = ["run", "--input", &input, "--weights", &path("w.safetensors"), &path("model.dl")];
+    let args = args.map(String::from).to_vec();
+    (dir, args)
+}
+
+#[test]
+fn weights_of_other_names_are_renamed() {
+    let (dir, args) = wrapped_weights();
+    let (code, _, err) = run(dlc().args(&args));
+    assert_eq!(code, 1);
+    assert!(err.contains("2 missing, 2 unexpected") && err.contains("`module.* = *`"), "{err}");
+    let table = dir.path().join("names.txt");
+    let (code, out, err) = run(dlc().args(&args).arg("--rename").arg(&table));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("NaN") && err.starts_with("warning: "), "{out}{err}");
+    assert!(err.contains("(`linear1.bias`: 1)"), "{err}");
+    let (code, _, err) = run(dlc().args(&args).arg("--strict").arg("--rename").arg(&table));
+    assert_eq!(code, 1);
+    assert!(err.contains("not finite:\n  - `linear1.bias`: 1"), "{err}");
+    std::fs::write(&table, "\nmodule").unwrap();
+    let (code, _, err) = run(dlc().args(&args).arg("--rename").arg(&table));
+    assert_eq!(code, 1);
+    assert!(err.contains("names.txt`, line 2: expected `NAME = NAME`"), "{err}");
+}
+
+#[test]
+fn folders_of_unknown_data_sets_are_refused() {
+    let (code, _, err) = run(dlc().args(["train", "examples/lenet.dl", "--data", "cifar=x"]));
+    assert_eq!(code, 1);
+    assert!(err.contains("no data set `cifar`; it has mnist"), "{err}");
+}
+
 #[test]
 fn a_bad_index_fails_the_run_with_its_line() {
     let dir = folder(

@@ -3,6 +3,8 @@
 use dlc::{Batch, Compiler, Tensor, TrainOptions, TrainOverrides, train};
 use dlc_train::{Event, StopReason, mnist};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -61,6 +63,33 @@ fn threads_change_no_bit() {
         let other = run("lenet.dl", "LeNet", threads, epochs(1));
         assert!(one == other, "{threads} threads: another loss curve or other weights");
     }
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_bit() {
+    let (losses, accuracy, weights) = run("lenet.dl", "LeNet", 2, epochs(2));
+    let dir = tempfile::tempdir().unwrap();
+    let file = example("lenet.dl");
+    let module = Compiler::new().threads(2).compile_file(&file).unwrap();
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let mut options = TrainOptions { overrides: epochs(2), ..TrainOptions::default() };
+    options.out = Some(dir.path().join("run"));
+    options.interrupt = interrupt.clone();
+    let mut resumed = Vec::new();
+    let mut observer = |event: &Event<'_>| {
+        if let Event::Step { step, metrics, .. } = event {
+            resumed.push(metrics.loss().to_bits());
+            interrupt.store(*step == 70, Ordering::Relaxed);
+        }
+    };
+    let first = train(&module, "LeNet", &file, &options, &mut observer).unwrap();
+    assert_eq!(first.summary.reason, StopReason::Interrupted);
+    interrupt.store(false, Ordering::Relaxed);
+    options.resume = true;
+    let second = train(&module, "LeNet", &file, &options, &mut observer).unwrap();
+    assert_eq!(resumed, losses);
+    assert_eq!(second.test.unwrap().get("accuracy"), Some(accuracy));
+    assert_eq!(std::fs::read(second.dir.join("weights.safetensors")).unwrap(), weights);
 }
 
 #[test]
@@ -132,6 +161,7 @@ fn a_loss_that_is_not_finite_leaves_the_weights() {
 fn a_label_out_of_range_names_the_line() {
     let module = Compiler::new().compile_file(example("lenet.dl")).unwrap();
     let mut trainer = module.trainer("LeNet").unwrap();
+    trainer.plan(1).unwrap();
     let n = trainer.batch_size().unwrap();
     let image = Tensor::f32([n, 1, 28, 28], vec![0.0; n * 784]);
     let batch = Batch::new([("image", image), ("label", Tensor::i32([n], vec![10; n]))]);

@@ -13,7 +13,7 @@
 //! one precedence, and comparisons do not chain.
 
 mod expr;
-mod level;
+pub(crate) mod level;
 pub mod print;
 mod section;
 pub mod tree;
@@ -108,6 +108,8 @@ pub enum DefKind {
     /// `optimizer sgd(dyn lr = 0.1)(p, g) { p - lr * g }`: from a parameter and its gradient, the
     /// parameter's next value.
     Optimizer,
+    /// `schedule halved(every)(peak) { .. }`: from a run-time scalar, its value at the present step.
+    Schedule,
     /// `init xavier_uniform(gain = 1.0)(shape, fan_in, fan_out) { .. }`: a parameter's first value.
     /// The inputs say by name what it wants to know of the parameter.
     Init,
@@ -121,6 +123,7 @@ impl DefKind {
             DefKind::Model => "model",
             DefKind::Block => "block",
             DefKind::Optimizer => "optimizer",
+            DefKind::Schedule => "schedule",
             DefKind::Init => "init",
         }
     }

@@ -90,9 +90,9 @@ codes! {
          `where`, `->`, `{` or a binary operator other than `-`: to continue a statement, start \
          the next line with the operator instead of ending the line with it."
     UnknownItem "E0102" "not the start of a definition or section"
-        "At the top level of a file stand definitions (`model`, `block`, `optimizer`, `init`), \
-         sections (`expect`, `train`, `search`, `augment`, `entry`), and bindings (`let C = 64`, \
-         `encoder = Encoder(6)`). Everything else belongs into a body."
+        "At the top level of a file stand definitions (`model`, `block`, `optimizer`, `schedule`, \
+         `init`), sections (`expect`, `train`, `search`, `augment`, `entry`), and bindings (`let \
+         C = 64`, `encoder = Encoder(6)`). Everything else belongs into a body."
     BadTarget "E0103" "something that cannot stand left of `=`"
         "On the left of `=` stands a name (`y = ..`), several names that take a tuple apart (`q, \
          k, v = ..`), or a name with indices (`y[n, o] = ..`), where each index is a name, \

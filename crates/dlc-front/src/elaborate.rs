@@ -30,6 +30,7 @@ mod promise;
 mod read;
 mod reduction;
 mod repeat;
+mod runtime;
 mod scope;
 mod settings;
 mod shape;
@@ -63,7 +64,7 @@ pub use data::{DataArg, DataSpec};
 pub use model::{Model, ParamInfo, StateInfo};
 pub(crate) use model::{dims, elaborate as model, unknown_model};
 use scope::Frame;
-pub use settings::{EarlyStop, TrainOverrides, Validation};
+pub use settings::{EarlyStop, Settings, TrainOverrides, Validation};
 pub use training::Training;
 pub(crate) use training::elaborate as training;
 pub(crate) use value::DefId;
@@ -133,6 +134,8 @@ pub(crate) struct Elab<'u> {
     params: IndexMap<String, Stored>,
     states: IndexMap<String, Stored>,
     scalars: IndexMap<String, f64>,
+    /// The present values of scheduled run-time scalars.
+    followed: FxHashMap<String, Value>,
     constraints: Vec<Constraint>,
     /// Axes of the equations around the current place; [`dlc_kernel::Axis`] numbers index it.
     axes: Vec<AxisInfo>,
@@ -169,6 +172,7 @@ impl<'u> Elab<'u> {
             params: IndexMap::new(),
             states: IndexMap::new(),
             scalars: IndexMap::new(),
+            followed: FxHashMap::default(),
             constraints: Vec::new(),
             axes: Vec::new(),
             guards: Vec::new(),

@@ -26,7 +26,7 @@ pub use code::Code;
 pub use diagnostic::{Diagnostic, Style, render};
 pub use elaborate::{
     Comparison, Constraint, DataArg, DataSpec, EarlyStop, MAX_INSTANCE_DEPTH, MAX_NODES, Mode,
-    Model, ParamInfo, Relation, StateInfo, TrainOverrides, Training, Validation,
+    Model, ParamInfo, Relation, Settings, StateInfo, TrainOverrides, Training, Validation,
 };
 pub use library::FILES as STANDARD_LIBRARY;
 pub use parse::parse;

@@ -64,7 +64,9 @@ fn blank(text: &str) -> String {
 fn definitions(text: &'static str) -> impl Iterator<Item = (&'static str, Range<usize>)> {
     let starts = |at: usize| {
         let rest = &text[at..];
-        let word = ["block ", "init ", "optimizer "].into_iter().find(|w| rest.starts_with(w))?;
+        let word = ["block ", "init ", "optimizer ", "schedule "]
+            .into_iter()
+            .find(|w| rest.starts_with(w))?;
         let name = words(&rest[word.len()..]).next()?;
         Some((name, at))
     };

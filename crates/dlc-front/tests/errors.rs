@@ -4,6 +4,7 @@ mod common;
 
 use common::{messages, parse};
 use dlc_front::{Code, Sources, Style, render};
+use std::path::Path;
 
 /// Each source above its messages.
 fn show(sources: &[&str]) -> String {
@@ -182,8 +183,9 @@ fn bytes() {
     }
     insta::assert_snapshot!(shown);
     let large = vec![b' '; dlc_front::source::MAX_SOURCE_BYTES + 1];
-    let refused = Sources::new().add_bytes("model.dl", &large).expect_err("too large");
-    assert_eq!(refused.code, Code::SourceTooLarge);
+    let mut sources = Sources::new();
+    let refused = sources.add_bytes("model.dl", &large).expect_err("too large");
+    insta::assert_snapshot!("too_large", render(&[*refused], &sources, Style::Plain));
     assert!(Sources::new().add_bytes("model.dl", &large[1..]).is_ok());
 }
 
@@ -212,7 +214,32 @@ fn limits() {
     assert_eq!(codes(&body(&"x + ".repeat(600_000))), [Code::TextTooComplex]);
     assert_eq!(codes(&"?\n".repeat(1000)).last(), Some(&Code::TooManyErrors));
     assert_eq!(codes(&"let a\n".repeat(1000)).len(), 52);
-    insta::assert_snapshot!(messages(&body(&long)));
+    let last = |text: &str| {
+        let (_, mut diagnostics, sources) = parse(text);
+        diagnostics.drain(..diagnostics.len() - 1);
+        render(&diagnostics, &sources, Style::Plain)
+    };
+    let texts =
+        [body(&long), nested("(", 256, ")"), body(&"x + ".repeat(600_000)), "?\n".repeat(1000)];
+    insta::assert_snapshot!(texts.map(|text| last(&text)).join("\n"));
+}
+
+/// The snapshots of all tests of this crate, in one text.
+fn snapshots() -> String {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let folders = ["snapshots", "elaborate/snapshots"].map(|f| tests.join(f).read_dir().unwrap());
+    let files = folders.into_iter().flatten().map(|entry| entry.unwrap().path());
+    files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
+}
+
+#[test]
+fn every_code_has_a_message_in_a_snapshot() {
+    let snapshots = snapshots();
+    let shown = |code: &Code| {
+        ["error", "warning"].iter().any(|s| snapshots.contains(&format!("{s}[{}]", code.as_str())))
+    };
+    let unseen: Vec<_> = Code::ALL.iter().filter(|code| !shown(code)).collect();
+    assert!(unseen.is_empty(), "no snapshot shows {unseen:?}");
 }
 
 #[test]

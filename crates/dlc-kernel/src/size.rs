@@ -1,7 +1,8 @@
 //! Symbolic sizes: integer polynomials over named dims, in a normal form.
 //!
 //! Two sizes that are equal as polynomials are equal values, so `N*4 == 4*N` and
-//! `(N + 1) - 1 == N` hold by construction. Divisions stay atoms unless they come out exactly.
+//! `(N + 1) - 1 == N` hold by construction. Divisions stay atoms unless they come out exactly, or a
+//! product takes them back: `A * (D/A) == D`.
 //! Arithmetic saturates at the ends of `i64`: whoever makes a tensor of a size checks it against
 //! [`MAX_DIM`], which no saturated value passes.
 
@@ -116,10 +117,7 @@ impl Size {
         if self == other && other.as_const() != Some(0) {
             return Some(Size::ONE);
         }
-        let divisor = match other.terms().as_slice() {
-            [one] if one.coef != 0 => one.clone(),
-            _ => return None,
-        };
+        let divisor = other.single_term()?;
         let quotients = self.terms().into_iter().map(|t| divide_term(&t, &divisor));
         quotients.collect::<Option<Vec<_>>>().map(Size::from_terms)
     }
@@ -177,6 +175,12 @@ impl Size {
         Size(Repr::Poly(Arc::new(vec![Term { atoms: smallvec![atom], coef: 1 }])))
     }
 
+    /// The term, if it is just one.
+    fn single_term(&self) -> Option<Term> {
+        let mut terms = self.terms();
+        if terms.len() == 1 { terms.pop() } else { None }
+    }
+
     fn terms(&self) -> Vec<Term> {
         match &self.0 {
             Repr::Const(0) => Vec::new(),
@@ -185,24 +189,50 @@ impl Size {
         }
     }
 
-    fn from_terms(mut terms: Vec<Term>) -> Size {
-        terms.sort_by(|a, b| a.atoms.cmp(&b.atoms));
-        let mut merged: Vec<Term> = Vec::with_capacity(terms.len());
-        for term in terms {
-            match merged.last_mut() {
-                Some(last) if last.atoms == term.atoms => {
-                    last.coef = last.coef.saturating_add(term.coef);
-                }
-                _ => merged.push(term),
-            }
+    fn from_terms(terms: Vec<Term>) -> Size {
+        let mut merged = merge(terms);
+        while let Some((at, product)) = find_undone(&merged) {
+            merged.swap_remove(at);
+            merged.extend(product.terms());
+            merged = merge(merged);
         }
-        merged.retain(|t| t.coef != 0);
         match merged.as_slice() {
             [] => Size::ZERO,
             [only] if only.atoms.is_empty() => only.coef.into(),
             _ => Size(Repr::Poly(Arc::new(merged))),
         }
     }
+}
+
+/// Sorted terms, one for each monomial, none with coefficient 0.
+fn merge(mut terms: Vec<Term>) -> Vec<Term> {
+    terms.sort_by(|a, b| a.atoms.cmp(&b.atoms));
+    let mut merged: Vec<Term> = Vec::with_capacity(terms.len());
+    for term in terms {
+        match merged.last_mut() {
+            Some(last) if last.atoms == term.atoms => {
+                last.coef = last.coef.saturating_add(term.coef);
+            }
+            _ => merged.push(term),
+        }
+    }
+    merged.retain(|t| t.coef != 0);
+    merged
+}
+
+/// A term whose other factors take an exact division back, by position, and what it is then.
+fn find_undone(terms: &[Term]) -> Option<(usize, Size)> {
+    terms.iter().enumerate().find_map(|(at, term)| Some((at, undo_division(term)?)))
+}
+
+fn undo_division(term: &Term) -> Option<Size> {
+    term.atoms.iter().enumerate().find_map(|(at, atom)| {
+        let Atom::ExactDiv(a, b) = atom else { return None };
+        let mut others = term.clone();
+        others.atoms.remove(at);
+        let rest = divide_term(&others, &b.single_term()?)?;
+        Some(Size::from_terms(vec![rest]) * a.clone())
+    })
 }
 
 /// `floor(a / b)`, `b` not 0.

@@ -25,6 +25,8 @@ pub struct Identity {
     pub program: String,
     /// The seed.
     pub seed: i32,
+    /// Whether each epoch takes the samples in another order.
+    pub shuffle: bool,
     /// Samples of a batch.
     pub batch_size: usize,
     /// Samples for training.
@@ -224,7 +226,9 @@ fn differences(then: &Identity, now: &Identity) -> Vec<String> {
     };
     let seed = (then.seed != now.seed)
         .then(|| format!("it was made with seed {}, now it is {}", then.seed, now.seed));
+    let order = |shuffle: bool| if shuffle { "shuffled" } else { "in order" };
     let all = [
+        text("samples", order(then.shuffle), order(now.shuffle)),
         text("dlc version", &then.dlc, &now.dlc),
         text("model", &then.model, &now.model),
         text("target", &then.target, &now.target),

@@ -36,6 +36,14 @@ pub enum Error {
         /// All differences.
         misfit: Box<Misfit>,
     },
+    /// Weights hold numbers that are not finite, and that is not allowed.
+    #[error("`{}` holds numbers that are not finite:{}", .path.display(), counts(.tensors))]
+    NotFinite {
+        /// The weights' file.
+        path: PathBuf,
+        /// Tensors with such numbers, and how many.
+        tensors: Vec<(String, usize)>,
+    },
     /// What was given does not fit together: data and model, options.
     #[error("{0}")]
     Usage(String),
@@ -89,7 +97,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::File { .. } | Error::Misfit { .. } | Error::Usage(_) => 1,
-            Error::Occupied(_) | Error::Resume { .. } => 1,
+            Error::NotFinite { .. } | Error::Occupied(_) | Error::Resume { .. } => 1,
             Error::Write { .. } | Error::Run(_) | Error::Step { .. } => 3,
             Error::Locked { .. } | Error::Fetch(_) | Error::Build(_) => 3,
         }
@@ -213,6 +221,10 @@ fn kept(checkpoint: &Option<PathBuf>) -> String {
         Some(path) => format!("; the last good checkpoint is `{}`", path.display()),
         None => String::new(),
     }
+}
+
+fn counts(tensors: &[(String, usize)]) -> String {
+    bullets(&tensors.iter().map(|(name, n)| format!("`{name}`: {n}")).collect::<Vec<_>>())
 }
 
 fn bullets(reasons: &[String]) -> String {

@@ -16,6 +16,8 @@ use std::time::Instant;
 pub struct Fit {
     /// Epochs at most, over all resumptions.
     pub epochs: u32,
+    /// Whether each epoch takes the samples in another order.
+    pub shuffle: bool,
     /// What makes one epoch better than another.
     pub monitor: Monitor,
     /// Stop after so many epochs without improvement.
@@ -78,10 +80,11 @@ pub struct Summary {
 }
 
 impl Default for Fit {
-    /// One epoch, nothing written.
+    /// One epoch, shuffled, nothing written.
     fn default() -> Fit {
         Fit {
             epochs: 1,
+            shuffle: true,
             monitor: Monitor::default(),
             patience: None,
             dir: None,
@@ -112,8 +115,8 @@ impl Monitor {
 }
 
 /// Trains until the epochs are done, the monitored metric stops improving, or somebody interrupts.
-/// Every epoch takes the samples in another order; the last incomplete batch of an epoch is left
-/// out. `rebuild` serves validation alone.
+/// The last incomplete batch of an epoch is left out. `rebuild` serves validation alone. Schedules
+/// go by all steps of all epochs, whether they are reached or not.
 ///
 /// # Errors
 /// If data, program and options do not fit together; if files cannot be written, are in use or
@@ -129,6 +132,8 @@ pub fn fit(
     let validation = validation.filter(|v| !v.is_empty());
     check(trainer, train, validation, options)?;
     let identity = identify(trainer, train, validation, options)?;
+    let steps = train.len() / identity.batch_size;
+    trainer.plan(u64::from(options.epochs) * steps as u64)?;
     let begun = Instant::now();
     let mut run = Run {
         trainer,
@@ -201,6 +206,7 @@ fn identify(
         target: options.target.clone(),
         program: checkpoint::fingerprint(trainer.executable().program()),
         seed: trainer.seed(),
+        shuffle: options.shuffle,
         batch_size: trainer.batch_size()?,
         samples: train.len(),
         validation_samples: validation.map_or(0, Dataset::len),
@@ -286,7 +292,9 @@ impl Run<'_, '_> {
     fn epoch(&mut self, batches: &mut Batches<'_>) -> Result<bool, Error> {
         let begun = Instant::now();
         let done = self.progress.batch;
-        batches.shuffle(self.identity.seed, self.progress.epoch);
+        if self.identity.shuffle {
+            batches.shuffle(self.identity.seed, self.progress.epoch);
+        }
         let mut ms = 0.0;
         while self.progress.batch < batches.count() {
             if self.interrupted() {

@@ -4,7 +4,8 @@
 //! `train` (one step: forward, backward, update, metrics), entry `eval` (metrics alone), entry
 //! `init` (first values) if there is one. The inputs of `train` and `eval` are fields of the data
 //! set, their rank-0 outputs are metrics, and one of those is called `loss`. The run-time scalars
-//! `seed` and `step` (how many steps went before) are kept up to date; every other one can be set.
+//! `seed`, `step` (how many steps went before) and `steps` (how many are planned) are kept up to
+//! date; every other one can be set.
 //!
 //! What must hold:
 //! - The same data, seed and program give the same bits, whether a run was interrupted or not, and
@@ -27,12 +28,14 @@ mod metrics;
 pub mod npy;
 mod npy_text;
 mod npz;
+mod rename;
 mod render;
 mod run_dir;
 mod safe;
 mod sniff;
 mod trainer;
 mod weights;
+mod weights_file;
 
 pub use checkpoint::{Identity, fingerprint};
 pub use data::{Batch, Batches, Dataset, Field, idx, mnist};
@@ -41,8 +44,10 @@ pub use event::{CheckpointKind, Event, Observer, StopReason};
 pub use fetch::{default_data_dir, fetch_mnist};
 pub use fit::{Fit, Goal, Monitor, Start, Summary, fit};
 pub use metrics::{Mean, Metrics};
+pub use rename::Renames;
 pub use render::{Bar, JsonLines, Lines};
 pub use run_dir::{latest_run_dir, next_run_dir};
 pub use sniff::Foreign;
 pub use trainer::{Rebuild, Trainer};
-pub use weights::{Misfit, Weights, load_weights, save_weights};
+pub use weights::{Misfit, Weights, save_weights};
+pub use weights_file::WeightsFile;

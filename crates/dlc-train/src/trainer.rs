@@ -3,7 +3,7 @@
 use crate::data::{Batch, Batches, Dataset};
 use crate::metrics::{self, Mean, Metrics};
 use crate::weights::{self, extents, type_of, type_of_buffer};
-use crate::{BoxError, Error, Weights};
+use crate::{BoxError, Error, Weights, WeightsFile};
 use dlc_kernel::{BufferId, Class, Executable, RunError, Tensor};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ pub struct Trainer {
     steps: u64,
     seed: i32,
     counts_steps: bool,
+    /// Whether a schedule waits for [`Trainer::plan`].
+    unplanned: bool,
 }
 
 /// One entry of a program, with the buffers for its results.
@@ -83,7 +85,9 @@ impl Trainer {
         let train = Call::find(&executable, "train")?.ok_or_else(no_train)?;
         let eval = Call::find(&executable, "eval")?;
         let counts_steps = has_scalar(&*executable, "step");
-        let mut trainer = Trainer { executable, train, eval, steps: 0, seed, counts_steps };
+        let unplanned = has_scalar(&*executable, "steps");
+        let mut trainer =
+            Trainer { executable, train, eval, steps: 0, seed, counts_steps, unplanned };
         if has_scalar(&*trainer.executable, "seed") {
             trainer.executable.write("seed", &Tensor::i32([], vec![seed]))?;
         }
@@ -95,12 +99,30 @@ impl Trainer {
         Ok(trainer)
     }
 
+    /// Says how many steps are planned in all. Schedules that go by it need it before the first
+    /// step, and stay at their end after the last. [`crate::fit`] plans by its epochs.
+    ///
+    /// # Errors
+    /// If it is more than a run can have.
+    pub fn plan(&mut self, steps: u64) -> Result<(), Error> {
+        if has_scalar(&*self.executable, "steps") {
+            self.write_count("steps", steps)?;
+            self.unplanned = false;
+        }
+        Ok(())
+    }
+
     /// Does one step on `batch`, which has a tensor for each input of the program.
     ///
     /// # Errors
     /// If the batch does not fit, an index in it is out of range, or the loss or a gradient is
-    /// not finite. The weights are then as before, if the program checks before it commits.
+    /// not finite. The weights are then as before, if the program checks before it commits. If a
+    /// schedule goes by the number of steps, and nobody has said it.
     pub fn step(&mut self, batch: &Batch) -> Result<Metrics, Error> {
+        if self.unplanned {
+            let message = "a schedule goes by the number of steps: call `plan` before `step`";
+            return Err(Error::Usage(message.into()));
+        }
         let metrics = self.train.run(batch)?;
         self.set_steps(self.steps + 1)?;
         if !metrics.loss().is_finite() {
@@ -252,9 +274,9 @@ impl Trainer {
     /// Reads weights from a safetensors file; tells which have elements that are not finite.
     ///
     /// # Errors
-    /// As [`crate::load_weights`].
+    /// As [`WeightsFile::load`].
     pub fn load_weights(&self, path: &Path) -> Result<Vec<(String, usize)>, Error> {
-        weights::load_weights(path, &*self.executable)
+        WeightsFile::new(path).load(&*self.executable)
     }
 
     /// The compiled program.
@@ -268,12 +290,16 @@ impl Trainer {
 
     pub(crate) fn set_steps(&mut self, steps: u64) -> Result<(), Error> {
         self.steps = steps;
-        if self.counts_steps {
-            let too_many = |_| Error::Usage("a run has at most 2^31 - 1 steps".into());
-            let step = i32::try_from(steps).map_err(too_many)?;
-            self.executable.write("step", &Tensor::i32([], vec![step]))?;
+        match self.counts_steps {
+            true => self.write_count("step", steps),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn write_count(&self, name: &str, steps: u64) -> Result<(), Error> {
+        let too_many = |_| Error::Usage("a run has at most 2^31 - 1 steps".into());
+        let count = i32::try_from(steps).map_err(too_many)?;
+        Ok(self.executable.write(name, &Tensor::i32([], vec![count]))?)
     }
 }
 

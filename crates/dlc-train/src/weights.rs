@@ -3,7 +3,7 @@
 //! They are the parameters and the state that evaluation reads (running statistics); the state
 //! that only training reads belongs to the optimizer and goes into checkpoints alone.
 
-use crate::{Error, files, safe};
+use crate::{Error, Renames, files, safe};
 use dlc_kernel::{Buffer, BufferId, Class, Entry, Executable, Program, RunError, Tensor};
 use indexmap::IndexMap;
 use std::collections::HashSet;
@@ -60,6 +60,24 @@ impl Weights {
         self.0.iter().map(|(n, t)| (n.as_str(), t))
     }
 
+    /// The tensors under the names a table gives them; `path` is where they come from.
+    ///
+    /// # Errors
+    /// If two would have the same name.
+    pub fn renamed(self, renames: &Renames, path: &Path) -> Result<Weights, Error> {
+        let mut renamed: IndexMap<String, Tensor> = IndexMap::new();
+        for (name, tensor) in self.0 {
+            let Some(name) = renames.apply(&name) else { continue };
+            if renamed.insert(name.clone(), tensor).is_some() {
+                return Err(Error::Usage(format!(
+                    "two tensors of `{}` would be called `{name}`",
+                    path.display()
+                )));
+            }
+        }
+        Ok(Weights(renamed))
+    }
+
     /// Tensors with elements that are not finite, and how many.
     pub fn not_finite(&self) -> Vec<(String, usize)> {
         let count = |t: &Tensor| t.data.to_f64().iter().filter(|x| !x.is_finite()).count();
@@ -100,20 +118,6 @@ impl Weights {
         misfit.unexpected = extra.map(|(name, t)| (name.to_owned(), type_of(t))).collect();
         misfit
     }
-}
-
-/// Gives a program the weights of a safetensors file. Tells which tensors have elements that are
-/// not finite, and how many.
-///
-/// # Errors
-/// If the file is not what it should be, or its tensors do not fit.
-pub fn load_weights(
-    path: &Path,
-    executable: &dyn Executable,
-) -> Result<Vec<(String, usize)>, Error> {
-    let weights = Weights::read(path)?;
-    weights.apply(executable, path)?;
-    Ok(weights.not_finite())
 }
 
 /// Writes the weights of a program to a safetensors file, atomically.
@@ -191,9 +195,8 @@ impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = |list: &[(String, String)]| list.to_vec();
         let mismatched = self.mismatched.iter();
-        let mismatched: Vec<_> = mismatched
-            .map(|(name, model, file)| (name.clone(), format!("{model} in the model, {file} here")))
-            .collect();
+        let mismatched: Vec<_> =
+            mismatched.map(|(name, model, file)| (name.clone(), difference(model, file))).collect();
         let sections = [
             ("missing", rows(&self.missing)),
             ("unexpected", rows(&self.unexpected)),
@@ -214,13 +217,37 @@ impl fmt::Display for Misfit {
         if let Some(prefix) = common_prefix(&self.unexpected, &self.missing) {
             write!(
                 f,
-                "\n  hint: the names agree once `{prefix}` is removed from those in the file"
+                "\n  hint: the names agree with the line `{prefix}* = *` in a --rename file"
             )?;
         }
         if let Some(prefix) = common_prefix(&self.missing, &self.unexpected) {
-            write!(f, "\n  hint: the names agree once `{prefix}` is put before those in the file")?;
+            write!(
+                f,
+                "\n  hint: the names agree with the line `* = {prefix}*` in a --rename file"
+            )?;
         }
         Ok(())
+    }
+}
+
+fn difference(model: &str, file: &str) -> String {
+    let hint = if is_transposed(model, file) { " (transposed)" } else { "" };
+    format!("{model} in the model, {file} here{hint}")
+}
+
+/// Whether two types differ in the order of their dims alone: `f32[10, 84]` and `f32[84, 10]`.
+fn is_transposed(a: &str, b: &str) -> bool {
+    let split = |ty: &str| {
+        let (dtype, dims) = ty.trim_end_matches(']').split_once('[')?;
+        let dims: Vec<String> = dims.split(", ").map(String::from).collect();
+        Some((dtype.to_owned(), dims))
+    };
+    match (split(a), split(b)) {
+        (Some((a, dims)), Some((b, mut other))) => {
+            other.reverse();
+            a == b && dims == other
+        }
+        _ => false,
     }
 }
 
@@ -254,9 +281,9 @@ mod tests {
           unexpected  module.fc1.weight  f32[4, 4]
           unexpected  module.fc1.bias    f32[4, 4]
           unexpected  extra              f32[4, 4]
-          mismatched  fc2.weight         f32[10, 84] in the model, f32[84, 10] here
+          mismatched  fc2.weight         f32[10, 84] in the model, f32[84, 10] here (transposed)
           2 missing, 3 unexpected, 1 mismatched
-          hint: the names agree once `module.` is removed from those in the file
+          hint: the names agree with the line `module.* = *` in a --rename file
         ");
     }
 

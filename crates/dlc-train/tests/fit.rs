@@ -4,8 +4,8 @@ mod fake;
 
 use dlc_kernel::Tensor;
 use dlc_train::{
-    Batch, Dataset, Error, Event, Fit, Goal, Monitor, Start, StopReason, Summary, Trainer, Weights,
-    fit,
+    Batch, Dataset, Error, Event, Fit, Goal, Monitor, Renames, Start, StopReason, Summary, Trainer,
+    Weights, WeightsFile, fit,
 };
 use fake::{Logistic, Options, points, rebuild};
 use std::fs;
@@ -164,14 +164,18 @@ fn best_weights_are_those_of_the_best_epoch() {
 
 #[test]
 fn a_resumed_run_continues_to_the_bit() {
-    let (_, whole, reference) = Run::new(6).go().unwrap();
-    for at in [1, 7, 11, 12, 30, 65] {
+    for (scheduled, at) in
+        [1, 7, 11, 12, 30, 65].into_iter().flat_map(|at| [(false, at), (true, at)])
+    {
         let dir = tempfile::tempdir().unwrap();
-        let mut run = Run::within(6, dir.path());
+        let fake = Options { scheduled, ..Options::default() };
+        let with = |run: Run<'static>| Run { fake: fake.clone(), ..run };
+        let (_, whole, reference) = with(Run::new(6)).go().unwrap();
+        let mut run = with(Run::within(6, dir.path()));
         interrupt_at(&mut run, at);
         let (summary, mut curve, _) = run.go().unwrap();
         assert_eq!((summary.reason, summary.steps), (StopReason::Interrupted, at));
-        let (summary, rest, trainer) = Run::resuming(6, dir.path()).go().unwrap();
+        let (summary, rest, trainer) = with(Run::resuming(6, dir.path())).go().unwrap();
         assert_eq!(summary.reason, StopReason::Finished);
         curve.steps.extend(rest.steps);
         curve.epochs.extend(rest.epochs);
@@ -180,6 +184,21 @@ fn a_resumed_run_continues_to_the_bit() {
             assert_eq!(trainer.read(name).unwrap(), reference.read(name).unwrap());
         }
     }
+}
+
+#[test]
+fn samples_are_shuffled_only_if_told_to() {
+    let first = |shuffle| {
+        let mut run = Run::new(1);
+        run.fit.shuffle = shuffle;
+        run.go().unwrap().1.steps[0].1
+    };
+    let (train, _) = points(100).split_validation(0.1);
+    let mut trainer = Trainer::new(Logistic::executable(Options::default()), 42).unwrap();
+    let batch = trainer.batches(&train).unwrap().get(0).clone();
+    let in_order = trainer.step(&batch).unwrap().loss().to_bits();
+    assert_eq!(first(false), in_order);
+    assert_ne!(first(true), in_order);
 }
 
 #[test]
@@ -240,6 +259,8 @@ fn resuming_something_else_is_refused_with_the_reasons() {
     assert!(message.contains("\n  - it was made with seed 42, now it is 7"), "{message}");
     let message = refused(&|run| run.fake.batch = 4);
     assert!(message.contains("made with 8 samples a batch, now there are 4"), "{message}");
+    let message = refused(&|run| run.fit.shuffle = false);
+    assert!(message.contains("made with samples `shuffled`, now it is `in order`"), "{message}");
     let message = refused(&|run| run.fake.momentum = "m.weight");
     assert!(message.contains("another optimizer: tensor `m.weight` differs"), "{message}");
     let message = refused(&|run| run.fake.weight = "fc.weight");
@@ -321,6 +342,22 @@ fn changed_scalars_are_told_when_resuming() {
 }
 
 #[test]
+fn schedules_go_by_the_plan() {
+    let scheduled = || Logistic::executable(Options { scheduled: true, ..Options::default() });
+    let mut trainer = Trainer::new(scheduled(), 1).unwrap();
+    let data = points(8);
+    let batch = trainer.batches(&data).unwrap().get(0).clone();
+    let message = trainer.step(&batch).unwrap_err().to_string();
+    assert_eq!(message, "a schedule goes by the number of steps: call `plan` before `step`");
+    trainer.plan(2).unwrap();
+    trainer.step(&batch).unwrap();
+    trainer.step(&batch).unwrap();
+    let end = trainer.read("bias").unwrap();
+    trainer.step(&batch).unwrap();
+    assert_eq!(trainer.read("bias").unwrap(), end, "the rate is 0 at the end of the plan");
+}
+
+#[test]
 fn what_does_not_fit_together_is_told() {
     let mut run = Run::new(1);
     run.data.0 = points(5);
@@ -367,9 +404,19 @@ fn weights_that_do_not_fit_change_nothing() {
     let message = trainer.load_weights(&path).unwrap_err().to_string();
     assert!(message.contains("missing     weight         f32[3]"), "{message}");
     assert!(message.contains("unexpected  module.weight  f32[3]"), "{message}");
-    assert!(message.contains("once `module.` is removed"), "{message}");
+    assert!(message.contains("the line `module.* = *` in a --rename file"), "{message}");
     assert_eq!(trainer.weights().unwrap(), before);
+    let renames = Renames::parse("module.* = *").unwrap();
+    let file = WeightsFile { renames, ..WeightsFile::new(&path) };
+    file.load(&**trainer.executable()).unwrap();
+    assert_eq!(
+        trainer.weights().unwrap(),
+        other.weights().unwrap().renamed(&file.renames, &path).unwrap()
+    );
     trainer.write("bias", &Tensor::f32([], vec![f32::NAN])).unwrap();
     trainer.save_weights(&path).unwrap();
     assert_eq!(trainer.load_weights(&path).unwrap(), [("bias".to_owned(), 1)]);
+    let strict = WeightsFile { strict: true, ..WeightsFile::new(&path) };
+    let message = strict.load(&**trainer.executable()).unwrap_err().to_string();
+    assert!(message.ends_with("holds numbers that are not finite:\n  - `bias`: 1"), "{message}");
 }

@@ -1,12 +1,13 @@
 //! The compiler as a library: text in, modules and networks out.
 
+use crate::cache::{Cache, Specialized};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Error, Network};
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_front::diagnostic::Severity;
 use dlc_front::{Constraint, Diagnostic, Mode, Style, TrainOverrides, Unit};
 use dlc_graph::Graph;
-use dlc_kernel::{Bindings, BuildOptions, OptLevel, Size, Tensor};
+use dlc_kernel::{Bindings, BuildOptions, OptLevel, Size, Target, Tensor};
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
@@ -102,14 +103,16 @@ impl Compiler {
 
     fn compile_bytes(&self, name: &str, text: &[u8]) -> Result<Module, Error> {
         let unit = Unit::parse(name, text).map_err(|f| Error::Source(f.render(Style::Plain)))?;
-        Ok(Module { compiler: self.clone(), unit })
+        Ok(Module { compiler: self.clone(), unit, cache: Cache::default() })
     }
 }
 
-/// A parsed file: its models, blocks and sections.
+/// A parsed file: its models, blocks and sections. Keeps the program of every binding of its
+/// models; may be used from several threads.
 pub struct Module {
     pub(crate) compiler: Compiler,
     pub(crate) unit: Unit,
+    cache: Cache,
 }
 
 impl Module {
@@ -233,7 +236,8 @@ pub struct Model<'m> {
 
 impl Model<'_> {
     /// Compiles the model, in inference mode, for the given sizes. Its parameters are zero until
-    /// [`Network::load`] or [`Network::initialize`].
+    /// [`Network::load`] or [`Network::initialize`]. Binding the same sizes again takes the program
+    /// that is there; each network has parameters of its own.
     ///
     /// # Errors
     /// If the model is wrong, a size is missing or breaks one of its rules, or it cannot be built.
@@ -247,10 +251,18 @@ impl Model<'_> {
 
     /// As [`Model::bind`].
     pub fn bind_all(&self, bindings: &Bindings) -> Result<Network, Error> {
-        let (entry, init) = self.elaborate(bindings)?;
-        let compiler = &self.module.compiler;
-        let (executable, stages) = pipeline::build(&[entry], &compiler.target, &compiler.options)?;
-        Ok(Network::new(executable, stages, init, compiler.clone()))
+        let Module { compiler, cache, .. } = self.module;
+        let mut stages = Vec::new();
+        let specialized = cache.get((self.name.clone(), bindings.clone()), || {
+            let (entry, init) = self.elaborate(bindings)?;
+            let opt = compiler.options.opt_level;
+            let lowered = pipeline::lower(&[entry], opt, &mut |_, _| {});
+            stages = lowered.stages;
+            Ok(Specialized { program: lowered.program, init })
+        })?;
+        let executable = compiler.target.build(&specialized.program, &compiler.options)?;
+        stages.extend(executable.stage_times().iter().cloned());
+        Ok(Network::new(executable, stages, specialized, compiler.clone()))
     }
 
     /// The model as the entry `run` of a program, in inference mode.

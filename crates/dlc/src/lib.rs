@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod cache;
 mod compiler;
 mod error;
 mod network;
@@ -37,8 +38,8 @@ pub use bench::{Bench, BenchOptions, bench_model, bench_training};
 pub use compiler::{CheckReport, Compiler, Model, Module, TargetInfo, explain, targets};
 pub use dlc_front::TrainOverrides;
 pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, Target, Tensor};
-pub use dlc_train::{Batch, Metrics, Trainer, npy};
+pub use dlc_train::{Batch, Metrics, Renames, Trainer, WeightsFile, npy};
 pub use error::Error;
 pub use network::{Network, Outputs};
 pub use report::Report;
-pub use training::{TrainOptions, Trained, evaluate, train};
+pub use training::{Evaluated, TrainOptions, Trained, evaluate, train};

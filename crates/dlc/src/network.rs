@@ -1,17 +1,20 @@
 //! A compiled model with its parameters, ready to run.
 
+use crate::cache::Specialized;
 use crate::pipeline::{self, EntryGraph};
 use crate::{Compiler, Error};
 use dlc_graph::Graph;
 use dlc_kernel::{Buffer, BufferId, Class, Executable, StageTime, Tensor};
+use dlc_train::WeightsFile;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A model compiled for fixed sizes, with its storage. [`Network::run`] may be called from several
 /// threads at once.
 pub struct Network {
     executable: Box<dyn Executable>,
     stages: Vec<StageTime>,
-    init: Graph,
+    specialized: Arc<Specialized>,
     compiler: Compiler,
 }
 
@@ -23,19 +26,20 @@ impl Network {
     pub(crate) fn new(
         executable: Box<dyn Executable>,
         stages: Vec<StageTime>,
-        init: Graph,
+        specialized: Arc<Specialized>,
         compiler: Compiler,
     ) -> Network {
-        Network { executable, stages, init, compiler }
+        Network { executable, stages, specialized, compiler }
     }
 
-    /// Reads all parameters and state from a safetensors file.
+    /// Reads all parameters and state from a safetensors file. [`WeightsFile::load`] does so under
+    /// other names, and tells of numbers that are not finite.
     ///
     /// # Errors
     /// If the file is not what it should be; all missing, unexpected and mismatched tensors are
     /// listed at once.
     pub fn load(self, path: impl AsRef<Path>) -> Result<Network, Error> {
-        dlc_train::load_weights(path.as_ref(), &*self.executable)?;
+        WeightsFile::new(path.as_ref()).load(&*self.executable)?;
         Ok(self)
     }
 
@@ -44,7 +48,7 @@ impl Network {
     /// # Errors
     /// If the initializing program cannot be built.
     pub fn initialize(self, seed: i32) -> Result<Network, Error> {
-        initialize(&self.init, &*self.executable, seed, &self.compiler)?;
+        initialize(&self.specialized.init, &*self.executable, seed, &self.compiler)?;
         Ok(self)
     }
 
@@ -117,7 +121,7 @@ impl Network {
         Ok(self.executable.write(name, value)?)
     }
 
-    /// How long each stage of the compilation took.
+    /// How long each stage of the compilation took; those that were not run again are not listed.
     pub fn stages(&self) -> &[StageTime] {
         &self.stages
     }

@@ -6,6 +6,7 @@ use dlc_front::{DataArg, DataSpec, TrainOverrides, Training, Validation};
 use dlc_kernel::{Bindings, Executable, StageTime, Target};
 use dlc_train::{
     BoxError, Dataset, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer,
+    WeightsFile,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +48,8 @@ struct Splits {
 
 impl Module {
     /// A trainer for one's own data: the model's `train` section with first values in all
-    /// parameters. The data set that the section names is not read.
+    /// parameters. The data set that the section names is not read. If its schedules go by the
+    /// number of steps, [`Trainer::plan`] comes before the first step.
     ///
     /// ```
     /// # fn main() -> Result<(), dlc::Error> {
@@ -98,7 +100,7 @@ impl Module {
         bindings: &Bindings,
     ) -> Result<Vec<EntryGraph>, Error> {
         let training = self.training(model, &TrainOverrides::default(), bindings)?;
-        self.bound(&training, bindings, training.batch, &["train", "eval"])
+        self.bound(&training, bindings, training.settings.batch, &["train", "eval"])
     }
 
     /// The entries of those names for batches of `batch` samples.
@@ -124,13 +126,14 @@ impl Module {
         training: &Training,
         bindings: &Bindings,
     ) -> Result<(Box<dyn Executable>, Vec<StageTime>), Error> {
-        let entries = self.bound(training, bindings, training.batch, &["train"])?;
+        let entries = self.bound(training, bindings, training.settings.batch, &["train"])?;
         pipeline::build(&entries, &self.compiler.target, &self.compiler.options)
     }
 
     fn start(&self, training: &Training, bindings: &Bindings) -> Result<Trainer, Error> {
         let Compiler { target, options } = &self.compiler;
-        let entries = self.bound(training, bindings, training.batch, &["train", "eval"])?;
+        let entries =
+            self.bound(training, bindings, training.settings.batch, &["train", "eval"])?;
         let (executable, _) = pipeline::build(&entries, target, options)?;
         let seed = seed_of(training);
         network::initialize(&training.init, &*executable, seed, &self.compiler)?;
@@ -165,9 +168,10 @@ pub fn train(
     let dir = run_dir(&training, file, model, options);
     let mut trainer = module.start(&training, &options.bindings)?;
     let mut rebuild = module.rebuild(&training, &options.bindings);
-    let stop = training.stop.as_ref();
+    let stop = training.settings.stop.as_ref();
     let fit = Fit {
-        epochs: training.epochs as u32,
+        epochs: training.settings.epochs as u32,
+        shuffle: training.settings.shuffle,
         monitor: stop.map_or_else(Monitor::default, |s| monitor(&s.quantity)),
         patience: stop.map(|s| s.patience as u32),
         dir: Some(dir.clone()),
@@ -190,6 +194,14 @@ pub fn train(
     Ok(Trained { summary, test, dir })
 }
 
+/// What came of [`evaluate`].
+pub struct Evaluated {
+    /// The means over all samples.
+    pub metrics: Metrics,
+    /// Weights with elements that are not finite, and how many.
+    pub not_finite: Vec<(String, usize)>,
+}
+
 /// Loss and metrics of a model on its test data, with the weights in `weights`.
 ///
 /// # Errors
@@ -198,16 +210,16 @@ pub fn evaluate(
     module: &Module,
     model: &str,
     file: &Path,
-    weights: &Path,
+    weights: &WeightsFile,
     options: &TrainOptions,
-) -> Result<(Metrics, usize), Error> {
+) -> Result<Evaluated, Error> {
     let training = module.training(model, &options.overrides, &options.bindings)?;
     let splits = load(&training, file, &options.data)?;
     let mut trainer = module.start(&training, &options.bindings)?;
-    trainer.load_weights(weights)?;
+    let not_finite = weights.load(&**trainer.executable())?;
     let mut rebuild = module.rebuild(&training, &options.bindings);
     let metrics = trainer.evaluate(&splits.test, &mut rebuild)?;
-    Ok((metrics, splits.test.len()))
+    Ok(Evaluated { metrics, not_finite })
 }
 
 /// The run's folder: the option's, the section's, or one in `runs/` named after the model.
@@ -218,11 +230,12 @@ fn run_dir(training: &Training, file: &Path, model: &str, options: &TrainOptions
         true => dlc_train::latest_run_dir(runs, model).unwrap_or_else(|| runs.join(model)),
         false => dlc_train::next_run_dir(runs, model),
     };
-    let own = training.out.as_ref().map(|out| base.join(out));
+    let own = training.settings.out.as_ref().map(|out| base.join(out));
     options.out.clone().or(own).unwrap_or_else(numbered)
 }
 
 fn load(training: &Training, file: &Path, data: &[(String, PathBuf)]) -> Result<Splits, Error> {
+    refuse_unknown(training, data)?;
     let read = |spec: &DataSpec| -> Result<dlc_train::mnist::Mnist, Error> {
         if spec.dataset != "mnist" {
             return Err(Error::Argument(format!(
@@ -233,11 +246,26 @@ fn load(training: &Training, file: &Path, data: &[(String, PathBuf)]) -> Result<
         Ok(dlc_train::mnist::load(&folder(spec, file, data))?)
     };
     let whole = read(&training.data)?;
-    let (train, validation) = match &training.validation {
+    let (train, validation) = match &training.settings.validation {
         Validation::Data(spec) => (whole.train, read(spec)?.train),
         Validation::Fraction(part) => whole.train.split_validation(*part),
     };
     Ok(Splits { train, validation, test: whole.test })
+}
+
+/// A folder for a data set that the section does not use is a mistake.
+fn refuse_unknown(training: &Training, data: &[(String, PathBuf)]) -> Result<(), Error> {
+    let mut used = vec![training.data.dataset.as_str()];
+    if let Validation::Data(spec) = &training.settings.validation {
+        used.push(&spec.dataset);
+    }
+    match data.iter().find(|(name, _)| !used.contains(&name.as_str())) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::Argument(format!(
+            "the `train` section has no data set `{name}`; it has {}",
+            used.join(", ")
+        ))),
+    }
 }
 
 /// The folder given on the command line, else the one in the file, relative to it.
@@ -263,5 +291,5 @@ fn monitor(quantity: &str) -> Monitor {
 }
 
 fn seed_of(training: &Training) -> i32 {
-    training.seed as i32
+    training.settings.seed as i32
 }

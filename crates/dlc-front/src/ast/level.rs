@@ -1,11 +1,11 @@
-//! Precedence, as the printer needs it.
+//! Precedence: the one order that reading and printing expressions share.
 
 use super::{BinaryOp, ExprKind, UnaryOp};
 
 /// How tightly a form binds, loosest first: an operand is parenthesized if it binds looser than its
 /// place asks for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub(crate) enum Level {
     /// `a, b` and `a where c else b`.
     Anything,
     /// `a if c else b`.
@@ -16,6 +16,7 @@ pub(super) enum Level {
     Not,
     Comparison,
     Sum,
+    /// A reduction's body is one product.
     Reduction,
     Product,
     Sign,
@@ -37,7 +38,7 @@ impl Level {
         }
     }
 
-    pub(super) fn of_operator(op: BinaryOp) -> Level {
+    pub(crate) fn of_operator(op: BinaryOp) -> Level {
         match op {
             BinaryOp::Or => Level::Or,
             BinaryOp::And => Level::And,

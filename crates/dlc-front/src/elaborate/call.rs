@@ -22,7 +22,8 @@ impl<'u> Elab<'u> {
             FuncKind::Def(def, _) => {
                 let def = self.unit.def(*def);
                 let tensor = given.positional.first().is_some_and(|(v, _)| v.is_tensor());
-                def.kind != DefKind::Init && (tensor || def.inputs.is_empty())
+                let alone = def.inputs.is_empty() && def.kind != DefKind::Schedule;
+                def.kind != DefKind::Init && (tensor || alone)
             }
             FuncKind::Seq(_) => true,
         };

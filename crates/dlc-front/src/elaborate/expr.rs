@@ -135,7 +135,9 @@ impl<'u> Elab<'u> {
         let title = format!("{} cannot be calculated with", side.describe());
         let label = format!("one side is {}", side.describe());
         let mut diagnostic = Diagnostic::error(Code::HyperType, title, span, label);
-        if let Val::Func(_) = side {
+        if self.is_schedule(side) {
+            diagnostic = diagnostic.help("a schedule is scaled by the number that it starts from");
+        } else if let Val::Func(_) = side {
             diagnostic = diagnostic.help("apply the stage to a tensor first: `x |> f`");
         }
         self.fail(diagnostic)

@@ -1,6 +1,5 @@
-//! Parameters, states, their first values, run-time scalars and random numbers.
+//! Parameters, states, their first values, and random numbers.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use dlc_graph::op::{Const, Op, Random, Source, SourceClass};
@@ -10,7 +9,7 @@ use rustc_hash::FxHashMap;
 
 use super::builtin::{Builtin, Kind};
 use super::scope::Frame;
-use super::value::{DEFAULT_FLOAT, DynScalar, Func, FuncKind, Val};
+use super::value::{Func, FuncKind, Val};
 use super::{Elab, Eval, Stored};
 use crate::Code;
 use crate::ast::{DefKind, ExprId, Ident, ParamInit, TypeExpr};
@@ -317,38 +316,6 @@ impl<'u> Elab<'u> {
                 Err(self.fail(diagnostic))
             }
         }
-    }
-
-    /// A run-time scalar, as a number inside `where` constraints.
-    pub(super) fn use_scalar(&mut self, scalar: Rc<DynScalar>, span: Span) -> Eval<Val> {
-        if self.frame().scalars_are_numbers {
-            return Ok(Val::Float(scalar.default));
-        }
-        if let Some(value) = self.graph.source(&scalar.name) {
-            return Ok(value.into());
-        }
-        let source = Source {
-            name: scalar.name.as_str().into(),
-            class: SourceClass::Scalar,
-            ty: Type::scalar(DEFAULT_FLOAT),
-            default: Scalar::new(DEFAULT_FLOAT, scalar.default),
-        };
-        self.scalars.insert(scalar.name.clone(), scalar.default);
-        Ok(self.add(source, &[], span)?.into())
-    }
-
-    /// The scalar `seed` or `step` (the number of steps taken before this one), `i32`.
-    pub(super) fn counter(&mut self, name: &str, span: Span) -> Eval<Value> {
-        if let Some(value) = self.graph.source(name) {
-            return Ok(value);
-        }
-        let source = Source {
-            name: name.into(),
-            class: SourceClass::Scalar,
-            ty: Type::scalar(DType::I32),
-            default: Scalar::new(DType::I32, 0.0),
-        };
-        self.add(source, &[], span)
     }
 
     /// Uniform numbers in [0, 1), different from all others of the same seed.

@@ -1,6 +1,6 @@
 //! Arithmetic of numbers that are known when a model is elaborated: sizes, fractions, truth values.
 
-use dlc_kernel::{BinaryOp, Size, UnaryOp};
+use dlc_kernel::{BinaryOp, DType, Size, UnaryOp};
 
 use super::constraint::{CODE, Comparison, Constraint, Relation};
 use super::value::Val;
@@ -18,7 +18,7 @@ impl Elab<'_> {
             (UnaryOp::Not, Val::Relation(relation)) => Some(Val::Relation(relation.negate())),
             (UnaryOp::Abs, Val::Int(size)) => Some(Val::int(size.as_const()?.saturating_abs())),
             (UnaryOp::Not, _) | (_, Val::Scalar(_)) => None,
-            _ => Some(Val::Float(float_unary(op, x.as_number()?)?)),
+            _ => Some(Val::Float(op.eval(DType::F64, x.as_number()?))),
         }
     }
 
@@ -212,42 +212,11 @@ fn extremum(op: BinaryOp, a: &Size, b: &Size) -> Option<Val> {
     Some(Val::Int(if first { a.clone() } else { b.clone() }))
 }
 
-fn float_unary(op: UnaryOp, x: f64) -> Option<f64> {
-    Some(match op {
-        UnaryOp::Neg => -x,
-        UnaryOp::Abs => x.abs(),
-        UnaryOp::Sign if x == 0.0 || x.is_nan() => x,
-        UnaryOp::Sign => x.signum(),
-        UnaryOp::Exp => x.exp(),
-        UnaryOp::Log => x.ln(),
-        UnaryOp::Sqrt => x.sqrt(),
-        UnaryOp::Rsqrt => 1.0 / x.sqrt(),
-        UnaryOp::Sin => x.sin(),
-        UnaryOp::Cos => x.cos(),
-        UnaryOp::Tanh => x.tanh(),
-        UnaryOp::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        UnaryOp::Floor => x.floor(),
-        UnaryOp::Ceil => x.ceil(),
-        UnaryOp::Round => x.round_ties_even(),
-        UnaryOp::Erf | UnaryOp::Not => return None,
-    })
-}
-
 fn float_binary(op: BinaryOp, a: f64, b: f64) -> Option<Val> {
-    Some(match op {
-        BinaryOp::Add => Val::Float(a + b),
-        BinaryOp::Sub => Val::Float(a - b),
-        BinaryOp::Mul => Val::Float(a * b),
-        BinaryOp::Div => Val::Float(a / b),
-        BinaryOp::FloorDiv => Val::Float((a / b).floor()),
-        BinaryOp::Mod => Val::Float(a - b * (a / b).floor()),
-        BinaryOp::Pow => Val::Float(a.powf(b)),
-        BinaryOp::Max => Val::Float(a.max(b)),
-        BinaryOp::Min => Val::Float(a.min(b)),
-        BinaryOp::Eq => Val::Bool(a == b),
-        BinaryOp::Ne => Val::Bool(a != b),
-        BinaryOp::Lt => Val::Bool(a < b),
-        BinaryOp::Le => Val::Bool(a <= b),
-        BinaryOp::And | BinaryOp::Or => return None,
-    })
+    let value = op.eval(DType::F64, a, b);
+    match op {
+        BinaryOp::And | BinaryOp::Or => None,
+        _ if op.is_comparison() => Some(Val::Bool(value != 0.0)),
+        _ => Some(Val::Float(value)),
+    }
 }

@@ -158,7 +158,7 @@ impl Elab<'_> {
     pub(super) fn tensor_as(&mut self, val: &Val, dtype: DType, span: Span) -> Eval<Tensor> {
         match val {
             Val::Tensor(tensor) => Ok(tensor.clone()),
-            Val::Scalar(scalar) => match self.use_scalar(scalar.clone(), span)? {
+            Val::Scalar(scalar) => match self.use_scalar(scalar, span)? {
                 Val::Tensor(tensor) => Ok(tensor),
                 other => Err(self.not_a_tensor(&other, span)),
             },

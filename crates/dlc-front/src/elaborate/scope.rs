@@ -114,7 +114,7 @@ impl<'u> Elab<'u> {
     pub(super) fn lookup(&mut self, name: &Arc<str>, span: Span) -> Eval<Val> {
         match self.find(name, span) {
             Some(Val::Poison) => Err(super::Reported),
-            Some(Val::Scalar(scalar)) => self.use_scalar(scalar, span),
+            Some(Val::Scalar(scalar)) => self.use_scalar(&scalar, span),
             Some(value) => Ok(value),
             None => Err(self.unknown_name(name, span)),
         }
@@ -157,7 +157,7 @@ impl<'u> Elab<'u> {
             "inf" => Val::Float(f64::INFINITY),
             "pi" => Val::Float(std::f64::consts::PI),
             "training" => Val::Bool(self.mode == Mode::Train),
-            "step" => self.counter("step", span).ok()?.into(),
+            "step" | "steps" => self.counter(name, span).ok()?.into(),
             _ => return None,
         })
     }
@@ -180,7 +180,7 @@ impl<'u> Elab<'u> {
         names.extend(self.globals.keys().map(|n| n.to_string()));
         names.extend(self.unit.def_names(frame.ast));
         names.extend(builtin::TABLE.iter().map(|b| b.name.to_string()));
-        names.extend(["inf", "pi", "training", "step"].map(String::from));
+        names.extend(["inf", "pi", "training", "step", "steps"].map(String::from));
         names.sort();
         names.dedup();
         names

@@ -40,15 +40,22 @@ pub enum Validation {
     Data(super::data::DataSpec),
 }
 
-/// All settings.
+/// What a section says beside the data, the loss, the metrics and the optimizer.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
+pub struct Settings {
+    /// Examples in a batch.
     pub batch: i64,
+    /// Whether the order of examples changes with each epoch.
     pub shuffle: bool,
+    /// How often the data is gone through.
     pub epochs: i64,
+    /// The seed of everything random.
     pub seed: i64,
+    /// When to stop early.
     pub stop: Option<EarlyStop>,
+    /// What stands for the validation data.
     pub validation: Validation,
+    /// Where checkpoints go, if the section says so.
     pub out: Option<String>,
 }
 

@@ -1,12 +1,11 @@
 //! Signatures: arguments find their places, dims are bound, constraints and results are checked.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use dlc_graph::Shape;
 use dlc_kernel::{DType, Size};
 
-use super::value::{Args, DEFAULT_FLOAT, DynScalar, Tensor, Val};
+use super::value::{Args, DEFAULT_FLOAT, Tensor, Val};
 use super::{Elab, Eval};
 use crate::Code;
 use crate::ast::{Def, DefKind, Dim, ExprId, ExprKind, Hyper, Input, TypeExpr};
@@ -22,7 +21,8 @@ pub(crate) struct Given {
 }
 
 impl<'u> Elab<'u> {
-    /// Gives each argument its place: tensors fill inputs, other values hyperparameters.
+    /// Gives each argument its place: tensors fill inputs, other values hyperparameters. The input
+    /// of a schedule is a number and comes first.
     pub(super) fn distribute(
         &mut self,
         def: &Def,
@@ -46,7 +46,7 @@ impl<'u> Elab<'u> {
         }
         for argument in &args.positional {
             let Given { hypers, inputs, .. } = &mut given;
-            match argument.0.is_tensor() {
+            match argument.0.is_tensor() || def.kind == DefKind::Schedule {
                 true => self.place(&mut [inputs, hypers], argument.clone(), def)?,
                 false => self.place(&mut [hypers, inputs], argument.clone(), def)?,
             }
@@ -179,34 +179,12 @@ impl<'u> Elab<'u> {
         })
     }
 
-    fn declare_hyper(&mut self, hyper: &Hyper, value: Val, at: Span) -> Eval<()> {
-        let value = match (hyper.is_dyn, value.as_number()) {
-            (true, Some(default)) => {
-                let is_optimizer = self.in_definition_of(DefKind::Optimizer);
-                let name = match is_optimizer {
-                    true => hyper.name.text.to_string(),
-                    false => self.frame().join(&hyper.name.text),
-                };
-                let default = self.scalar_overrides.get(&name).copied().unwrap_or(default);
-                Val::Scalar(Rc::new(DynScalar { name, default }))
-            }
-            (true, None) if !value.is_tensor() => {
-                let title = format!("`{}` must be a number", hyper.name.text);
-                let label = value.describe();
-                return Err(self.fail(Diagnostic::error(Code::HyperType, title, at, label)));
-            }
-            _ => value,
-        };
-        self.frame_mut().declare(&hyper.name.text, value);
-        Ok(())
-    }
-
     /// Whether the current frame is an activation of such a definition.
     pub(super) fn in_definition_of(&self, kind: DefKind) -> bool {
         self.frame().def.is_some_and(|def| self.unit.def(def).kind == kind)
     }
 
-    fn missing(&mut self, def: &Def, name: &str, span: Span) -> super::Reported {
+    pub(super) fn missing(&mut self, def: &Def, name: &str, span: Span) -> super::Reported {
         let title = format!("`{}` needs `{name}`", def.name.text);
         let diagnostic = Diagnostic::error(Code::Arguments, title, span, "not given here")
             .note(format!("its signature: `{}`", signature(def)));

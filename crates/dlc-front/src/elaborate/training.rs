@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use super::data::{self, DataSpec, Fields};
 use super::model::{infos, unknown_model};
 use super::scope::Frame;
-use super::settings::{self, Settings};
+use super::settings::{self, Settings, TrainOverrides};
 use super::value::{Args, DefId, FuncKind, Val};
 use super::{Constraint, Elab, Eval, Mode, ParamInfo, StateInfo};
 use crate::Code;
@@ -19,8 +19,6 @@ use crate::ast::{DefKind, ExprId, ExprKind, Ident, Train, TrainKind};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use crate::unit::Unit;
-
-use super::settings::{EarlyStop, TrainOverrides, Validation};
 
 /// A `train` section, elaborated.
 #[derive(Clone, Debug)]
@@ -36,20 +34,8 @@ pub struct Training {
     pub init: Graph,
     /// The data set.
     pub data: DataSpec,
-    /// Examples in a batch.
-    pub batch: i64,
-    /// Whether the order of examples changes with each epoch.
-    pub shuffle: bool,
-    /// How often the data is gone through.
-    pub epochs: i64,
-    /// The seed of everything random.
-    pub seed: i64,
-    /// When to stop early.
-    pub stop: Option<EarlyStop>,
-    /// What stands for the validation data.
-    pub validation: Validation,
-    /// Where checkpoints go, if the section says so.
-    pub out: Option<String>,
+    /// The section's settings.
+    pub settings: Settings,
     /// The metrics' names, in order.
     pub metrics: Vec<String>,
     /// The fields of the data set that are inputs of the graphs.
@@ -58,7 +44,8 @@ pub struct Training {
     pub params: Vec<ParamInfo>,
     /// The states: the model's, then the optimizer's.
     pub states: Vec<StateInfo>,
-    /// Run-time scalars with their defaults: `lr`, dropout rates. `seed` and `step` come besides.
+    /// Run-time scalars with their defaults: `lr`, dropout rates. `seed`, `step` and `steps` come
+    /// besides.
     pub scalars: Vec<(String, f64)>,
     /// The name of the dim that is the batch.
     pub batch_dim: String,
@@ -125,13 +112,7 @@ fn assemble(
     Training {
         model: section.model.text.to_string(),
         data,
-        batch: settings.batch,
-        shuffle: settings.shuffle,
-        epochs: settings.epochs,
-        seed: settings.seed,
-        stop: settings.stop,
-        validation: settings.validation,
-        out: settings.out,
+        settings,
         metrics,
         fields,
         params: infos(&step.params),

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::builtin::Builtin;
 use super::constraint::Relation;
+use super::runtime::DynScalar;
 use crate::ast::Ident;
 use crate::source::Span;
 
@@ -73,13 +74,6 @@ impl From<Value> for Val {
     fn from(value: Value) -> Val {
         Val::Tensor(value.into())
     }
-}
-
-/// A run-time scalar: its name as a source of the graph, and its default.
-#[derive(Debug)]
-pub(crate) struct DynScalar {
-    pub name: String,
-    pub default: f64,
 }
 
 impl From<Tensor> for Val {

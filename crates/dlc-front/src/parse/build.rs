@@ -383,6 +383,7 @@ fn def_kind(keyword: &str) -> DefKind {
     match keyword {
         "model" => DefKind::Model,
         "optimizer" => DefKind::Optimizer,
+        "schedule" => DefKind::Schedule,
         "init" => DefKind::Init,
         _ => DefKind::Block,
     }

@@ -9,6 +9,7 @@ use pest::iterators::Pairs;
 
 use super::build::Builder;
 use super::grammar::{Node, Rule};
+use crate::ast::level::Level;
 use crate::ast::{
     Arg, BinaryOp, Block, Carry, ExprId, ExprKind, Ident, Index, Link, ReduceOp, Scan, Subscript,
     UnaryOp,
@@ -26,19 +27,6 @@ struct Built {
     span: Span,
 }
 
-/// How tightly something binds, loosest first. A reduction's body is one product.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Or,
-    And,
-    Not,
-    Comparison,
-    Sum,
-    Reduction,
-    Product,
-    Sign,
-}
-
 /// What waits for its right operand.
 enum Pending {
     Unary(UnaryOp, Span),
@@ -52,18 +40,8 @@ impl Pending {
             Pending::Unary(UnaryOp::Not, _) => Level::Not,
             Pending::Unary(UnaryOp::Neg, _) => Level::Sign,
             Pending::Reduce(..) => Level::Reduction,
-            Pending::Chain { op, .. } => level(*op),
+            Pending::Chain { op, .. } => Level::of_operator(*op),
         }
-    }
-}
-
-fn level(op: BinaryOp) -> Level {
-    match op {
-        BinaryOp::Or => Level::Or,
-        BinaryOp::And => Level::And,
-        BinaryOp::Add | BinaryOp::Sub => Level::Sum,
-        op if op.is_comparison() => Level::Comparison,
-        _ => Level::Product,
     }
 }
 
@@ -151,12 +129,12 @@ impl Builder {
         mut last: Built,
         stack: &mut Vec<Pending>,
     ) {
-        while let Some(pending) = stack.pop_if(|pending| pending.level() > level(op)) {
+        while let Some(pending) = stack.pop_if(|pending| pending.level() > Level::of_operator(op)) {
             last = self.complete(pending, last);
         }
         match stack.last_mut() {
             Some(Pending::Chain { rest, op: before, op_span: before_span, .. })
-                if level(*before) == level(op) =>
+                if Level::of_operator(*before) == Level::of_operator(op) =>
             {
                 rest.push(Link { op: *before, op_span: *before_span, operand: last.id });
                 let first_span = std::mem::replace(before_span, op_span);

@@ -51,8 +51,18 @@ pub(super) struct Mark {
 }
 
 /// Words that start an item, apart from bindings.
-pub(super) const ITEM_KEYWORDS: [&str; 9] =
-    ["model", "block", "optimizer", "init", "expect", "train", "search", "augment", "entry"];
+pub(super) const ITEM_KEYWORDS: [&str; 10] = [
+    "model",
+    "block",
+    "optimizer",
+    "schedule",
+    "init",
+    "expect",
+    "train",
+    "search",
+    "augment",
+    "entry",
+];
 
 /// Lays out a file's text.
 pub(super) fn lay_out(text: &str, file: FileId) -> Layout {

@@ -95,6 +95,7 @@ optimizer momentum(dyn lr = 1e-3, mu = 0.9)(p, g) {
   v <- mu * v + g
   p - lr * (mu * v + g)
 }
+schedule halving(every)(peak) { peak * pow(0.5, f32(step // every)) }
 init xavier_uniform(gain = 1.0)(shape, fan_in, fan_out) {
   let a = gain * sqrt(6 / (fan_in + fan_out))
   uniform(-a, a)

@@ -142,6 +142,44 @@ fn optimizers() {
     }
 }
 
+/// The learning rate at each step from 0 to 12, of 10 that are planned, and the run-time scalars.
+fn rates(schedule: &str) -> (Vec<f64>, Vec<(String, f64)>) {
+    let text = format!(
+        "optimizer show(dyn lr = 1.0)(p, g) {{ 0.0 * p + lr }}
+         model Q(c: f32[N]) -> [] {{ param p: [] = 0\n sum(c * p) }}
+         train Q {{ data tensors(c = f32[N]); loss Q(c); optim show(lr = {schedule}) }}"
+    );
+    let training = unit(&text)
+        .train("Q", &TrainOverrides::default(), &Bindings::new())
+        .unwrap_or_else(|errors| panic!("{errors:?}"));
+    let step = differentiate(&training.step).bind(&[("N".to_string(), 1)].into()).expect("binds");
+    let rate = |t: i32| {
+        let counts = [("step", f64::from(t)), ("steps", 10.0), ("p", 0.0)];
+        let mut sources: BTreeMap<String, Array> =
+            counts.map(|(name, value)| (name.to_string(), Array::scalar(value))).into();
+        sources.insert("c".into(), Array::new([1], vec![1.0]));
+        results(&step, &sources).into_iter().find(|(name, _)| name == "p").expect("p").1.data[0]
+    };
+    ((0..=12).map(rate).collect(), training.scalars)
+}
+
+#[test]
+fn schedules() {
+    for (case, call) in [
+        ("cosine", "cosine(0.5)"),
+        ("cosine_warmup", "cosine(0.5, warmup = 0.4, final = 0.1)"),
+        ("linear_decay", "linear_decay(0.5, final = 0.2)"),
+        ("linear_warmup", "linear_decay(0.5, warmup = 0.4)"),
+        ("one_cycle", "one_cycle(0.5, warmup = 0.4)"),
+        ("exponential_decay", "exponential_decay(0.5, rate = 0.8, every = 3)"),
+        ("step_decay", "step_decay(0.5, rate = 0.8, every = 3)"),
+    ] {
+        let (found, scalars) = rates(call);
+        assert_close(case, &found, &expected(case));
+        assert_eq!(scalars, [("lr".to_string(), 0.5)], "{case}: what it starts from is `lr`");
+    }
+}
+
 /// All first values of a weight [6, 4, 3, 2] for many seeds.
 fn first_values(init: &str) -> Vec<f64> {
     let text = format!("model M(x: f32[N]) {{ param w: [6, 4, 3, 2] ~ {init}\n sum(w) }}");

@@ -125,6 +125,18 @@ fn numbers() {
 }
 
 #[test]
+fn limits() {
+    let chain = |n: usize| {
+        let block = |i: usize| format!("block B{i}(x) {{ x |> B{} }}\n", i + 1);
+        let blocks: String = (0..n).map(block).collect();
+        format!("{blocks}block B{n}(x) {{ x }}\nmodel M(x: f32[N]) {{ x |> B0 }}")
+    };
+    assert_eq!(messages(&chain(250)), "");
+    let wide = "model M(x: f32[N]) { x |> repeat 1001 { repeat 1000 { tanh } } }";
+    insta::assert_snapshot!([chain(300).as_str(), wide].map(messages).join("\n"));
+}
+
+#[test]
 fn unbound_dims_are_reported_where_they_must_be_numbers() {
     let unit = crate::support::unit("model M(x: f32[N, D]) { x |> linear(3) }");
     let found = unit.check();
@@ -176,6 +188,31 @@ fn sections() {
         section(&format!(
             "train M {{ {data}; loss cross_entropy(M(x), label); optim sgd(lr = 0) }}"
         )),
+    ];
+    insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
+#[test]
+fn schedules() {
+    let train = |optim: &str| {
+        format!(
+            "model M(x: f32[N, 4]) {{ mean(x |> linear(2)) }}
+train M {{ data tensors(x = f32[N, 4]); loss M(x); optim {optim} }}"
+        )
+    };
+    let with = |schedule: &str, optim: &str| format!("{schedule}\n{}", train(optim));
+    let texts = [
+        train("adam(lr = cosine)"),
+        train("adam(lr = cosine(\"fast\"))"),
+        train("adam(lr = cosine(1e-3, warmup = 1))"),
+        train("adam(lr = cosine(-1))"),
+        train("adam(lr = 2 * cosine(1e-3))"),
+        train("adam(beta1 = cosine(0.9))"),
+        train("adam(lr = cosine(cosine(1e-3)))"),
+        train("cosine(1e-3)"),
+        with("schedule wide(peak) { peak * ones[3] }", "adam(lr = wide(1e-3))"),
+        with("schedule pair(a, b) { a * b }", "adam(lr = pair(1e-3))"),
+        with("schedule late(peak) { peak * stpes }", "adam(lr = late(1e-3))"),
     ];
     insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
 }

@@ -118,6 +118,32 @@ proptest! {
         prop_assert_eq!(product.exact_quotient(&divisor), Some(a.size()));
         prop_assert_eq!(product.floor_div(&divisor), a.size());
     }
+
+    #[test]
+    fn products_take_exact_divisions_back(
+        factor in tree(),
+        d in 0usize..3,
+        n in 1i64..5,
+        dims in prop::array::uniform3(1i64..9),
+    ) {
+        let divisor = Size::symbol(NAMES[d]) * Size::from(n);
+        let whole = Size::symbol("W");
+        let quotient = whole.exact_div(&divisor);
+        let product = factor.size() * quotient.clone();
+        prop_assert_eq!(product.clone() * divisor.clone(), factor.size() * whole.clone());
+        let mut bindings = bindings(dims);
+        bindings.insert("W".to_string(), 3 * n * dims[d]);
+        prop_assert_eq!(product.eval(&bindings), Ok(3 * factor.value(dims)));
+    }
+}
+
+#[test]
+fn sums_of_equal_parts_are_the_whole() {
+    let whole = Size::symbol("W");
+    let third = whole.exact_div(&3i64.into());
+    assert_eq!(third.clone() + third.clone() + third.clone(), whole);
+    assert_eq!((third.clone() * 6i64.into()).to_string(), "2*W");
+    assert_eq!((third * 2i64.into()).to_string(), "2*(W/3)");
 }
 
 #[test]

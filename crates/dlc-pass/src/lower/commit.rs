@@ -8,7 +8,7 @@ use super::name::Names;
 use crate::reads::identity;
 use dlc_graph::Type;
 use dlc_kernel::{
-    Access, BufferId, Class, Expr, Exprs, Form, Kernel, Program, Scalar, Segment, Step, Store,
+    Access, BufferId, Class, Expr, Exprs, Form, Kernel, Program, Scalar, Segment, Store,
 };
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
@@ -90,12 +90,12 @@ fn late(program: &Program, kernels: &[Kernel], plan: &Plan) -> Vec<bool> {
     let mut late = vec![false; kernels.len()];
     let persists = |b: &BufferId| matches!(program.buffer(*b).class, Class::Param | Class::State);
     for (k, kernel) in kernels.iter().enumerate().rev() {
-        let written = written(&kernel.form);
+        let written = kernel.writes();
         let returned = written.iter().any(|b| plan.outputs.contains(b));
         late[k] = !written.iter().any(|b| early.contains(b))
             && (!returned || written.iter().any(persists));
         if !late[k] {
-            early.extend(loaded(&kernel.form).map(|(b, _)| b));
+            early.extend(kernel.reads());
         }
     }
     late
@@ -109,16 +109,14 @@ fn partition(kernels: Vec<Kernel>, late: &[bool]) -> (Vec<Kernel>, Vec<Kernel>) 
 /// Whether `target` is its own next value, or the kernel that stores it may: it runs after the
 /// check, nobody reads the old value afterwards, and it reads it at the point of the store only.
 fn makes_safely(ordered: &[Kernel], commits: &[Kernel], target: BufferId) -> bool {
-    let stores = |kernel: &Kernel| written(&kernel.form).contains(&target);
+    let stores = |kernel: &Kernel| kernel.writes().contains(&target);
     let Some(k) = commits.iter().position(stores) else { return !ordered.iter().any(stores) };
     let Form::Map { segments } = &commits[k].form else { return false };
     let own = segments.iter().all(|segment| {
         let store = segment.stores.iter().find(|s| s.buffer == target);
-        let mut reads = segment_loads(&segment.exprs).filter(|(b, _)| *b == target);
-        reads.all(|(_, access)| store.is_some_and(|s| s.access == *access))
+        loads(&segment.exprs, target).all(|access| store.is_some_and(|s| s.access == *access))
     });
-    let later =
-        commits[k + 1..].iter().any(|kernel| loaded(&kernel.form).any(|(b, _)| b == target));
+    let later = commits[k + 1..].iter().any(|kernel| kernel.reads().contains(&target));
     own && !later
 }
 
@@ -164,44 +162,10 @@ fn temp_like(program: &mut Program, buffer: BufferId) -> BufferId {
     super::add_buffer(program, &name, &ty, Class::Temp)
 }
 
-fn segment_loads(exprs: &Exprs) -> impl Iterator<Item = (BufferId, &Access)> {
-    exprs.iter().filter_map(|(_, e)| match e {
-        Expr::Load { buffer, access, .. } => Some((*buffer, access)),
+/// Where expressions read a buffer.
+fn loads(exprs: &Exprs, of: BufferId) -> impl Iterator<Item = &Access> {
+    exprs.iter().filter_map(move |(_, expr)| match expr {
+        Expr::Load { buffer, access, .. } if *buffer == of => Some(access),
         _ => None,
     })
-}
-
-/// What a kernel reads: `None` where it reads a buffer whole.
-fn loaded(form: &Form) -> Box<dyn Iterator<Item = (BufferId, Option<&Access>)> + '_> {
-    let some = |(b, a)| (b, Some(a));
-    match form {
-        Form::Map { segments } => {
-            Box::new(segments.iter().flat_map(|s| segment_loads(&s.exprs)).map(some))
-        }
-        Form::Row { exprs, .. } | Form::Contract { exprs, .. } | Form::ScatterAdd { exprs, .. } => {
-            Box::new(segment_loads(exprs).map(some))
-        }
-        Form::Reshape { src, .. } => Box::new(std::iter::once((*src, None))),
-        Form::Check { buffers } => Box::new(buffers.iter().map(|&b| (b, None))),
-    }
-}
-
-/// The buffers that a kernel writes.
-fn written(form: &Form) -> Vec<BufferId> {
-    match form {
-        Form::Map { segments } => {
-            segments.iter().flat_map(|s| s.stores.iter().map(|s| s.buffer)).collect()
-        }
-        Form::Row { steps, .. } => {
-            let store = |step: &Step| match step {
-                Step::Fold(..) => None,
-                Step::StoreRow(store) | Step::StoreEach(store) => Some(store.buffer),
-            };
-            steps.iter().filter_map(store).collect()
-        }
-        Form::Contract { stores, .. } => stores.iter().map(|s| s.buffer).collect(),
-        Form::ScatterAdd { buffer, .. } => vec![*buffer],
-        Form::Reshape { dst, .. } => vec![*dst],
-        Form::Check { .. } => Vec::new(),
-    }
 }

@@ -77,8 +77,7 @@ fn start(event: &Event<'_>) -> String {
 
 fn stop(reason: StopReason) -> Option<&'static str> {
     match reason {
-        StopReason::Finished => None,
         StopReason::EarlyStop => Some("stopped early: no more improvement"),
-        StopReason::Interrupted => Some("interrupted; the state is saved, go on with --resume"),
+        StopReason::Finished | StopReason::Interrupted => None,
     }
 }

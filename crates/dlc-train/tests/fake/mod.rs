@@ -24,11 +24,19 @@ pub struct Options {
     pub momentum: &'static str,
     /// The name of the weights' buffer.
     pub weight: &'static str,
+    /// Whether the learning rate falls to 0 at the end of the plan.
+    pub scheduled: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { batch: 8, nan_at: None, momentum: "momentum.weight", weight: "weight" }
+        Options {
+            batch: 8,
+            nan_at: None,
+            momentum: "momentum.weight",
+            weight: "weight",
+            scheduled: false,
+        }
     }
 }
 
@@ -69,7 +77,7 @@ fn program(options: &Options) -> Program {
         class,
         default,
     };
-    let buffers = vec![
+    let mut buffers = vec![
         buffer(options.weight, DType::F32, &[features], Class::Param, 0.0),
         buffer("bias", DType::F32, &[], Class::Param, 0.0),
         buffer(options.momentum, DType::F32, &[features], Class::State, 0.0),
@@ -83,6 +91,9 @@ fn program(options: &Options) -> Program {
         buffer("accuracy", DType::F32, &[], Class::Output, 0.0),
         buffer("centered", DType::F32, &[features], Class::Temp, 0.0),
     ];
+    if options.scheduled {
+        buffers.push(buffer("steps", DType::I32, &[], Class::Scalar, 1.0));
+    }
     let copy = |src, dst| Kernel {
         name: "copy".into(),
         origin: None,
@@ -117,7 +128,9 @@ impl Logistic {
         let f32s = |n: &str| values[n].as_f32().unwrap().to_vec();
         let (mut w, mut b) = (f32s(self.options.weight), f32s("bias")[0]);
         let (mut momentum, mut mean) = (f32s(self.options.momentum), f32s("running_mean"));
-        let lr = f32s("lr")[0];
+        let count = |n: &str| values[n].as_i32().unwrap()[0] as f32;
+        let done = if self.options.scheduled { count("step") / count("steps") } else { 0.0 };
+        let lr = f32s("lr")[0] * (1.0 - done);
         let n = label.len() as f32;
         let (mut loss, mut right, mut gw, mut gb) = (0.0, 0.0, [0.0; FEATURES], 0.0);
         for (i, (row, &y)) in x.chunks(FEATURES).zip(label).enumerate() {

@@ -2,6 +2,7 @@
 
 use super::options::{Codegen, Selection};
 use super::train::DataFolders;
+use super::weights::{Reading, warn_not_finite};
 use dlc::{Error, TrainOptions, TrainOverrides, evaluate};
 use dlc_train::Metrics;
 use serde_json::json;
@@ -19,6 +20,8 @@ pub struct Args {
     /// Parameters and state, a safetensors file
     #[arg(long, value_name = "FILE")]
     weights: PathBuf,
+    #[command(flatten)]
+    reading: Reading,
     /// Samples measured at a time
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
     batch: Option<i64>,
@@ -38,8 +41,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
         data: args.data.data.clone(),
         ..TrainOptions::default()
     };
-    let (metrics, _) = evaluate(&module, &model, file, &args.weights, &options)?;
-    report(&metrics, args.json);
+    let weights = args.reading.file(&args.weights)?;
+    let evaluated = evaluate(&module, &model, file, &weights, &options)?;
+    warn_not_finite(&args.weights, &evaluated.not_finite);
+    report(&evaluated.metrics, args.json);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod options;
 mod run;
 mod targets;
 mod train;
+mod weights;
 
 use clap::{Parser, Subcommand};
 use dlc::Error;

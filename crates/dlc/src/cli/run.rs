@@ -1,6 +1,7 @@
 //! `dlc run`: a model on inputs from files.
 
 use super::options::{Codegen, Selection};
+use super::weights::{Reading, warn_not_finite};
 use dlc::{Bindings, Error, Tensor};
 use serde_json::json;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ pub struct Args {
     /// Parameters and state, a safetensors file
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     weights: Option<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
     /// Initialize the parameters from this seed instead
     #[arg(long)]
     seed: Option<i32>,
@@ -39,7 +42,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let network = model.bind_all(&bindings)?;
     let has_parameters = network.parameters().next().is_some();
     let network = match (&args.weights, args.seed) {
-        (Some(path), _) => network.load(path)?,
+        (Some(path), _) => {
+            let file = args.reading.file(path)?;
+            warn_not_finite(path, &file.load(network.executable())?);
+            network
+        }
         (None, Some(seed)) => network.initialize(seed)?,
         (None, None) if has_parameters => {
             return Err(Error::Argument(

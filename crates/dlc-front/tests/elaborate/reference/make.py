@@ -160,3 +160,46 @@ show("xavier_normal", math.sqrt(2 / 60))
 show("kaiming_uniform", math.sqrt(2) * math.sqrt(3 / 24))
 show("kaiming_normal", math.sqrt(2) / math.sqrt(24))
 show("kaiming_normal_out", math.sqrt(2) / math.sqrt(36))
+
+# Schedules of the number 0.5 at the steps 0 to 12 of 10 planned ones, by PyTorch's and Keras's
+# definitions: CosineAnnealingLR, CosineDecay with warmup_steps and alpha, LinearLR,
+# transformers' get_linear_schedule_with_warmup, OneCycleLR's two cosine phases, ExponentialDecay
+# without and with staircase.
+PEAK, STEPS = 0.5, 10
+
+
+def cosine(t): return PEAK * (1 + math.cos(math.pi * min(t, STEPS) / STEPS)) / 2
+
+
+def cosine_warmup(t):
+    if t < 4:
+        return PEAK * t / 4
+    part = min(t - 4, 6) / 6
+    return PEAK * (0.9 * 0.5 * (1 + math.cos(math.pi * part)) + 0.1)
+
+
+def linear_decay(t): return PEAK * (1 + (0.2 - 1) * min(t, STEPS) / STEPS)
+
+
+def linear_warmup(t): return PEAK * (t / 4 if t < 4 else max(0, (STEPS - t) / (STEPS - 4)))
+
+
+def anneal(start, end, part): return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
+
+
+def one_cycle(t):
+    first, last = PEAK / 25, PEAK / 25 / 1e4
+    if t < 4:
+        return anneal(first, PEAK, t / 4)
+    return anneal(PEAK, last, min(t - 4, 6) / 6)
+
+
+def exponential_decay(t): return PEAK * 0.8 ** (t / 3)
+
+
+def step_decay(t): return PEAK * 0.8 ** (t // 3)
+
+
+for schedule in (cosine, cosine_warmup, linear_decay, linear_warmup, one_cycle, exponential_decay,
+                 step_decay):
+    show(schedule.__name__, [schedule(t) for t in range(13)])
