@@ -139,6 +139,7 @@ fn convolutions_and_their_gradients() {
         conv(1, 3, (14, 14), 4, 3, 1, 2, 2),
         conv(3, 2, (6, 20), 3, 3, 3, 1, 1),
         conv(1, 2, (10, 10), 3, 7, 2, 3, 1),
+        conv(8, 1, (28, 28), 6, 5, 1, 2, 1),
     ] {
         conv.all().iter().for_each(check);
         check(&conv.forward().with_epilogue(1));

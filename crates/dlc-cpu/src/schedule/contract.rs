@@ -323,9 +323,9 @@ impl<'k> ContractSchedule<'k> {
         self.both_packed_bytes(&Supply::PerCall)
     }
 
-    /// Floats from one row of a share to the next.
+    /// Floats from one row of a share to the next: whole vectors, as shares are added in them.
     pub fn share_step(&self, tiling: &Tiling) -> i64 {
-        self.column_blocks(tiling) * tiling.column_block
+        (self.column_blocks(tiling) * tiling.column_block + 15) & !15
     }
 
     /// Floats of one share: the sums of all batches.
