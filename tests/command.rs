@@ -281,3 +281,20 @@ fn a_closed_stdout_is_no_error() {
         .unwrap();
     assert!(!String::from_utf8_lossy(&status.stderr).contains("panicked"));
 }
+
+#[test]
+fn bench_times_each_kernel_by_its_line() {
+    let args = ["bench", "examples/lenet.dl", "--bind", "N=1", "--seconds", "0.05", "--kernels"];
+    let (code, out, err) = run(dlc().args(args).arg("--json"));
+    assert_eq!(code, 0, "{err}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let kernels = report["kernel_times"].as_array().unwrap();
+    assert_eq!(report["kernels"], kernels.len());
+    let total: f64 = kernels.iter().map(|k| k["median_ms"].as_f64().unwrap()).sum();
+    assert!(total > 0.0, "{report}");
+    let first = kernels.iter().find(|k| k["name"] == "conv1_relu").unwrap();
+    assert_eq!(first["line"], "examples/lenet.dl:5");
+    let (code, out, _) = run(dlc().args(args));
+    assert_eq!(code, 0);
+    assert!(out.contains("conv1_relu") && out.contains("examples/lenet.dl:5"), "{out}");
+}

@@ -20,6 +20,7 @@ use dlc_kernel::{
 };
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 /// Bytes that loads outside their buffer read instead.
 #[repr(align(64))]
@@ -147,15 +148,18 @@ impl CpuExecutable {
         }
     }
 
-    /// Runs those works of an entry that are due, in order; stops at the first error.
+    /// Runs those works of an entry that are due, in order; stops at the first error. Adds to
+    /// `seconds` what each kernel took, if that is asked for.
     fn run(
         &self,
         at: usize,
         entry: &EntryCode,
         when: When,
         arena: &mut Arena,
+        mut seconds: Option<&mut [f64]>,
     ) -> Result<(), RunError> {
         let mut first = 0;
+        let mut start = seconds.is_some().then(Instant::now);
         for work in &entry.works {
             let contexts = first..first + work.parts();
             first = contexts.end;
@@ -176,6 +180,10 @@ impl CpuExecutable {
                         self.take_error(kernel, &mut arena.errors)?;
                     }
                 }
+            }
+            if let (Some(seconds), Some(start)) = (&mut seconds, &mut start) {
+                seconds[work.kernel] += start.elapsed().as_secs_f64();
+                *start = Instant::now();
             }
         }
         Ok(())
@@ -210,7 +218,7 @@ impl CpuExecutable {
     /// Packs what depends on parameters; the caller is alone.
     fn pack(&self, at: usize, code: &EntryCode) -> Result<(), RunError> {
         let mut arena = self.take_arena(at, code)?;
-        let result = self.run(at, code, When::Load, &mut arena);
+        let result = self.run(at, code, When::Load, &mut arena, None);
         code.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
         code.stale.store(result.is_err(), Ordering::Relaxed);
         result
@@ -264,6 +272,56 @@ impl CpuExecutable {
         let offender = scanned.nth(error.value as usize).expect("each part scans a buffer");
         let buffer = self.program.buffer(offender);
         Err(RunError::NotFinite { name: buffer.name.clone() })
+    }
+
+    /// A call, with the time of each kernel if that is asked for.
+    fn call_timed(
+        &self,
+        at: usize,
+        inputs: &[&Tensor],
+        outputs: &mut [Tensor],
+        seconds: Option<&mut [f64]>,
+    ) -> Result<(), RunError> {
+        let none = || RunError::Usage(format!("there is no entry {at}"));
+        let (entry, code) =
+            self.program.entries.get(at).zip(self.entries.get(at)).ok_or_else(none)?;
+        self.accept(entry, inputs, outputs)?;
+        let permit = self.enter(at, code)?;
+        let mut arena = self.take_arena(at, code)?;
+        let (inputs_lent, outputs_lent) = code.outside.split_at(inputs.len());
+        for (lent, tensor) in inputs_lent.iter().zip(inputs) {
+            let own = self.address(code, &arena.memory, lent.buffer);
+            match transfer::readable(tensor).zip(lent.named.as_ref()) {
+                Some((address, named)) => arena.bind(named, address),
+                None => {
+                    arena.bind(lent.named.as_deref().unwrap_or(&[]), own);
+                    // SAFETY: the address is this call's storage of the input, whose type and
+                    // shape the tensor was checked to have.
+                    unsafe { copy_in(&tensor.data, own) };
+                }
+            }
+        }
+        for (lent, tensor) in outputs_lent.iter().zip(&mut *outputs) {
+            let own = self.address(code, &arena.memory, lent.buffer);
+            let named = lent.named.as_deref().unwrap_or(&[]);
+            arena.bind(named, transfer::writable(tensor).unwrap_or(own));
+        }
+        let result = self.run(at, code, When::Call, &mut arena, seconds);
+        if code.updates {
+            self.parameters_changed();
+        }
+        if result.is_ok() {
+            for (lent, tensor) in outputs_lent.iter().zip(outputs) {
+                if lent.named.is_none() || transfer::writable(tensor).is_none() {
+                    let own = self.address(code, &arena.memory, lent.buffer);
+                    // SAFETY: as for inputs; the lock is still held for outputs that outlive calls.
+                    unsafe { copy_out(own, &mut tensor.data) };
+                }
+            }
+        }
+        drop(permit);
+        code.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
+        result
     }
 
     fn lasting_buffer(&self, name: &str) -> Result<BufferId, RunError> {
@@ -326,46 +384,17 @@ impl Executable for CpuExecutable {
     }
 
     fn call(&self, at: usize, inputs: &[&Tensor], outputs: &mut [Tensor]) -> Result<(), RunError> {
-        let none = || RunError::Usage(format!("there is no entry {at}"));
-        let (entry, code) =
-            self.program.entries.get(at).zip(self.entries.get(at)).ok_or_else(none)?;
-        self.accept(entry, inputs, outputs)?;
-        let permit = self.enter(at, code)?;
-        let mut arena = self.take_arena(at, code)?;
-        let (inputs_lent, outputs_lent) = code.outside.split_at(inputs.len());
-        for (lent, tensor) in inputs_lent.iter().zip(inputs) {
-            let own = self.address(code, &arena.memory, lent.buffer);
-            match transfer::readable(tensor).zip(lent.named.as_ref()) {
-                Some((address, named)) => arena.bind(named, address),
-                None => {
-                    arena.bind(lent.named.as_deref().unwrap_or(&[]), own);
-                    // SAFETY: the address is this call's storage of the input, whose type and
-                    // shape the tensor was checked to have.
-                    unsafe { copy_in(&tensor.data, own) };
-                }
-            }
-        }
-        for (lent, tensor) in outputs_lent.iter().zip(&mut *outputs) {
-            let own = self.address(code, &arena.memory, lent.buffer);
-            let named = lent.named.as_deref().unwrap_or(&[]);
-            arena.bind(named, transfer::writable(tensor).unwrap_or(own));
-        }
-        let result = self.run(at, code, When::Call, &mut arena);
-        if code.updates {
-            self.parameters_changed();
-        }
-        if result.is_ok() {
-            for (lent, tensor) in outputs_lent.iter().zip(outputs) {
-                if lent.named.is_none() || transfer::writable(tensor).is_none() {
-                    let own = self.address(code, &arena.memory, lent.buffer);
-                    // SAFETY: as for inputs; the lock is still held for outputs that outlive calls.
-                    unsafe { copy_out(own, &mut tensor.data) };
-                }
-            }
-        }
-        drop(permit);
-        code.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
-        result
+        self.call_timed(at, inputs, outputs, None)
+    }
+
+    fn profile(
+        &self,
+        at: usize,
+        inputs: &[&Tensor],
+        outputs: &mut [Tensor],
+        seconds: &mut [f64],
+    ) -> Result<(), RunError> {
+        self.call_timed(at, inputs, outputs, Some(seconds))
     }
 
     fn read(&self, name: &str) -> Result<Tensor, RunError> {

@@ -1,8 +1,9 @@
 //! Threads for kernels: a pool whose workers spin for a moment after a region and then park.
 //!
-//! A region runs a function once for each worker; the caller is worker 0. One caller at a time has
-//! the pool's threads: another one meanwhile runs its regions alone, with the same results, as
-//! what a worker does never depends on who does it.
+//! A region runs a function once for each worker; the caller is worker 0. A caller that is done with
+//! its own part does those of workers that have not begun, so that a thread the system keeps waiting
+//! holds nobody up. One caller at a time has the pool's threads: another one meanwhile runs its
+//! regions alone, with the same results, as what a worker does never depends on who does it.
 
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -30,6 +31,8 @@ struct Shared {
     task: AtomicPtr<Task<'static>>,
     /// Workers that have not finished, the caller left out.
     running: AtomicUsize,
+    /// By worker: the newest region in which its part has begun.
+    begun: Box<[AtomicU64]>,
     /// Whoever holds it is the pool's caller.
     caller: Mutex<()>,
     parked: Mutex<usize>,
@@ -57,6 +60,7 @@ impl Pool {
             region: AtomicU64::new(1),
             task: AtomicPtr::new(std::ptr::null_mut()),
             running: AtomicUsize::new(0),
+            begun: (0..threads).map(|_| AtomicU64::new(0)).collect(),
             caller: Mutex::new(()),
             parked: Mutex::new(0),
             wake: Condvar::new(),
@@ -116,20 +120,32 @@ impl Shared {
         let mut task: Task<'static> = unsafe { std::mem::transmute(task) };
         self.task.store(&raw mut task, Ordering::Relaxed);
         self.running.store(workers - 1, Ordering::Relaxed);
-        self.announce(workers);
+        let region = self.announce(workers);
         let wait = Wait(self);
         task(0);
+        for worker in (1..workers).filter(|&w| self.begin(w, region)) {
+            let done = Done(self);
+            task(worker);
+            drop(done);
+        }
         drop(wait);
     }
 
+    /// Whether the part of `worker` in a region has not begun; it has from now on.
+    fn begin(&self, worker: usize, region: u64) -> bool {
+        self.begun[worker].fetch_max(region, Ordering::AcqRel) < region
+    }
+
     /// Starts the next region and wakes who is parked.
-    fn announce(&self, workers: usize) {
-        let region = self.region.load(Ordering::Relaxed) >> 16;
-        self.region.store((region + 1) << 16 | workers as u64, Ordering::SeqCst);
+    fn announce(&self, workers: usize) -> u64 {
+        let region = (self.region.load(Ordering::Relaxed) >> 16) + 1;
+        let region = region << 16 | workers as u64;
+        self.region.store(region, Ordering::SeqCst);
         let parked = self.parked.lock().unwrap_or_else(|e| e.into_inner());
         if *parked > 0 {
             self.wake.notify_all();
         }
+        region
     }
 
     /// The life of a worker thread.
@@ -141,10 +157,10 @@ impl Shared {
             if workers == 0 {
                 return;
             }
-            if worker < workers {
+            if worker < workers && self.begin(worker, seen) {
                 let done = Done(self);
-                // SAFETY: this worker belongs to the region, so `lead` waits for it and the task
-                // it published, ordered before `region`, is still there.
+                // SAFETY: this worker has begun its part of the region, so `lead` waits for it and
+                // the task it published, ordered before `region`, is still there.
                 let task = unsafe { *self.task.load(Ordering::Relaxed) };
                 task(worker);
                 drop(done);

@@ -123,6 +123,16 @@ pub trait Executable: Send + Sync {
         outputs: &mut [Tensor],
     ) -> Result<(), RunError>;
 
+    /// As [`Executable::call`]; adds to `seconds[k]` what the kernel at position `k` of the entry
+    /// took.
+    fn profile(
+        &self,
+        entry: usize,
+        inputs: &[&Tensor],
+        outputs: &mut [Tensor],
+        seconds: &mut [f64],
+    ) -> Result<(), RunError>;
+
     /// A copy of a parameter, state or run-time scalar.
     fn read(&self, name: &str) -> Result<Tensor, RunError>;
 

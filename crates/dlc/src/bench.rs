@@ -4,7 +4,7 @@ use crate::network::{empty, extents};
 use crate::report::{grouped, round};
 use crate::{Error, Module, Report};
 use dlc_front::TrainOverrides;
-use dlc_kernel::{Bindings, Buffer, DType, Executable, StageTime, Tensor, philox};
+use dlc_kernel::{Bindings, Buffer, DType, Executable, Kernel, StageTime, Tensor, philox};
 use serde::Serialize;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,6 +16,23 @@ pub struct BenchOptions {
     pub start: Instant,
     /// Seconds to measure for, after warming up.
     pub seconds: f64,
+    /// Whether to time each kernel too.
+    pub kernels: bool,
+}
+
+/// How long one kernel takes in calls of its entry.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelBench {
+    /// The kernel's name.
+    pub name: String,
+    /// `FILE:LINE` of what asked for it.
+    pub line: Option<String>,
+    /// Median milliseconds.
+    pub median_ms: f64,
+    /// Operations; a multiply-add counts as 2.
+    pub flops: u64,
+    /// Bytes it touches at least.
+    pub bytes: u64,
 }
 
 /// The result of a benchmark.
@@ -43,6 +60,9 @@ pub struct Bench {
     pub peak_bytes: u64,
     /// Kernels in a call.
     pub kernels: usize,
+    /// Each of them, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernel_times: Vec<KernelBench>,
 }
 
 /// Times inference of a model on random inputs.
@@ -61,7 +81,9 @@ pub fn bench_model(
     let network = network.initialize(0)?;
     let load = start.elapsed();
     let times = measure(network.executable(), options)?;
-    Ok(Bench::new(&times, network.executable(), network.stages(), compiled, load))
+    let kernels = measure_kernels(network.executable(), options)?;
+    let bench = Bench::new(&times, network.executable(), network.stages(), compiled, load);
+    Ok(Bench { kernel_times: kernels, ..bench })
 }
 
 /// Times the training step of a model on random data of the right fields.
@@ -83,18 +105,33 @@ pub fn bench_training(
     crate::network::initialize(&training.init, &*executable, 0, &module.compiler)?;
     let load = start.elapsed();
     let times = measure(&*executable, options)?;
-    Ok(Bench::new(&times, &*executable, &stages, compiled, load))
+    let kernels = measure_kernels(&*executable, options)?;
+    let bench = Bench::new(&times, &*executable, &stages, compiled, load);
+    Ok(Bench { kernel_times: kernels, ..bench })
+}
+
+/// What the first entry of a program is called with.
+struct Arguments {
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
+}
+
+impl Arguments {
+    fn random(executable: &dyn Executable) -> Arguments {
+        let program = executable.program();
+        let entry = &program.entries[0];
+        let inputs = entry.inputs.iter().enumerate();
+        Arguments {
+            inputs: inputs.map(|(i, &b)| random(program.buffer(b), i)).collect(),
+            outputs: entry.outputs.iter().map(|&b| empty(program.buffer(b))).collect(),
+        }
+    }
 }
 
 /// Milliseconds of each call, sorted.
 fn measure(executable: &dyn Executable, options: &BenchOptions) -> Result<Vec<f64>, Error> {
-    let program = executable.program();
-    let entry = &program.entries[0];
-    let inputs: Vec<Tensor> =
-        entry.inputs.iter().enumerate().map(|(i, &b)| random(program.buffer(b), i)).collect();
+    let Arguments { inputs, mut outputs } = Arguments::random(executable);
     let inputs: Vec<&Tensor> = inputs.iter().collect();
-    let mut outputs: Vec<Tensor> =
-        entry.outputs.iter().map(|&b| empty(program.buffer(b))).collect();
     let mut call = || -> Result<f64, Error> {
         let start = Instant::now();
         executable.call(0, &inputs, &mut outputs)?;
@@ -105,6 +142,41 @@ fn measure(executable: &dyn Executable, options: &BenchOptions) -> Result<Vec<f6
     let mut times = repeat(&mut call, budget, 5)?;
     times.sort_by(f64::total_cmp);
     Ok(times)
+}
+
+/// The median of every kernel, in order; nothing if that is not asked for.
+fn measure_kernels(
+    executable: &dyn Executable,
+    options: &BenchOptions,
+) -> Result<Vec<KernelBench>, Error> {
+    if !options.kernels {
+        return Ok(Vec::new());
+    }
+    let program = executable.program();
+    let kernels = &program.entries[0].kernels;
+    let Arguments { inputs, mut outputs } = Arguments::random(executable);
+    let inputs: Vec<&Tensor> = inputs.iter().collect();
+    let mut runs = Vec::new();
+    let mut call = || -> Result<f64, Error> {
+        let mut seconds = vec![0.0; kernels.len()];
+        executable.profile(0, &inputs, &mut outputs, &mut seconds)?;
+        runs.push(seconds);
+        Ok(0.0)
+    };
+    repeat(&mut call, Duration::from_secs_f64(options.seconds.clamp(0.0, 3600.0)), 5)?;
+    let median = |k: usize| {
+        let mut times: Vec<f64> = runs.iter().map(|run| run[k]).collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2] * 1e3
+    };
+    let one = |(k, kernel): (usize, &Kernel)| KernelBench {
+        name: kernel.name.clone(),
+        line: kernel.origin.as_ref().map(|at| format!("{}:{}", at.file, at.line)),
+        median_ms: round(median(k)),
+        flops: kernel.flops(),
+        bytes: kernel.bytes(program),
+    };
+    Ok(kernels.iter().enumerate().map(one).collect())
 }
 
 fn repeat(
@@ -153,7 +225,25 @@ impl Bench {
             bytes: report.bytes,
             peak_bytes: report.peak_bytes,
             kernels: executable.program().entries[0].kernels.len(),
+            kernel_times: Vec::new(),
         }
+    }
+}
+
+impl KernelBench {
+    /// One line: name, time, share of a call, rates, source line.
+    fn write(&self, f: &mut fmt::Formatter<'_>, width: usize, call_ms: f64) -> fmt::Result {
+        let rate = |amount: u64| amount as f64 / self.median_ms.max(1e-6) / 1e6;
+        writeln!(
+            f,
+            "{:width$}  {:9.4} ms  {:5.1} %  {:8.2} GFLOP/s  {:8.2} GB/s  {}",
+            self.name,
+            self.median_ms,
+            100.0 * self.median_ms / call_ms,
+            rate(self.flops),
+            rate(self.bytes),
+            self.line.as_deref().unwrap_or("")
+        )
     }
 }
 
@@ -175,6 +265,8 @@ impl fmt::Display for Bench {
             grouped(self.bytes),
             rate(self.bytes),
             grouped(self.peak_bytes)
-        )
+        )?;
+        let width = self.kernel_times.iter().map(|k| k.name.len()).max().unwrap_or(0);
+        self.kernel_times.iter().try_for_each(|kernel| kernel.write(f, width, self.median_ms))
     }
 }

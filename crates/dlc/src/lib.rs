@@ -34,7 +34,7 @@ pub mod pipeline;
 mod report;
 mod training;
 
-pub use bench::{Bench, BenchOptions, bench_model, bench_training};
+pub use bench::{Bench, BenchOptions, KernelBench, bench_model, bench_training};
 pub use compiler::{CheckReport, Compiler, Model, Module, TargetInfo, explain, targets};
 pub use dlc_front::TrainOverrides;
 pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, Target, Tensor};

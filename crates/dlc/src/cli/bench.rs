@@ -20,6 +20,9 @@ pub struct Args {
     /// Time at least this long, in seconds, after warming up
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// Time each kernel too
+    #[arg(long)]
+    kernels: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -29,7 +32,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Error> {
     let start = std::time::Instant::now();
     let module = args.codegen.compiler()?.compile_file(&args.selection.file)?;
-    let options = BenchOptions { start, seconds: args.seconds };
+    let options = BenchOptions { start, seconds: args.seconds, kernels: args.kernels };
     let bindings = args.selection.bindings();
     let result = if args.train {
         let name = args.selection.train_name(&module)?;
