@@ -1,10 +1,10 @@
 //! The largest errors of the elementary functions over all 2^32 arguments, for `docs/accuracy.md`.
 //!
-//! `cargo run --release -p dlc-cpu --example ulp [-- FUNCTION...]`
+//! `cargo run --release -p dlc-cpu --example ulp [-- FUNCTION... [STEP]]`
 //!
 //! The truth is that of the CORE-MATH library, which rounds correctly: where the f32 result is
 //! another than CORE-MATH's, the distance to its f64 result is measured in units in the last place
-//! of the f32. Arguments of `pow` are sampled.
+//! of the f32. With a step, only every such bit pattern is an argument. Those of `pow` are sampled.
 
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_kernel::{
@@ -14,7 +14,7 @@ use dlc_kernel::{
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Arguments of one call.
-const CHUNK: usize = 1 << 16;
+const CHUNK: usize = 1 << 14;
 
 /// A function, its correctly rounded result, and its result in f64.
 struct Case {
@@ -45,7 +45,7 @@ fn cases() -> Vec<Case> {
         one(UnaryOp::Tanh, |x, _| core_math::tanhf(x), |x, _| core_math::tanh(x)),
         one(UnaryOp::Sigmoid, |x, _| sigmoid(x.into()) as f32, |x, _| sigmoid(x)),
         one(UnaryOp::Erf, |x, _| core_math::erff(x), |x, _| core_math::erf(x)),
-        one(UnaryOp::Rsqrt, |x, _| (1.0 / f64::from(x).sqrt()) as f32, |x, _| 1.0 / x.sqrt()),
+        one(UnaryOp::Rsqrt, |x, _| core_math::rsqrtf(x), |x, _| core_math::rsqrt(x)),
         one(UnaryOp::Sin, |x, _| core_math::sinf(x), |x, _| core_math::sin(x)),
         one(UnaryOp::Cos, |x, _| core_math::cosf(x), |x, _| core_math::cos(x)),
         Case { op: Operation::Two(BinaryOp::Pow), rounded: core_math::powf, truth: core_math::pow },
@@ -104,8 +104,8 @@ fn ulps(got: f32, truth: f64) -> f64 {
 }
 
 /// The arguments of chunk `chunk`.
-fn arguments(op: &Operation, chunk: usize) -> [Vec<f32>; 2] {
-    let bits = |i: usize| (chunk * CHUNK + i) as u32;
+fn arguments(op: &Operation, chunk: usize, step: usize) -> [Vec<f32>; 2] {
+    let bits = |i: usize| ((chunk * CHUNK + i) * step) as u32;
     let random = |i: usize, k: u64| {
         let x = (u64::from(bits(i)) * 2 + k).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         ((x ^ x >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
@@ -124,8 +124,9 @@ fn arguments(op: &Operation, chunk: usize) -> [Vec<f32>; 2] {
 }
 
 /// The largest error of a case, and the argument.
-fn measure(executable: &dyn Executable, case: &Case) -> (f64, f32) {
-    let chunks = if matches!(case.op, Operation::One(_)) { 1 << 16 } else { 1 << 12 };
+fn measure(executable: &dyn Executable, case: &Case, step: usize) -> (f64, f32) {
+    let all = if matches!(case.op, Operation::One(_)) { 1 << 32 } else { 1 << 28 };
+    let chunks = all / step / CHUNK;
     let next = AtomicU64::new(0);
     let worker = || {
         let mut worst = (0.0, 0.0);
@@ -135,7 +136,7 @@ fn measure(executable: &dyn Executable, case: &Case) -> (f64, f32) {
             if chunk >= chunks {
                 return worst;
             }
-            let inputs = arguments(&case.op, chunk);
+            let inputs = arguments(&case.op, chunk, step);
             let tensors = inputs.clone().map(|v| Tensor::f32([CHUNK], v));
             executable.call(0, &[&tensors[0], &tensors[1]], &mut outputs).expect("maps never fail");
             let results = outputs[0].as_f32().expect("the output is f32");
@@ -156,7 +157,9 @@ fn measure(executable: &dyn Executable, case: &Case) -> (f64, f32) {
 }
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let (steps, wanted): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|a| a.parse::<usize>().is_ok());
+    let step = steps.first().map_or(1, |s| s.parse::<usize>().expect("it is a number").max(1));
     let levels: Vec<Level> = Level::ALL.into_iter().filter(|l| l.runs_here()).collect();
     let names: Vec<&str> = levels.iter().map(|l| l.name()).collect();
     println!("| function | {} | worst argument |", names.join(" | "));
@@ -170,7 +173,7 @@ fn main() {
             .map(|&level| {
                 let target = CpuTarget::new(level);
                 let executable = target.build(&program, &options).expect("the map compiles");
-                measure(&*executable, case)
+                measure(&*executable, case, step)
             })
             .collect();
         let columns: Vec<String> = errors.iter().map(|e| format!("{:.3}", e.0)).collect();

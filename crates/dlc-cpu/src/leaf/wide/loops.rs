@@ -5,27 +5,16 @@
 //! bound or what is left, `r11` the constants, [`STREAMS`] the streams. Fold states are in the
 //! first vector registers, those of the first copy first.
 
+use super::access::{Access, Part, STREAMS};
 use super::asm::{Assembler, Masked, Mem, Operand};
 use super::frame::{Frame, Place, mask_register};
-use super::straight::{self, element, truth};
+use super::straight::{self, element};
 use super::{Width, codes};
-use crate::leaf::lanes::{Binary, Kind, Lanes, Op, Shift, Vector};
-use crate::leaf::loops::{Fold, Loop, MAX_STREAMS};
-use dlc_kernel::DType;
+use crate::leaf::lanes::{Lanes, Op, Vector};
+use crate::leaf::loops::{Fold, Loop};
 use iced_x86::{Code, IcedError, Register};
 
-/// The registers of streams. Those from the fifth on belong to the caller.
-const STREAMS: [Register; MAX_STREAMS] = [
-    Register::RDX,
-    Register::RSI,
-    Register::R8,
-    Register::R9,
-    Register::RBX,
-    Register::R12,
-    Register::R13,
-    Register::R14,
-];
-
+/// The first of [`STREAMS`] that belong to the caller.
 const FIRST_SAVED: usize = 4;
 
 /// The machine code of a loop.
@@ -44,17 +33,6 @@ struct Writer<'w> {
     code: &'w Loop,
     frame: Frame,
     states: u8,
-}
-
-/// Which of the elements of a vector there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    /// All.
-    Whole,
-    /// All, and they are stored past the caches.
-    Streamed,
-    /// Those that the mask selects.
-    Tail,
 }
 
 impl Writer<'_> {
@@ -413,114 +391,4 @@ impl Writer<'_> {
 enum Direction {
     FromStream,
     ToStream,
-}
-
-/// How a vector's elements are reached.
-struct Access<'c> {
-    code: &'c Loop,
-    width: Width,
-    part: Part,
-    /// The first element, counted from the current one.
-    first: i32,
-    /// By stream: where on the stack the bytes of a tail are.
-    staged: &'c [Option<Mem>],
-}
-
-impl Access<'_> {
-    /// The elements of a stream for a copy, or the room of its tail.
-    fn address(&self, (copy, stream): (usize, usize)) -> Mem {
-        let bytes = self.code.streams[stream].bytes() as i32;
-        let first = self.first + copy as i32 * self.width.lanes();
-        self.staged[stream].unwrap_or_else(|| element(STREAMS[stream], bytes, first))
-    }
-
-    /// Loads input `input`, which numbers copies and their streams.
-    fn load(&self, a: &mut Assembler, input: usize, (to, temporary): (u8, u8)) -> Place {
-        let count = self.code.streams.len();
-        let (copy, stream) = (input / count, input % count);
-        let dtype = self.code.streams[stream];
-        let from = self.address((copy, stream)).into();
-        let whole = Operand::Reg(self.width.whole(to));
-        let load = if dtype.bytes() == 1 { codes::load_bytes } else { codes::load };
-        match (self.part, self.width) {
-            (Part::Tail, Width::Zmm) => {
-                a.emit_masked(load(self.width), &[whole, from], Masked::Zeroing);
-            }
-            (Part::Tail, Width::Ymm) if dtype.bytes() == 4 => {
-                let mask = self.width.whole(mask_register(self.width)).into();
-                a.emit(Code::VEX_Vmaskmovps_ymm_ymm_m256, &[whole, mask, from]);
-            }
-            _ => a.emit(load(self.width), &[whole, from]),
-        }
-        if dtype == DType::Bool {
-            truth(a, to, temporary);
-        }
-        Place::Register(to)
-    }
-
-    /// The numbers of the elements.
-    fn index(&self, a: &mut Assembler, (to, _): (u8, u8)) -> Place {
-        let (whole, low) = (self.width.whole(to).into(), Register::XMM0 + u32::from(to));
-        let code = match self.width {
-            Width::Ymm => Code::VEX_Vmovd_xmm_rm32,
-            Width::Zmm => Code::EVEX_Vmovd_xmm_rm32,
-        };
-        a.emit(code, &[low.into(), Register::EAX.into()]);
-        a.emit(codes::spread(self.width), &[whole, low.into()]);
-        let numbers = a.counting(self.first).into();
-        let add = codes::binary(self.width, Binary::Add, Kind::I32);
-        a.emit(add, &[whole, whole, numbers]);
-        Place::Register(to)
-    }
-
-    /// Stores a register to a stream, or to the room of its tail.
-    fn store(&self, a: &mut Assembler, at: (usize, usize), register: u8, free: [u8; 2]) {
-        let dtype = self.code.streams[at.1];
-        let to: Operand = self.address(at).into();
-        let whole = Operand::Reg(self.width.whole(register));
-        if dtype.bytes() == 1 {
-            return self.store_bytes(a, dtype, to, register, free);
-        }
-        match (self.part, self.width) {
-            (Part::Tail, Width::Zmm) => {
-                a.emit_masked(codes::store(self.width), &[to, whole], Masked::Merging);
-            }
-            (Part::Tail, Width::Ymm) => {
-                let mask = self.width.whole(mask_register(self.width)).into();
-                a.emit(Code::VEX_Vmaskmovps_m256_ymm_ymm, &[to, mask, whole]);
-            }
-            (Part::Streamed, _) => a.emit(codes::store_streaming(self.width), &[to, whole]),
-            (Part::Whole, _) => a.emit(codes::store(self.width), &[to, whole]),
-        }
-    }
-
-    fn store_bytes(
-        &self,
-        a: &mut Assembler,
-        dtype: DType,
-        to: Operand,
-        register: u8,
-        free: [u8; 2],
-    ) {
-        let mut from = register;
-        if dtype == DType::Bool {
-            from = free[0];
-            let [into, value] = [from, register].map(|r| Operand::Reg(self.width.whole(r)));
-            a.emit(codes::shift(self.width, Shift::Right), &[into, value, Operand::Imm8(31)]);
-        }
-        let whole = Operand::Reg(self.width.whole(from));
-        if self.width == Width::Zmm {
-            let code = Code::EVEX_Vpmovdb_xmmm128_k1z_zmm;
-            match self.part {
-                Part::Whole | Part::Streamed => a.emit(code, &[to, whole]),
-                Part::Tail => a.emit_masked(code, &[to, whole], Masked::Merging),
-            }
-            return;
-        }
-        let [low, packed] = [from, free[1]].map(|r| Operand::Reg(self.width.half(r)));
-        a.emit(codes::extract_upper(self.width), &[packed, whole, Operand::Imm8(1)]);
-        a.emit(Code::VEX_Vpackusdw_xmm_xmm_xmmm128, &[packed, low, packed]);
-        a.emit(Code::VEX_Vpackuswb_xmm_xmm_xmmm128, &[packed, packed, packed]);
-        a.emit(Code::VEX_Vmovq_xmmm64_xmm, &[to, packed]);
-    }
 }

@@ -4,12 +4,14 @@
 //! - [`codes`]: which instruction does what, in either width.
 //! - [`straight`]: the code of one vector: registers, and one or a few instructions an operation.
 //! - [`frame`]: what lives in registers and on the stack throughout a loop.
+//! - [`access`]: the elements of a vector: loads and stores, whole or in part.
 //! - [`loops`]: the loops around it, tails and folds.
 //! - [`gemm`]: register tiles of contractions.
 //!
 //! A leaf is one function of the System V convention: `rdi` points to its argument block, upper
 //! halves are cleared before the return, constants follow the code. Its bytes depend on no address.
 
+pub mod access;
 pub mod asm;
 pub mod codes;
 pub mod frame;
