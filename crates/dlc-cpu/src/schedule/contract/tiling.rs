@@ -117,8 +117,11 @@ pub(super) struct ResultSteps {
 const ROW_FLOATS: i64 = 64 << 10;
 /// Most columns of a block.
 const MOST_COLUMNS: i64 = 512;
-/// A panel of columns stays in the first-level cache while it meets all rows of a block.
+/// Most terms summed between two packings.
 const DEPTH: i64 = 384;
+/// Three quarters of a first-level cache, in floats: a panel of columns stays there while it meets
+/// all rows of a block.
+const PANEL_FLOATS: i64 = 6 << 10;
 const MAX_PER_CALL_BYTES: i64 = 64 << 20;
 /// Units that are enough to share out.
 const ENOUGH_UNITS: i64 = 8;
@@ -142,6 +145,11 @@ impl Tile {
     /// Positions of a side.
     pub fn extent(self, which: Which) -> i64 {
         if which == Which::Rows { self.rows } else { self.columns }
+    }
+
+    /// The most terms between two packings where there are so many rows.
+    fn most_depth(self, rows: i64) -> i64 {
+        if rows <= self.rows { DEPTH } else { DEPTH.min(PANEL_FLOATS / self.columns) }
     }
 
     /// The tiles of a level: they fill its registers and leave room for what a step needs.
@@ -256,7 +264,7 @@ impl Cut<'_> {
 /// About how many cycles a product takes.
 fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let depth = problem.depth.points() as f64;
-    let blocks = (depth / DEPTH as f64).ceil().max(1.0);
+    let blocks = (depth / tile.most_depth(rows.offer.points) as f64).ceil().max(1.0);
     let crosses = matches!(columns.supply, Supply::Direct(_));
     let ((row_run, row_runs), (column_run, column_runs)) = (rows.runs(), columns.runs());
     let strip = |width: i64| {
@@ -300,7 +308,7 @@ impl Plan {
         let direct = |supply: &Supply| matches!(supply, Supply::Direct(_));
         let whole =
             if inner <= 128 || direct(&row_supply) || direct(&column_supply) { inner } else { 1 };
-        let depth_block = even_block(depth, DEPTH, whole);
+        let depth_block = even_block(depth, tile.most_depth(rows.points), whole);
         let row_cut = Cut { offer: rows, supply: &row_supply };
         let column_cut = Cut { offer: columns, supply: &column_supply };
         let step = |cut: Cut, tile: i64| if cut.runs().1 > 1.0 { cut.offer.run } else { tile };
