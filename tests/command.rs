@@ -223,6 +223,22 @@ fn a_bad_index_fails_the_run_with_its_line() {
 }
 
 #[test]
+fn inputs_tell_the_sizes_that_parameters_need() {
+    let dir = folder("model Square(x: f32[N, N]) -> f32[N, N] { x |> linear(N, bias=no) }\n");
+    let x = dir.path().join("x.npy");
+    dlc::npy::write(&x, &dlc::Tensor::f32([2, 2], vec![1.0, 0.0, 0.0, 1.0])).unwrap();
+    let file = dir.path().join("model.dl");
+    let outputs = [&["--bind", "N=2"][..], &[]].map(|bind| {
+        let args = ["run", "--seed", "1", "--input"];
+        let (code, out, err) = run(dlc().args(args).arg(&x).arg(&file).args(bind));
+        assert_eq!(code, 0, "{err}");
+        out
+    });
+    assert_eq!(outputs[0], outputs[1]);
+    assert_eq!(outputs[0].matches('.').count(), 4, "{}", outputs[0]);
+}
+
+#[test]
 fn bench_prints_what_other_programs_read() {
     let (code, out, err) = run(dlc().args(["bench", "examples/lenet.dl", "--bind", "N=1"]).args([
         "--json",

@@ -62,7 +62,7 @@ pub(crate) use check::check;
 pub use constraint::{Comparison, Constraint, Relation};
 pub use data::{DataArg, DataSpec};
 pub use model::{Model, ParamInfo, StateInfo};
-pub(crate) use model::{dims, elaborate as model, unknown_model};
+pub(crate) use model::{dims, elaborate as model, inputs, unknown_model};
 use scope::Frame;
 pub use settings::{EarlyStop, Settings, TrainOverrides, Validation};
 pub use training::Training;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use dlc_graph::Type;
 use dlc_kernel::Bindings;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -126,6 +127,15 @@ impl Unit {
             let (model, errors) = elaborate::model(self, id, bindings, mode);
             model.ok_or(errors)
         })
+    }
+
+    /// Names and types of a model's inputs as its signature states them.
+    ///
+    /// # Errors
+    /// If there is no such model, or its signature has errors.
+    pub fn inputs(&self, name: &str) -> Result<Vec<(String, Type)>, Vec<Diagnostic>> {
+        let id = self.model_id(name).ok_or_else(|| vec![self.no_model(name)])?;
+        on_large_stack(|| elaborate::inputs(self, id))
     }
 
     /// Elaborates the `train` section of a model.

@@ -278,12 +278,10 @@ impl Model<'_> {
     /// # Errors
     /// If two inputs disagree on a size, or one has another rank than the signature says.
     pub fn sizes_of(&self, inputs: &[(String, Tensor)]) -> Result<Bindings, Error> {
-        let unit = &self.module.unit;
-        let model = unit.model(&self.name, &Bindings::new(), Mode::Infer);
-        let model = model.map_err(|d| self.module.refuse(&d))?;
+        let signature = self.module.unit.inputs(&self.name).map_err(|d| self.module.refuse(&d))?;
         let mut sizes = Bindings::new();
         for (name, tensor) in inputs {
-            let Some((_, ty)) = model.inputs.iter().find(|(n, _)| n == name) else { continue };
+            let Some((_, ty)) = signature.iter().find(|(n, _)| n == name) else { continue };
             let differs =
                 |(dim, &n): (&Size, &usize)| dim.as_const().is_some_and(|d| d != n as i64);
             if ty.rank() != tensor.shape.len() || ty.shape.iter().zip(&tensor.shape).any(differs) {

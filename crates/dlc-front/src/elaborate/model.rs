@@ -100,12 +100,34 @@ pub(crate) fn elaborate(
     }
 }
 
+/// Names and types of a model's inputs, all sizes open, whatever its body needs to know of them.
+pub(crate) fn inputs(unit: &Unit, id: DefId) -> Result<Vec<(String, Type)>, Vec<Diagnostic>> {
+    let mut elab = Elab::new(unit, Mode::Infer, Bindings::new());
+    let def = unit.def(id);
+    match elab.start_model(def) {
+        Ok(inputs) if !elab.has_errors() => Ok(elab.input_types(def, &inputs)),
+        _ => Err(elab.diagnostics),
+    }
+}
+
 impl<'u> Elab<'u> {
-    fn run_model(&mut self, id: DefId) -> Eval<Model> {
+    /// Declares the inputs.
+    fn start_model(&mut self, def: &'u Def) -> Eval<Vec<(Value, Span)>> {
         self.frames.push(Frame::new(0, None, Rc::from("")));
         self.bind_globals();
+        self.model_inputs(def)
+    }
+
+    fn input_types(&self, def: &Def, inputs: &[(Value, Span)]) -> Vec<(String, Type)> {
+        let named = |(&(value, _), input): (&(Value, Span), &Input)| {
+            (input.name.text.to_string(), self.ty(value).clone())
+        };
+        inputs.iter().zip(&def.inputs).map(named).collect()
+    }
+
+    fn run_model(&mut self, id: DefId) -> Eval<Model> {
         let def = self.unit.def(id);
-        let inputs = self.model_inputs(def)?;
+        let inputs = self.start_model(def)?;
         self.check_bindings(def)?;
         let given = Given {
             statics: vec![None; def.statics.len()],
@@ -116,12 +138,9 @@ impl<'u> Elab<'u> {
         let outputs = self.add_outputs(&result, def.name.span)?;
         self.add_state_updates();
         self.warn_model(def);
-        let types = inputs.iter().zip(&def.inputs);
         Ok(Model {
             name: def.name.text.to_string(),
-            inputs: types
-                .map(|((v, _), i)| (i.name.text.to_string(), self.ty(*v).clone()))
-                .collect(),
+            inputs: self.input_types(def, &inputs),
             outputs,
             params: infos(&self.params),
             states: infos(&self.states),

@@ -32,8 +32,8 @@ impl<'k> Nest<'_, 'k> {
         let right = self.side(rhs, of(false, true), &depth);
         let out = self.axes(0..self.out, |_| true);
         let plain = self.domain.exprs.dtype(lhs) != DType::F32 || config.opt_level == OptLevel::O0;
-        let points = [&batch, &left.axes, &right.axes, &depth].map(Axes::points);
-        let small = points.into_iter().product::<i64>() < SMALL_WORK;
+        let work = product([&batch, &left.axes, &right.axes, &depth]);
+        let small = work < SMALL_WORK;
         let (rows, columns, algorithm) = match plain || small {
             true => (left, right, Algorithm::Plain),
             false => self.assign(left, right, &batch, &depth),
@@ -95,7 +95,7 @@ impl<'k> Nest<'_, 'k> {
 
     /// How a side can be supplied.
     fn offer(&self, side: &Side, batch: &Axes, depth: &Axes) -> Offer {
-        let positions = batch.points() * side.axes.points() * depth.points();
+        let positions = product([batch, &side.axes, depth]);
         Offer {
             points: side.axes.points(),
             run: side.axes.last_extent(),
@@ -153,7 +153,7 @@ impl<'k> Nest<'_, 'k> {
                 _ => {}
             }
         }
-        fixed && positions <= MAX_LASTING_GROWTH * elements
+        fixed && positions / MAX_LASTING_GROWTH <= elements
     }
 
     /// How an operand is walked through where it lies, if nothing of it is outside and every step
@@ -195,4 +195,9 @@ impl<'k> Nest<'_, 'k> {
             Algorithm::Plain
         }
     }
+}
+
+/// The points of all axes together.
+fn product<const N: usize>(axes: [&Axes; N]) -> i64 {
+    axes.into_iter().fold(1, |n, a| n.saturating_mul(a.points()))
 }
