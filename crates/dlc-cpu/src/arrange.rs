@@ -1,7 +1,7 @@
 //! What this target changes in a program before it schedules it: a program again, that computes
 //! the same.
 //!
-//! [`pad`]: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
+//! `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //! written out, so that its operand lies in memory in constant steps.
 
 mod pad;
