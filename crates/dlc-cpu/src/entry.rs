@@ -14,7 +14,9 @@ use std::sync::atomic::AtomicBool;
 pub struct EntryCode {
     /// In order.
     pub works: Vec<Work>,
-    /// Whether parameters have changed since what depends on them was last packed.
+    /// Whether it packs what depends on parameters.
+    pub packs: bool,
+    /// Whether parameters have changed since that was last done.
     pub stale: AtomicBool,
     /// Its memory.
     pub plan: ArenaPlan,
@@ -118,9 +120,9 @@ impl Arena {
         self.contexts.push(Context { operands, errors, ..context });
     }
 
-    /// Lets operand tables name `address`.
-    pub fn bind(&mut self, named: &[(usize, usize)], address: *mut u8) {
-        for &(context, operand) in named {
+    /// Lets operand tables name `address` for an input or output.
+    pub fn bind(&mut self, outside: &Outside, address: *mut u8) {
+        for &(context, operand) in outside.named.iter().flatten() {
             self.tables[context][operand] = address;
             self.contexts[context].operands = self.tables[context].as_ptr();
         }
@@ -156,9 +158,10 @@ impl EntryCode {
             }
         }
         let updates = entry.kernels.iter().any(|k| writes_lasting(program, k));
-        let stale = AtomicBool::new(works.iter().any(|w| w.when == When::Load));
+        let packs = works.iter().any(|w| w.when == When::Load);
         let outside = outside(program, scheduled, &works);
-        EntryCode { works, stale, plan, outside, updates, arenas: Mutex::new(Vec::new()) }
+        let (stale, arenas) = (AtomicBool::new(packs), Mutex::default());
+        EntryCode { works, packs, stale, plan, outside, updates, arenas }
     }
 }
 

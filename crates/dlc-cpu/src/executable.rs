@@ -191,7 +191,7 @@ impl CpuExecutable {
 
     /// What depends on parameters will be packed anew by every entry's next call.
     fn parameters_changed(&self) {
-        for entry in self.entries.iter().filter(|e| e.works.iter().any(|w| w.when == When::Load)) {
+        for entry in self.entries.iter().filter(|e| e.packs) {
             entry.stale.store(true, Ordering::Relaxed);
         }
     }
@@ -291,20 +291,17 @@ impl CpuExecutable {
         let (inputs_lent, outputs_lent) = code.outside.split_at(inputs.len());
         for (lent, tensor) in inputs_lent.iter().zip(inputs) {
             let own = self.address(code, &arena.memory, lent.buffer);
-            match transfer::readable(tensor).zip(lent.named.as_ref()) {
-                Some((address, named)) => arena.bind(named, address),
-                None => {
-                    arena.bind(lent.named.as_deref().unwrap_or(&[]), own);
-                    // SAFETY: the address is this call's storage of the input, whose type and
-                    // shape the tensor was checked to have.
-                    unsafe { copy_in(&tensor.data, own) };
-                }
+            let address = transfer::readable(tensor).filter(|_| lent.named.is_some());
+            arena.bind(lent, address.unwrap_or(own));
+            if address.is_none() {
+                // SAFETY: the address is this call's storage of the input, whose type and shape
+                // the tensor was checked to have.
+                unsafe { copy_in(&tensor.data, own) };
             }
         }
         for (lent, tensor) in outputs_lent.iter().zip(&mut *outputs) {
             let own = self.address(code, &arena.memory, lent.buffer);
-            let named = lent.named.as_deref().unwrap_or(&[]);
-            arena.bind(named, transfer::writable(tensor).unwrap_or(own));
+            arena.bind(lent, transfer::writable(tensor).unwrap_or(own));
         }
         let result = self.run(at, code, When::Call, &mut arena, seconds);
         if code.updates {

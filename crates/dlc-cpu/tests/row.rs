@@ -4,13 +4,31 @@ mod support;
 
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_kernel::{
-    BinaryOp, Class, DType, Expr, Exprs, FoldOp, Form, Index, Lookup, OptLevel, Scalar, Step,
-    Target, Tensor, UnaryOp,
+    BinaryOp, BufferId, Class, DType, Expr, ExprId, Exprs, FoldOp, Form, Index, Lookup, OptLevel,
+    Scalar, Step, Target, Tensor, UnaryOp,
 };
 use support::*;
 
 fn row(draft: &mut Draft, outer: &[i64], inner: &[i64], exprs: Exprs, steps: Vec<Step>) {
     draft.kernel(Form::Row { outer: sizes(outer), inner: sizes(inner), exprs, steps });
+}
+
+/// What the softmax of a row is made of; step 0 folds its maximum, step 1 its sum.
+struct Softmax {
+    x: ExprId,
+    centred: ExprId,
+    power: ExprId,
+    sum: ExprId,
+    softmax: ExprId,
+}
+
+fn softmax_of(e: &mut Exprs, x: BufferId) -> Softmax {
+    let x = load(e, x, at(&[0, 1]));
+    let largest = folded(e, 0, DType::F32);
+    let centred = binary(e, BinaryOp::Sub, x, largest);
+    let power = unary(e, UnaryOp::Exp, centred);
+    let sum = folded(e, 1, DType::F32);
+    Softmax { x, centred, power, sum, softmax: binary(e, BinaryOp::Div, power, sum) }
 }
 
 #[test]
@@ -19,12 +37,7 @@ fn softmax_and_log_softmax() {
         let mut draft = Draft::default();
         let (x, y, z) = (draft.input(&[n, c]), draft.output(&[n, c]), draft.output(&[n, c]));
         let mut e = Exprs::new();
-        let x = load(&mut e, x, at(&[0, 1]));
-        let largest = folded(&mut e, 0, DType::F32);
-        let centred = binary(&mut e, BinaryOp::Sub, x, largest);
-        let power = unary(&mut e, UnaryOp::Exp, centred);
-        let sum = folded(&mut e, 1, DType::F32);
-        let softmax = binary(&mut e, BinaryOp::Div, power, sum);
+        let Softmax { x, centred, power, sum, softmax } = softmax_of(&mut e, x);
         let log_sum = unary(&mut e, UnaryOp::Log, sum);
         let log_softmax = binary(&mut e, BinaryOp::Sub, centred, log_sum);
         let steps = vec![
@@ -46,12 +59,7 @@ fn a_costly_value_is_computed_once() {
         let mut draft = Draft::default();
         let (x, y) = (draft.input(&[3, c]), draft.output(&[3, c]));
         let mut e = Exprs::new();
-        let x = load(&mut e, x, at(&[0, 1]));
-        let largest = folded(&mut e, 0, DType::F32);
-        let centred = binary(&mut e, BinaryOp::Sub, x, largest);
-        let power = unary(&mut e, UnaryOp::Exp, centred);
-        let sum = folded(&mut e, 1, DType::F32);
-        let softmax = binary(&mut e, BinaryOp::Div, power, sum);
+        let Softmax { x, power, softmax, .. } = softmax_of(&mut e, x);
         let steps = vec![
             Step::Fold(FoldOp::Max, x),
             Step::Fold(FoldOp::Sum, power),

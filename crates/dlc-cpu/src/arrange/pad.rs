@@ -1,8 +1,8 @@
 //! Copies with the edges written out, for contractions with windows that leave their tensor.
 
 use dlc_kernel::{
-    Access, Buffer, BufferId, Class, DType, Entry, Expr, ExprId, Exprs, Form, Index, Kernel,
-    Program, Segment, Size, Store,
+    Access, Buffer, BufferId, Class, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Origin,
+    Program, Scalar, Segment, Size, Store,
 };
 use smallvec::SmallVec;
 
@@ -15,19 +15,18 @@ const MAX_GROWTH: i64 = 8;
 pub(super) fn pad(program: &Program) -> Program {
     let mut padded = program.clone();
     for at in 0..padded.entries.len() {
-        let entry = std::mem::take(&mut padded.entries[at].kernels);
+        let before = std::mem::take(&mut padded.entries[at].kernels);
         let commit = padded.entries[at].commit;
         let mut padding = Padding { program: &mut padded, copies: Vec::new() };
-        let mut kernels = Vec::new();
-        let mut new_commit = commit;
-        for (k, mut kernel) in entry.into_iter().enumerate() {
+        let (mut kernels, mut added) = (Vec::with_capacity(before.len()), 0);
+        for (k, mut kernel) in before.into_iter().enumerate() {
             let copies = padding.pad_operands(&mut kernel);
-            new_commit += if k < commit { copies.len() } else { 0 };
+            added += if k < commit { copies.len() } else { 0 };
             kernels.extend(copies);
             kernels.push(kernel);
         }
-        let entry: &mut Entry = &mut padded.entries[at];
-        (entry.kernels, entry.commit) = (kernels, new_commit);
+        padded.entries[at].kernels = kernels;
+        padded.entries[at].commit = commit + added;
     }
     padded
 }
@@ -109,11 +108,11 @@ impl Padding<'_> {
 
 /// The kernel that copies a frame of a buffer.
 fn copy_kernel(
-    origin: &dlc_kernel::Origin,
+    origin: &Origin,
     name: String,
     (source, copy): (BufferId, BufferId),
     frame: &Frame,
-    fill: dlc_kernel::Scalar,
+    fill: Scalar,
 ) -> Kernel {
     let coords = frame.starts.iter().zip(0u32..).map(|(&start, a)| Index::affine([(a, 1)], start));
     let mut exprs = Exprs::new();

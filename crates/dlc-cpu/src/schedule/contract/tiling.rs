@@ -168,6 +168,20 @@ impl Tile {
 }
 
 impl Supply {
+    /// Whether panels are read in place.
+    fn is_direct(&self) -> bool {
+        matches!(self, Supply::Direct(_))
+    }
+
+    /// The same where `sharing` units use each panel of `bytes` bytes in all: what several share is
+    /// packed once, if it is not too much.
+    fn shared(self, sharing: i64, bytes: i64) -> Supply {
+        match self {
+            Supply::PerCall if sharing == 1 || bytes > MAX_PER_CALL_BYTES => Supply::PerUnit,
+            supply => supply,
+        }
+    }
+
     /// Whether the operand is packed whole, in a stage of its own.
     pub fn is_whole(&self) -> bool {
         matches!(self, Supply::AtLoad | Supply::PerCall)
@@ -182,15 +196,15 @@ impl Tiling {
 
     /// The length of the runs of a side that tiles keep to, if they do.
     pub fn run(&self, which: Which, side: &Side) -> Option<i64> {
-        let keeps = matches!(self.supply(which), Supply::Direct(_)) && side.axes.axes.len() > 1;
+        let keeps = self.supply(which).is_direct() && side.axes.axes.len() > 1;
         keeps.then(|| side.axes.last_extent())
     }
 
     /// How many loops the steps of a tile are: one where both panels are evenly spaced.
     pub fn levels(&self, depth: &Axes) -> usize {
-        match (&self.rows, &self.columns) {
-            (Supply::Direct(_), _) | (_, Supply::Direct(_)) => depth.axes.len().max(1),
-            _ => 1,
+        match self.rows.is_direct() || self.columns.is_direct() {
+            true => depth.axes.len().max(1),
+            false => 1,
         }
     }
 
@@ -227,7 +241,7 @@ impl Offer {
         }
         let usable = |s: &Steps| match which {
             Which::Columns => s.side == 1,
-            Which::Rows => !s.collide() && s.depth.len() <= MAX_LEVELS,
+            Which::Rows => !s.collide(),
         };
         let direct = self.steps.clone().filter(|s| s.depth.len() <= MAX_LEVELS && usable(s));
         direct.map(Supply::Direct).into_iter().chain([Supply::PerCall]).collect()
@@ -252,6 +266,17 @@ impl Cut<'_> {
         }
     }
 
+    /// How it is cut into blocks for tiles of `extent`.
+    fn blocks(&self, extent: i64) -> Divisible {
+        let step = if self.runs().1 > 1.0 { self.offer.run } else { extent };
+        Divisible { points: self.offer.points, step }
+    }
+
+    /// Whether neighbours within a tile are always one step of the last axis apart.
+    fn is_even(&self) -> bool {
+        self.offer.axes <= 1 || self.supply.is_direct()
+    }
+
     /// Cycles to pack `depth` steps.
     fn packing(&self, depth: f64) -> f64 {
         match self.supply {
@@ -265,7 +290,7 @@ impl Cut<'_> {
 fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let depth = problem.depth.points() as f64;
     let blocks = (depth / tile.most_depth(rows.offer.points) as f64).ceil().max(1.0);
-    let crosses = matches!(columns.supply, Supply::Direct(_));
+    let crosses = columns.supply.is_direct();
     let ((row_run, row_runs), (column_run, column_runs)) = (rows.runs(), columns.runs());
     let strip = |width: i64| {
         let vectors = div_ceil(width, problem.level.lanes());
@@ -302,60 +327,77 @@ struct Plan {
 impl Plan {
     /// Blocks for the plan.
     fn cut(self, problem: Problem, rows: &Offer, columns: &Offer) -> Tiling {
-        let (tile, (row_supply, column_supply)) = (self.tile, self.supplies);
-        let depth = problem.depth.points();
-        let inner: i64 = problem.depth.extents.iter().skip(1).product();
-        let direct = |supply: &Supply| matches!(supply, Supply::Direct(_));
-        let whole =
-            if inner <= 128 || direct(&row_supply) || direct(&column_supply) { inner } else { 1 };
-        let depth_block = even_block(depth, tile.most_depth(rows.points), whole);
-        let row_cut = Cut { offer: rows, supply: &row_supply };
-        let column_cut = Cut { offer: columns, supply: &column_supply };
-        let step = |cut: Cut, tile: i64| if cut.runs().1 > 1.0 { cut.offer.run } else { tile };
-        let (row_step, column_step) = (step(row_cut, tile.rows), step(column_cut, tile.columns));
-        let mut column_block = even_block(columns.points, MOST_COLUMNS, column_step);
-        let most_rows = (ROW_FLOATS / depth_block.max(1)).max(row_step);
-        let mut row_block = even_block(rows.points, most_rows, row_step);
-        let units = |row_block, column_block| {
-            problem.batch
-                * div_ceil(rows.points, row_block)
-                * div_ceil(columns.points, column_block)
-        };
-        while units(row_block, column_block) < ENOUGH_UNITS
-            && column_block >= 64.max(2 * column_step)
-        {
-            column_block = even_block(columns.points, column_block / 2, column_step);
-        }
-        while units(row_block, column_block) < ENOUGH_UNITS && row_block >= 8 * row_step {
-            row_block = even_block(rows.points, row_block / 2, row_step);
-        }
-        let splits = splits(units(row_block, column_block), div_ceil(depth, depth_block));
-        // What several units share is packed once, if it is not too much.
-        let packed = |supply: Supply, extent: i64, others: i64| match supply {
-            Supply::PerCall
-                if others == 1 || 4 * problem.batch * extent * depth > MAX_PER_CALL_BYTES =>
-            {
-                Supply::PerUnit
-            }
-            supply => supply,
-        };
-        let affine = |cut: Cut| cut.offer.axes <= 1 || direct(cut.supply);
+        let (tile, depth) = (self.tile, problem.depth.points());
+        let row_cut = Cut { offer: rows, supply: &self.supplies.0 };
+        let column_cut = Cut { offer: columns, supply: &self.supplies.1 };
+        let depth_block = self.depth_block(problem, rows.points);
+        let (row_block, column_block) = blocks(
+            problem.batch,
+            depth_block,
+            row_cut.blocks(tile.rows),
+            column_cut.blocks(tile.columns),
+        );
+        let (row_blocks, column_blocks) =
+            (div_ceil(rows.points, row_block), div_ceil(columns.points, column_block));
+        let units = problem.batch * row_blocks * column_blocks;
+        let splits = splits(units, div_ceil(depth, depth_block));
         let sums = match (splits, problem.result.row) {
-            (1, Some(step)) if affine(row_cut) && affine(column_cut) => Sums::Result(step),
+            (1, Some(step)) if row_cut.is_even() && column_cut.is_even() => Sums::Result(step),
             (1, _) => Sums::Workspace,
             _ => Sums::Shares,
         };
+        let bytes = |offer: &Offer| 4 * problem.batch * offer.points * depth;
+        let (row_supply, column_supply) = self.supplies;
         Tiling {
             tile,
             row_block,
             column_block,
             depth_block,
             splits,
-            rows: packed(row_supply, rows.points, div_ceil(columns.points, column_block)),
-            columns: packed(column_supply, columns.points, div_ceil(rows.points, row_block)),
+            rows: row_supply.shared(column_blocks, bytes(rows)),
+            columns: column_supply.shared(row_blocks, bytes(columns)),
             sums,
         }
     }
+
+    /// Terms between two packings: whole rounds of all loops but the outermost, if a panel is read
+    /// in place, or if they are short.
+    fn depth_block(&self, problem: Problem, rows: i64) -> i64 {
+        let inner: i64 = problem.depth.extents.iter().skip(1).product();
+        let in_place = self.supplies.0.is_direct() || self.supplies.1.is_direct();
+        let multiple = if inner <= 128 || in_place { inner } else { 1 };
+        even_block(problem.depth.points(), self.tile.most_depth(rows), multiple)
+    }
+}
+
+/// A side to be cut into blocks: its points, and what every block is a multiple of.
+#[derive(Clone, Copy)]
+struct Divisible {
+    points: i64,
+    step: i64,
+}
+
+impl Divisible {
+    fn block(self, limit: i64) -> i64 {
+        even_block(self.points, limit, self.step)
+    }
+}
+
+/// Rows and columns of a unit: as many as the caches hold, but enough units to share out.
+fn blocks(batch: i64, depth_block: i64, rows: Divisible, columns: Divisible) -> (i64, i64) {
+    let mut column_block = columns.block(MOST_COLUMNS);
+    let mut row_block = rows.block((ROW_FLOATS / depth_block.max(1)).max(rows.step));
+    let too_few = |row_block, column_block| {
+        let units = div_ceil(rows.points, row_block) * div_ceil(columns.points, column_block);
+        batch * units < ENOUGH_UNITS
+    };
+    while too_few(row_block, column_block) && column_block >= 64.max(2 * columns.step) {
+        column_block = columns.block(column_block / 2);
+    }
+    while too_few(row_block, column_block) && row_block >= 8 * rows.step {
+        row_block = rows.block(row_block / 2);
+    }
+    (row_block, column_block)
 }
 
 /// How many shares a depth of `blocks` blocks is cut into, where there are too few units.
