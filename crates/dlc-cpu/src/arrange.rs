@@ -1,17 +1,31 @@
 //! What this target changes in a program before it schedules it: a program again, that computes
 //! the same.
 //!
-//! `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
-//! written out, so that its operand lies in memory in constant steps.
+//! 1. `layout`: the channels of convolutions become neighbours in memory.
+//! 2. `winograd`: convolutions become products of transformed tiles.
+//! 3. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
+//!    written out, so that its operand lies in memory in constant steps.
+//!
+//! Each takes a program and returns one, by replacing kernels ([`entries`]) or by changing what all
+//! forms of kernels have in common ([`piece`]).
 
+mod entries;
+mod layout;
 mod pad;
+mod piece;
+mod substitute;
+mod winograd;
 
+use crate::schedule::Config;
 use dlc_kernel::{OptLevel, Program};
 
 /// The program as it is scheduled.
-pub fn arrange(program: &Program, opt_level: OptLevel) -> Program {
-    match opt_level {
+pub fn arrange(program: &Program, config: Config) -> Program {
+    match config.opt_level {
         OptLevel::O0 | OptLevel::O1 => program.clone(),
-        OptLevel::O2 => pad::pad(program),
+        OptLevel::O2 => {
+            let laid_out = layout::channels_last(program, config);
+            pad::pad(&winograd::winograd(&laid_out, config))
+        }
     }
 }

@@ -113,7 +113,7 @@ impl Target for CpuTarget {
         let pool = pool::Pool::of(options.threads.unwrap_or_else(pool::available_threads));
         let threads = pool.workers();
         let isa = self.level.isa(options.opt_level)?;
-        let program = &arrange::arrange(program, options.opt_level);
+        let program = &arrange::arrange(program, self.config(options));
         let facts = lower::facts(program);
         let scheduled = lower::schedule(program, &facts, self.config(options))?;
         let (lasting, arenas) = plan(program, &scheduled, threads, options.memory_limit)?;
@@ -147,7 +147,7 @@ impl Target for CpuTarget {
         program: &Program,
         options: &BuildOptions,
     ) -> Result<String, BuildError> {
-        let program = &arrange::arrange(program, options.opt_level);
+        let program = &arrange::arrange(program, self.config(options));
         let facts = lower::facts(program);
         let scheduled = lower::schedule(program, &facts, self.config(options))?;
         match stage {

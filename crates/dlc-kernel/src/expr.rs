@@ -156,6 +156,21 @@ impl Exprs {
         self.nodes.iter().enumerate().map(|(i, e)| (ExprId(i as u32), e))
     }
 
+    /// The same DAG with its nodes changed one by one. They keep their numbers and types.
+    ///
+    /// # Panics
+    /// If a change makes two nodes equal.
+    pub fn changed(&self, mut change: impl FnMut(ExprId, &mut Expr)) -> Exprs {
+        let mut new = Exprs::new();
+        for (id, expr) in self.iter() {
+            let mut expr = expr.clone();
+            change(id, &mut expr);
+            let added = new.add_typed(expr, self.dtype(id));
+            assert_eq!(added, id, "a change keeps nodes apart");
+        }
+        new
+    }
+
     /// The nodes that `roots` need, operands before users.
     pub fn reachable(&self, roots: impl IntoIterator<Item = ExprId>) -> Vec<ExprId> {
         let mut needed = vec![false; self.len()];

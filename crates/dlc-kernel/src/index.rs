@@ -200,6 +200,15 @@ impl Access {
         Access { coords, guards: guards.into_iter().collect() }
     }
 
+    /// The same read with axes renumbered.
+    pub fn renumber(&self, new: &dyn Fn(Axis) -> Axis) -> Access {
+        let guard = |g: &Guard| Guard { index: g.index.renumber(new), extent: g.extent.clone() };
+        Access {
+            coords: self.coords.iter().map(|c| c.renumber(new)).collect(),
+            guards: self.guards.iter().map(guard).collect(),
+        }
+    }
+
     /// Whether `axis` occurs in a coordinate or a guard.
     pub fn uses(&self, axis: Axis) -> bool {
         self.coords.iter().any(|c| c.uses(axis)) || self.guards.iter().any(|g| g.index.uses(axis))

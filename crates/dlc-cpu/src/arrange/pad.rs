@@ -1,7 +1,8 @@
 //! Copies with the edges written out, for contractions with windows that leave their tensor.
 
+use super::entries::{add_temporary, replace_kernels};
 use dlc_kernel::{
-    Access, Buffer, BufferId, Class, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Origin,
+    Access, BufferId, Class, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Origin,
     Program, Scalar, Segment, Size, Store,
 };
 use smallvec::SmallVec;
@@ -13,28 +14,19 @@ const MAX_GROWTH: i64 = 8;
 
 /// Gives every operand that a window leaves a padded copy, where that pays.
 pub(super) fn pad(program: &Program) -> Program {
-    let mut padded = program.clone();
-    for at in 0..padded.entries.len() {
-        let before = std::mem::take(&mut padded.entries[at].kernels);
-        let commit = padded.entries[at].commit;
-        let mut padding = Padding { program: &mut padded, copies: Vec::new() };
-        let (mut kernels, mut added) = (Vec::with_capacity(before.len()), 0);
-        for (k, mut kernel) in before.into_iter().enumerate() {
-            let copies = padding.pad_operands(&mut kernel);
-            added += if k < commit { copies.len() } else { 0 };
-            kernels.extend(copies);
-            kernels.push(kernel);
-        }
-        padded.entries[at].kernels = kernels;
-        padded.entries[at].commit = commit + added;
-    }
-    padded
+    let mut copies: Vec<Vec<Copy>> = program.entries.iter().map(|_| Vec::new()).collect();
+    replace_kernels(program, |program, at, mut kernel| {
+        let mut padding = Padding { program, copies: &mut copies[at] };
+        let mut kernels = padding.pad_operands(&mut kernel);
+        kernels.push(kernel);
+        kernels
+    })
 }
 
 /// The copies of one entry.
 struct Padding<'p> {
     program: &'p mut Program,
-    copies: Vec<Copy>,
+    copies: &'p mut Vec<Copy>,
 }
 
 /// A buffer with its edges written out.
@@ -46,9 +38,11 @@ struct Copy {
 
 /// The part of a buffer's index space that is read: it may begin before 0 and end beyond.
 #[derive(Clone, PartialEq, Eq)]
-struct Frame {
-    starts: SmallVec<[i64; 4]>,
-    extents: SmallVec<[i64; 4]>,
+pub(super) struct Frame {
+    /// By dim.
+    pub starts: SmallVec<[i64; 4]>,
+    /// By dim.
+    pub extents: SmallVec<[i64; 4]>,
 }
 
 impl Padding<'_> {
@@ -63,7 +57,8 @@ impl Padding<'_> {
             let Expr::Load { buffer: source, fill, .. } = *exprs.get(operand) else { continue };
             let known = self.copies.iter().find(|c| c.source == source && c.frame == frame);
             let copy = known.map(|c| c.copy).unwrap_or_else(|| {
-                let copy = self.add_buffer(source, &frame);
+                let name = format!("{}_padded", self.program.buffer(source).name);
+                let copy = add_temporary(self.program, name, frame.extents.iter().copied());
                 self.copies.push(Copy { source, frame: frame.clone(), copy });
                 let name = format!("{}_pad{}", kernel.name, position + 1);
                 made.push(copy_kernel(&kernel.origin, name, (source, copy), &frame, fill));
@@ -96,18 +91,10 @@ impl Padding<'_> {
         let grows = size / MAX_GROWTH > source.elements()? as i64;
         (leaves && !grows && points / MIN_REUSE >= size).then_some(frame)
     }
-
-    fn add_buffer(&mut self, source: BufferId, frame: &Frame) -> BufferId {
-        let name = format!("{}_padded", self.program.buffer(source).name);
-        let shape = frame.extents.iter().map(|&n| Size::from(n)).collect();
-        let buffer = Buffer { name, dtype: DType::F32, shape, class: Class::Temp, default: 0.0 };
-        self.program.buffers.push(buffer);
-        BufferId(self.program.buffers.len() as u32 - 1)
-    }
 }
 
 /// The kernel that copies a frame of a buffer.
-fn copy_kernel(
+pub(super) fn copy_kernel(
     origin: &Origin,
     name: String,
     (source, copy): (BufferId, BufferId),
@@ -124,19 +111,14 @@ fn copy_kernel(
     Kernel { name, origin: origin.clone(), form: Form::Map { segments } }
 }
 
-/// Lets the load `operand` read the copy of a frame instead. Nodes keep their numbers.
+/// Lets the load `operand`, which nothing else reads, read the copy of a frame instead.
 fn redirect(exprs: &mut Exprs, operand: ExprId, copy: BufferId, frame: &Frame) {
-    let mut new = Exprs::new();
-    for (id, expr) in exprs.iter() {
-        let mut expr = expr.clone();
-        if let (true, Expr::Load { buffer, access, .. }) = (id == operand, &mut expr) {
+    *exprs = exprs.changed(|id, expr| {
+        if let (true, Expr::Load { buffer, access, .. }) = (id == operand, expr) {
             *buffer = copy;
             for (coord, &start) in access.coords.iter_mut().zip(&frame.starts) {
                 coord.offset = coord.offset.clone() - Size::from(start);
             }
         }
-        let added = new.add_typed(expr, exprs.dtype(id));
-        debug_assert_eq!(added, id, "the copy is read by nothing else");
-    }
-    *exprs = new;
+    });
 }

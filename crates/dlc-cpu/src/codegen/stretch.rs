@@ -25,11 +25,11 @@ pub(super) fn call(
     ev.set_axis(stretch.axis, start);
     let lanes = ev.lanes();
     ev.set_lanes(None);
-    for (k, stream) in stretch.streams.iter().enumerate() {
+    for (k, stream) in stretch.addresses.iter().enumerate() {
         let (offset, _) = load::place_offset(ev, e, &stream.place, None, None);
         let base = e.base(stream.buffer);
         let address = e.add_scaled(base, offset, stream.dtype.bytes() as i64);
-        e.b.ins().store(NOTRAP, address, args, leaf.stream_at(k));
+        e.b.ins().store(NOTRAP, address, args, leaf.address_at(k));
     }
     for (k, &id) in stretch.uniforms.iter().enumerate() {
         let Val::Uniform(value) = ev.value(e, id) else { unreachable!("there are no lanes") };

@@ -1,25 +1,25 @@
 //! Loops over elements that are neighbours in memory.
 //!
 //! A [`Loop`] computes its code for elements `0..count`, stores some of the values and folds
-//! others. Everything it touches is found through its argument block: the count, one address for
-//! each stream, one scalar for each uniform, room for the result of each fold. A stream may be
-//! loaded and stored; another stream must not overlap one that is stored. Loads and stores touch
+//! others. Everything it touches is found through its argument block: the count, addresses of
+//! streams, one scalar for each uniform, room for the result of each fold. A stream may be loaded
+//! and stored; another stream must not overlap one that is stored. Loads and stores touch
 //! exactly the elements `0..count`. The order of a fold depends on count and level alone.
 
 use super::lanes::{Kind, Lanes, Op, Vector, ops};
 use dlc_kernel::{DType, FoldOp};
 use std::hash::{Hash, Hasher};
 
-/// The most streams a loop may have: so many registers are left for addresses.
-pub const MAX_STREAMS: usize = 8;
+/// The most addresses a loop may have: so many registers are left for them.
+pub const MAX_ADDRESSES: usize = 8;
 
 /// A loop, by what it computes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Loop {
     /// What is computed for an element. `Input(_, k)` is the element of stream `k`.
     pub lanes: Lanes,
-    /// The type of each stream's elements.
-    pub streams: Vec<DType>,
+    /// What is loaded and stored.
+    pub streams: Vec<Stream>,
     /// How many uniforms there are.
     pub uniforms: u16,
     /// Streams, and what is stored to them.
@@ -31,6 +31,17 @@ pub struct Loop {
     /// Whether stores pass by the caches, where they are as aligned as that wants; all of them are
     /// of four bytes.
     pub streaming: bool,
+}
+
+/// Elements that are neighbours in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stream {
+    /// Their type.
+    pub dtype: DType,
+    /// Which of the addresses it is found by.
+    pub address: u16,
+    /// Bytes from there to its first element.
+    pub offset: i32,
 }
 
 /// A fold over the elements.
@@ -48,14 +59,19 @@ impl Loop {
     /// Where the count (`i64`) is in the argument block.
     pub const COUNT: i32 = 0;
 
-    /// Where the address of a stream is.
-    pub fn stream_at(&self, stream: usize) -> i32 {
-        8 + 8 * stream as i32
+    /// How many addresses there are.
+    pub fn addresses(&self) -> usize {
+        self.streams.iter().map(|s| usize::from(s.address) + 1).max().unwrap_or(0)
+    }
+
+    /// Where an address is.
+    pub fn address_at(&self, address: usize) -> i32 {
+        8 + 8 * address as i32
     }
 
     /// Where a uniform is: four bytes, a mask as an integer.
     pub fn uniform_at(&self, uniform: usize) -> i32 {
-        self.stream_at(self.streams.len()) + 4 * uniform as i32
+        self.address_at(self.addresses()) + 4 * uniform as i32
     }
 
     /// Where the result of a fold goes: four bytes.
@@ -78,6 +94,15 @@ impl Loop {
     pub fn loads(&self, stream: usize) -> bool {
         let loads = |v| matches!(self.lanes.op(v), Op::Input(_, k) if usize::from(k) == stream);
         self.lanes.reachable(&self.roots()).into_iter().any(loads)
+    }
+
+    /// Whether a value may be stored while others are still to be loaded: it overwrites none of
+    /// them, and needs no more registers than its own.
+    pub fn may_store_early(&self) -> bool {
+        self.stores.iter().all(|&(stream, _)| {
+            let stream = usize::from(stream);
+            self.streams[stream].dtype.bytes() == 4 && !self.loads(stream)
+        })
     }
 
     /// The code of `copies` vectors, one after the other, written operation by operation so that
@@ -136,10 +161,18 @@ impl Fold {
     }
 }
 
+impl std::fmt::Display for Stream {
+    /// `f32 a2+64`: type, address, bytes from there.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} a{}", self.dtype, self.address)?;
+        if self.offset != 0 { write!(f, "{:+}", self.offset) } else { Ok(()) }
+    }
+}
+
 impl std::fmt::Display for Loop {
     /// Streams, then the code, then what becomes of its values.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let streams: Vec<String> = self.streams.iter().map(|s| s.to_string()).collect();
+        let streams: Vec<String> = self.streams.iter().map(Stream::to_string).collect();
         let streaming = if self.streaming { ", streaming" } else { "" };
         writeln!(f, "streams {}; x{}{streaming}", streams.join(", "), self.unroll)?;
         write!(f, "{}", self.lanes)?;

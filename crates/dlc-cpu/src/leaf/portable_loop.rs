@@ -2,7 +2,7 @@
 
 use super::clif::{self, Width, Writer};
 use super::lanes::{Kind, Op, ops};
-use super::loops::{Fold, Loop};
+use super::loops::{Fold, Loop, Stream};
 use super::portable::{Multiply, NOTRAP};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I8, I8X16, I32, I32X4, I64};
@@ -17,9 +17,9 @@ pub fn emit(b: &mut FunctionBuilder, code: &Loop, multiply: Multiply) {
     b.switch_to_block(entry);
     let args = b.block_params(entry)[0];
     let count = b.ins().load(I64, NOTRAP, args, Loop::COUNT);
-    let at = |k| code.stream_at(k);
-    let streams = (0..code.streams.len()).map(|k| b.ins().load(I64, NOTRAP, args, at(k))).collect();
-    let mut emitter = Emitter { b, code, multiply, args, streams };
+    let at = |k| code.address_at(k);
+    let addresses = (0..code.addresses()).map(|k| b.ins().load(I64, NOTRAP, args, at(k))).collect();
+    let mut emitter = Emitter { b, code, multiply, args, addresses };
     let results = emitter.emit(count);
     for (k, result) in results.into_iter().enumerate() {
         emitter.b.ins().store(NOTRAP, result, args, code.fold_at(k));
@@ -32,7 +32,7 @@ struct Emitter<'e, 'f> {
     code: &'e Loop,
     multiply: Multiply,
     args: Value,
-    streams: Vec<Value>,
+    addresses: Vec<Value>,
 }
 
 impl<'f> Emitter<'_, 'f> {
@@ -110,10 +110,11 @@ impl<'f> Emitter<'_, 'f> {
     /// The code at element `i`; gives the states of the folds afterwards.
     fn emit_body(&mut self, width: Width, i: Value, states: &[Value]) -> Vec<Value> {
         let (code, args) = (self.code, self.args);
-        let addresses: Vec<Value> = (0..self.streams.len()).map(|k| self.address(k, i)).collect();
+        let streams = code.streams.iter();
+        let addresses: Vec<Value> = streams.map(|&stream| self.address(stream, i)).collect();
         let mut writer = self.writer(width);
         let mut values = clif::values(&mut writer, &code.lanes, &code.roots(), |w, op| match op {
-            Op::Input(_, k) => load(w, code.streams[usize::from(k)], addresses[usize::from(k)]),
+            Op::Input(_, k) => load(w, code.streams[usize::from(k)].dtype, addresses[usize::from(k)]),
             Op::Uniform(kind, k) => uniform(w, kind, args, code.uniform_at(k.into())),
             Op::Carry(_, k) => states[usize::from(k)],
             _ => index(w, i),
@@ -121,15 +122,15 @@ impl<'f> Emitter<'_, 'f> {
         let stored = values.split_off(code.folds.len());
         for (&(stream, _), value) in code.stores.iter().zip(stored) {
             let stream = usize::from(stream);
-            store(&mut writer, code.streams[stream], value, addresses[stream]);
+            store(&mut writer, code.streams[stream].dtype, value, addresses[stream]);
         }
         values
     }
 
-    fn address(&mut self, stream: usize, i: Value) -> Value {
-        let bytes = self.code.streams[stream].bytes() as i64;
-        let offset = self.b.ins().imul_imm_s(i, bytes);
-        self.b.ins().iadd(self.streams[stream], offset)
+    fn address(&mut self, stream: Stream, i: Value) -> Value {
+        let distance = self.b.ins().imul_imm_s(i, stream.dtype.bytes() as i64);
+        let first = self.b.ins().iadd_imm_s(distance, i64::from(stream.offset));
+        self.b.ins().iadd(self.addresses[usize::from(stream.address)], first)
     }
 
     fn merge(&mut self, width: Width, fold: Fold, a: Value, b: Value) -> Value {

@@ -37,6 +37,8 @@ pub struct ContractSchedule<'k> {
     pub depth: Axes,
     /// The loops.
     pub algorithm: Algorithm,
+    /// About how many cycles it takes one thread.
+    pub cycles: f64,
 }
 
 /// An operand that is nothing but a load of `f32` at places no data decides.

@@ -8,7 +8,7 @@ use super::PlacedStore;
 use super::domain::{Domain, Place};
 use super::row::RowFold;
 use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
-use crate::leaf::loops::{Fold, Loop, MAX_STREAMS};
+use crate::leaf::loops::{self, Fold, Loop, MAX_ADDRESSES};
 use crate::leaf::wide::Width;
 use crate::level::Level;
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, Scalar};
@@ -28,8 +28,8 @@ pub struct Stretch {
     pub axis: Axis,
     /// What is called.
     pub leaf: Arc<Loop>,
-    /// By stream of the leaf.
-    pub streams: Vec<Stream>,
+    /// By address of the leaf: the stream that begins there.
+    pub addresses: Vec<Stream>,
     /// By uniform of the leaf: the value at the stretch's first point.
     pub uniforms: Vec<ExprId>,
 }
@@ -103,6 +103,20 @@ pub fn vectors_at_once(level: Level) -> f64 {
     Width::of(level).map_or(1.0, |width| f64::from(width.lanes()) / 4.0)
 }
 
+impl Stream {
+    /// Bytes from `other` to this one, if they are the same at every point.
+    fn distance(&self, other: &Stream) -> Option<i32> {
+        let (own, from) = (&self.place, &other.place);
+        let alike = self.buffer == other.buffer
+            && own.linear.terms == from.linear.terms
+            && own.quotients == from.quotients;
+        let elements = own.linear.offset.checked_sub(from.linear.offset).filter(|_| alike)?;
+        // Half of what an instruction reaches: unrolled code adds to it.
+        let bytes = elements.checked_mul(self.dtype.bytes() as i64)?;
+        i32::try_from(bytes).ok().filter(|b| b.unsigned_abs() < 1 << 30)
+    }
+}
+
 impl Task<'_> {
     fn values(&self) -> Vec<ExprId> {
         let folded = self.folds.iter().map(|f| f.value);
@@ -116,6 +130,8 @@ struct Draft<'d, 'k> {
     axis: Axis,
     lanes: Lanes,
     streams: Vec<Stream>,
+    addresses: Vec<Stream>,
+    reached: Vec<loops::Stream>,
     uniforms: Vec<ExprId>,
     vectors: FxHashMap<ExprId, Vector>,
 }
@@ -127,6 +143,8 @@ impl<'d, 'k> Draft<'d, 'k> {
             axis,
             lanes: Lanes::default(),
             streams: Vec::new(),
+            addresses: Vec::new(),
+            reached: Vec::new(),
             uniforms: Vec::new(),
             vectors: FxHashMap::default(),
         }
@@ -215,10 +233,25 @@ impl<'d, 'k> Draft<'d, 'k> {
         }
         let known = self.streams.iter().position(|s| *s == stream);
         let at = known.unwrap_or_else(|| {
+            let reached = self.reach(&stream);
+            self.reached.push(reached);
             self.streams.push(stream);
             self.streams.len() - 1
         });
         Some(at as u16)
+    }
+
+    /// How a new stream is found: by the address of one that is always equally far away, or by
+    /// its own.
+    fn reach(&mut self, stream: &Stream) -> loops::Stream {
+        let dtype = stream.dtype;
+        let mut known = (0u16..).zip(&self.addresses);
+        let near = known.find_map(|(address, s)| Some((address, stream.distance(s)?)));
+        let (address, offset) = near.unwrap_or_else(|| {
+            self.addresses.push(stream.clone());
+            (self.addresses.len() as u16 - 1, 0)
+        });
+        loops::Stream { dtype, address, offset }
     }
 
     fn fold(&mut self, at: usize, fold: RowFold) -> Option<Fold> {
@@ -233,14 +266,13 @@ impl<'d, 'k> Draft<'d, 'k> {
     }
 
     fn finish(self, stores: Vec<(u16, Vector)>, folds: Vec<Fold>) -> Option<Stretch> {
-        let streams: Vec<DType> = self.streams.iter().map(|s| s.dtype).collect();
-        if streams.len() > MAX_STREAMS || folds.len() > MOST_STATES {
+        if self.addresses.len() > MAX_ADDRESSES || folds.len() > MOST_STATES {
             return None;
         }
         let uniforms = self.uniforms.len() as u16;
         let mut leaf = Loop {
             lanes: self.lanes,
-            streams,
+            streams: self.reached,
             uniforms,
             stores,
             folds,
@@ -248,8 +280,8 @@ impl<'d, 'k> Draft<'d, 'k> {
             streaming: false,
         };
         leaf.unroll = unroll(&leaf);
-        let (streams, uniforms) = (self.streams, self.uniforms);
-        Some(Stretch { axis: self.axis, leaf: Arc::new(leaf), streams, uniforms })
+        let (addresses, uniforms) = (self.addresses, self.uniforms);
+        Some(Stretch { axis: self.axis, leaf: Arc::new(leaf), addresses, uniforms })
     }
 }
 
@@ -259,7 +291,11 @@ fn unroll(leaf: &Loop) -> u8 {
     let computed =
         |v: &Vector| !matches!(leaf.lanes.op(*v), Op::Const(..) | Op::Uniform(..) | Op::Carry(..));
     let count = leaf.lanes.reachable(&leaf.roots()).iter().filter(|v| computed(v)).count();
-    let wanted = if count < 12 { 4 } else { 2 };
+    let wanted = match count {
+        ..12 => 4,
+        ..64 => 2,
+        _ => 1,
+    };
     [4, 2, 1]
         .into_iter()
         .find(|&n| n <= wanted && usize::from(n) * leaf.folds.len() <= MOST_STATES)

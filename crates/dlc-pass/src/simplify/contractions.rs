@@ -1,6 +1,5 @@
 //! Contractions.
 
-use super::folds::renumber;
 use super::views::read_through;
 use super::{At, Exactness::*, Rewriter, Rule};
 use dlc_graph::op::{Contract, Op, Reduce, View};
@@ -31,7 +30,7 @@ fn unit_axes(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
         let without = |index: &mut Index| index.terms.retain(|t| !dropped.contains(&t.0.0));
         a.coords.iter_mut().for_each(without);
         a.guards.iter_mut().for_each(|g| without(&mut g.index));
-        renumber(&a, &new)
+        a.renumber(&new)
     };
     let reduce = c.reduce.iter().filter(|n| **n != Size::ONE).cloned().collect();
     let op = Contract { out: c.out.clone(), reduce, lhs: access(&c.lhs), rhs: access(&c.rhs) };

@@ -213,8 +213,8 @@ fn contraction(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let op = Contract {
         out: extents(&kept),
         reduce: extents(&reduced),
-        lhs: renumber(&lhs, &new),
-        rhs: renumber(&rhs, &new),
+        lhs: lhs.renumber(&new),
+        rhs: rhs.renumber(&new),
     };
     Some(r.make(op, &[x, y], at.origin))
 }
@@ -234,19 +234,10 @@ fn factor(
     (zero_outside && reused).then(|| (view.access.clone(), x))
 }
 
-/// The access with axes renumbered.
-pub(super) fn renumber(access: &Access, new: &dyn Fn(Axis) -> Axis) -> Access {
-    let guard = |g: &Guard| Guard { index: g.index.renumber(new), extent: g.extent.clone() };
-    Access {
-        coords: access.coords.iter().map(|c| c.renumber(new)).collect(),
-        guards: access.guards.iter().map(guard).collect(),
-    }
-}
-
 /// The view without `dropped` of its axes, none of which it uses.
 fn without_axes(view: &View, dropped: &[u32]) -> View {
     let new = |a: Axis| Axis(a.0 - dropped.iter().filter(|&&d| d < a.0).count() as u32);
     let kept = view.axes.iter().enumerate().filter(|(i, _)| !dropped.contains(&(*i as u32)));
     let axes = kept.map(|(_, extent)| extent.clone()).collect();
-    View { axes, access: renumber(&view.access, &new), fill: view.fill }
+    View { axes, access: view.access.renumber(&new), fill: view.fill }
 }

@@ -2,15 +2,15 @@
 
 use super::asm::{Assembler, Masked, Mem, Operand};
 use super::frame::{Place, mask_register};
-use super::straight::{element, truth};
+use super::straight::truth;
 use super::{Width, codes};
 use crate::leaf::lanes::{Binary, Kind, Shift};
-use crate::leaf::loops::{Loop, MAX_STREAMS};
+use crate::leaf::loops::{Loop, MAX_ADDRESSES, Stream};
 use dlc_kernel::DType;
 use iced_x86::{Code, Register};
 
-/// The registers of streams. Those from the fifth on belong to the caller.
-pub const STREAMS: [Register; MAX_STREAMS] = [
+/// The registers of addresses. Those from the fifth on belong to the caller.
+pub const ADDRESSES: [Register; MAX_ADDRESSES] = [
     Register::RDX,
     Register::RSI,
     Register::R8,
@@ -20,6 +20,16 @@ pub const STREAMS: [Register; MAX_STREAMS] = [
     Register::R13,
     Register::R14,
 ];
+
+/// The element of a stream that is `distance` elements after the current one.
+pub fn element(stream: Stream, distance: i32) -> Mem {
+    let bytes = stream.dtype.bytes();
+    Mem {
+        base: ADDRESSES[usize::from(stream.address)],
+        index: Some((Register::RAX, bytes as u32)),
+        offset: stream.offset + distance * bytes as i32,
+    }
+}
 
 /// Which of the elements of a vector there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,16 +59,15 @@ pub struct Access<'c> {
 impl Access<'_> {
     /// The elements of a stream for a copy, or the room of its tail.
     fn address(&self, (copy, stream): (usize, usize)) -> Mem {
-        let bytes = self.code.streams[stream].bytes() as i32;
         let first = self.first + copy as i32 * self.width.lanes();
-        self.staged[stream].unwrap_or_else(|| element(STREAMS[stream], bytes, first))
+        self.staged[stream].unwrap_or_else(|| element(self.code.streams[stream], first))
     }
 
     /// Loads input `input`, which numbers copies and their streams.
     pub fn load(&self, a: &mut Assembler, input: usize, (to, temporary): (u8, u8)) -> Place {
         let count = self.code.streams.len();
         let (copy, stream) = (input / count, input % count);
-        let dtype = self.code.streams[stream];
+        let dtype = self.code.streams[stream].dtype;
         let from = self.address((copy, stream)).into();
         let whole = Operand::Reg(self.width.whole(to));
         let load = if dtype.bytes() == 1 { codes::load_bytes } else { codes::load };
@@ -95,7 +104,7 @@ impl Access<'_> {
 
     /// Stores a register to a stream, or to the room of its tail.
     pub fn store(&self, a: &mut Assembler, at: (usize, usize), register: u8, free: [u8; 2]) {
-        let dtype = self.code.streams[at.1];
+        let dtype = self.code.streams[at.1].dtype;
         let to: Operand = self.address(at).into();
         let whole = Operand::Reg(self.width.whole(register));
         if dtype.bytes() == 1 {

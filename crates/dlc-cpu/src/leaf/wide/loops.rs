@@ -2,19 +2,19 @@
 //! in part.
 //!
 //! Registers: `rdi` the argument block, `rax` the current element, `rcx` their number, `r10` a
-//! bound or what is left, `r11` the constants, [`STREAMS`] the streams. Fold states are in the
+//! bound or what is left, `r11` the constants, [`ADDRESSES`] the addresses of streams. Fold states are in the
 //! first vector registers, those of the first copy first.
 
-use super::access::{Access, Part, STREAMS};
+use super::access::{ADDRESSES, Access, Part, element};
 use super::asm::{Assembler, Masked, Mem, Operand};
 use super::frame::{Frame, Place, mask_register};
-use super::straight::{self, element};
+use super::straight;
 use super::{Width, codes};
 use crate::leaf::lanes::{Lanes, Op, Vector};
 use crate::leaf::loops::{Fold, Loop};
 use iced_x86::{Code, IcedError, Register};
 
-/// The first of [`STREAMS`] that belong to the caller.
+/// The first of [`ADDRESSES`] that belong to the caller.
 const FIRST_SAVED: usize = 4;
 
 /// The machine code of a loop.
@@ -58,14 +58,14 @@ impl Writer<'_> {
 
     /// The caller's registers that are used: for the frame, for streams, for copying bytes.
     fn saved(&self) -> impl Iterator<Item = Register> {
-        let streams = STREAMS.iter().take(self.code.streams.len()).skip(FIRST_SAVED);
+        let addresses = ADDRESSES.iter().take(self.code.addresses()).skip(FIRST_SAVED);
         let bytes = self.has_bytes().then_some(Register::R15);
-        [Register::RBP].into_iter().chain(streams.copied()).chain(bytes)
+        [Register::RBP].into_iter().chain(addresses.copied()).chain(bytes)
     }
 
     /// Whether tails go through the stack, byte by byte.
     fn has_bytes(&self) -> bool {
-        self.width == Width::Ymm && self.code.streams.iter().any(|s| s.bytes() == 1)
+        self.width == Width::Ymm && self.code.streams.iter().any(|s| s.dtype.bytes() == 1)
     }
 
     fn mov(&mut self, to: Register, from: Register) {
@@ -77,8 +77,8 @@ impl Writer<'_> {
     }
 
     fn emit_loops(&mut self) {
-        for (k, &register) in STREAMS.iter().take(self.code.streams.len()).enumerate() {
-            self.load_argument(register, self.code.stream_at(k));
+        for (k, &register) in ADDRESSES.iter().take(self.code.addresses()).enumerate() {
+            self.load_argument(register, self.code.address_at(k));
         }
         self.load_argument(Register::RCX, Loop::COUNT);
         self.a.load_constants();
@@ -99,11 +99,11 @@ impl Writer<'_> {
     /// The elements before the first aligned vector of a stored stream, then, if that aligns all of
     /// them, whole vectors.
     fn emit_streamed_loop(&mut self) {
-        let stored: Vec<Register> =
-            self.code.stores.iter().map(|s| STREAMS[usize::from(s.0)]).collect();
+        let stored = self.code.stores.iter().map(|s| self.code.streams[usize::from(s.0)]);
+        let stored: Vec<Mem> = stored.map(|stream| element(stream, 0)).collect();
         let bytes = Operand::Signed32(self.width.bytes() - 1);
         let (left, count) = (Register::R10.into(), Register::RCX.into());
-        self.mov(Register::R10, stored[0]);
+        self.a.emit(Code::Lea_r64_m, &[left, stored[0].into()]);
         self.a.emit(Code::Neg_rm64, &[left]);
         self.a.emit(Code::And_rm64_imm32, &[left, bytes]);
         self.a.emit(Code::Shr_rm64_imm8, &[left, Operand::Imm8(2)]);
@@ -114,7 +114,7 @@ impl Writer<'_> {
         self.a.emit(Code::Add_r64_rm64, &[Register::RAX.into(), left]);
         let unaligned = self.a.label();
         for stream in stored {
-            self.a.emit(Code::Lea_r64_m, &[left, element(stream, 4, 0).into()]);
+            self.a.emit(Code::Lea_r64_m, &[left, stream.into()]);
             self.a.emit(Code::Test_rm64_imm32, &[left, bytes]);
             self.a.jump(Code::Jne_rel32_64, unaligned);
         }
@@ -215,7 +215,8 @@ impl Writer<'_> {
             _ => next.iter().copied().zip(states.iter().copied()).collect(),
         };
         let (a, frame) = (&mut self.a, &mut self.frame);
-        let roots = [next, stored].concat();
+        let roots = [&next[..], &stored[..]].concat();
+        let (stores, early) = (code.stores.len(), next.is_empty() && code.may_store_early());
         let places =
             straight::emit(a, frame, &straight, &roots, &wishes, &mut |a, op, registers| match (
                 op, registers,
@@ -224,10 +225,17 @@ impl Writer<'_> {
                 (Op::Input(_, k), Some(to)) => access.load(a, k.into(), to),
                 (_, Some(to)) => access.index(a, to),
                 _ => unreachable!("`{op}` needs no register"),
+            }, &mut |a, v, register| {
+                let own = stored.iter().enumerate().filter(|(_, root)| **root == v);
+                early && own.fold(false, |_, (at, _)| {
+                    access.store(a, (at / stores, code.stores[at % stores].0.into()), register, [0; 2]);
+                    true
+                })
             });
-        let (folded, stored) = places.split_at(states.len());
-        self.update_states(&states, folded, part);
-        self.store(&access, stored);
+        let (folded, left) = places.split_at(states.len());
+        let folded: Vec<Place> = folded.iter().map(|p| p.expect("no state is stored")).collect();
+        self.update_states(&states, &folded, part);
+        self.store(&access, left);
     }
 
     /// Brings the new states to where the old ones are.
@@ -255,30 +263,38 @@ impl Writer<'_> {
         }
     }
 
-    /// Stores values, all of which are computed.
-    fn store(&mut self, access: &Access, values: &[Place]) {
-        let used = |set: u32, place: &Place| match place {
+    /// Stores the values that are not stored yet: those in registers first, whose registers then
+    /// serve for the others.
+    fn store(&mut self, access: &Access, values: &[Option<Place>]) {
+        let values = values.iter().enumerate().filter_map(|(at, place)| Some((at, (*place)?)));
+        let is_held = |value: &(usize, Place)| matches!(value.1, Place::Register(_));
+        let (held, spilled): (Vec<_>, Vec<_>) = values.partition(is_held);
+        let used = |set: u32, value: &(usize, Place)| match value.1 {
             Place::Register(r) => set & !(1 << r),
             Place::Memory(_) => set,
         };
-        let free = values.iter().fold(self.frame.free, used);
-        let temporary = free.trailing_zeros() as u8;
-        let second = (free & (free - 1)).trailing_zeros() as u8;
+        let beside = held.iter().fold(self.frame.free, used);
+        held.into_iter().for_each(|(at, value)| self.store_one(access, at, value, beside));
+        let all = self.frame.free;
+        spilled.into_iter().for_each(|(at, value)| self.store_one(access, at, value, all));
+    }
+
+    /// Stores value `at` of all copies; `free` registers hold nothing.
+    fn store_one(&mut self, access: &Access, at: usize, value: Place, free: u32) {
+        let [first, second] = [free, free & free.wrapping_sub(1)].map(|f| f.trailing_zeros() as u8);
         let count = self.code.stores.len();
-        for (at, &value) in values.iter().enumerate() {
-            let (copy, stream) = (at / count, usize::from(self.code.stores[at % count].0));
-            let register = match value {
-                Place::Register(r) => r,
-                Place::Memory(mem) => {
-                    let to = self.width.whole(temporary).into();
-                    self.a.emit(codes::load(self.width), &[to, mem.into()]);
-                    temporary
-                }
-            };
-            access.store(&mut self.a, (copy, stream), register, [temporary, second]);
-            if let Some(from) = access.staged[stream] {
-                self.copy_bytes(stream, from, Direction::ToStream);
+        let (copy, stream) = (at / count, usize::from(self.code.stores[at % count].0));
+        let register = match value {
+            Place::Register(r) => r,
+            Place::Memory(mem) => {
+                let to = self.width.whole(first).into();
+                self.a.emit(codes::load(self.width), &[to, mem.into()]);
+                first
             }
+        };
+        access.store(&mut self.a, (copy, stream), register, [first, second]);
+        if let Some(from) = access.staged[stream] {
+            self.copy_bytes(stream, from, Direction::ToStream);
         }
     }
 
@@ -289,7 +305,7 @@ impl Writer<'_> {
         if part != Part::Tail || !self.has_bytes() {
             return staged;
         }
-        for (k, _) in streams.iter().enumerate().filter(|(_, s)| s.bytes() == 1) {
+        for (k, _) in streams.iter().enumerate().filter(|(_, s)| s.dtype.bytes() == 1) {
             let room = self.frame.slot(self.width);
             self.frame.keep_slots();
             staged[k] = Some(room);
@@ -302,24 +318,25 @@ impl Writer<'_> {
 
     /// Copies the bytes that are left between a stream and the stack.
     fn copy_bytes(&mut self, stream: usize, room: Mem, direction: Direction) {
-        let (head, stream) = (self.a.label(), STREAMS[stream]);
+        let stream = self.code.streams[stream];
+        let (head, address) = (self.a.label(), ADDRESSES[usize::from(stream.address)]);
         let (byte, low) = (Register::R15.into(), Register::R15L.into());
         let left = Some((Register::R10, 1));
         let on_stack = Mem { index: left, ..room }.into();
-        let in_stream = Mem { base: stream, index: left, offset: 0 }.into();
+        let in_stream = Mem { base: address, index: left, offset: stream.offset }.into();
         let (from, to) = match direction {
             Direction::FromStream => (in_stream, on_stack),
             Direction::ToStream => (on_stack, in_stream),
         };
         self.set_left();
-        self.a.emit(Code::Add_r64_rm64, &[stream.into(), Register::RAX.into()]);
+        self.a.emit(Code::Add_r64_rm64, &[address.into(), Register::RAX.into()]);
         self.a.place(head);
         self.a.emit(Code::Dec_rm64, &[Register::R10.into()]);
         self.a.emit(Code::Movzx_r64_rm8, &[byte, from]);
         self.a.emit(Code::Mov_rm8_r8, &[to, low]);
         self.a.emit(Code::Test_rm64_r64, &[Register::R10.into(), Register::R10.into()]);
         self.a.jump(Code::Jg_rel32_64, head);
-        self.a.emit(Code::Sub_r64_rm64, &[stream.into(), Register::RAX.into()]);
+        self.a.emit(Code::Sub_r64_rm64, &[address.into(), Register::RAX.into()]);
     }
 
     /// Merges the states of every fold and stores the results.
@@ -381,8 +398,9 @@ impl Writer<'_> {
                 Op::Carry(_, k) => Place::Register(registers[usize::from(k)]),
                 _ => unreachable!("a merge is given its states alone"),
             },
+            &mut |_, _, _| false,
         );
-        self.update_states(&[into], &place, Part::Whole);
+        self.update_states(&[into], &[place[0].expect("it was not taken")], Part::Whole);
     }
 }
 

@@ -4,7 +4,7 @@
 //! gives it back after its last use; if none is free, the value used latest goes to the stack.
 //! Constants are operands in memory unless the [`Frame`] gave them registers.
 
-use super::asm::{Assembler, Mem, Operand};
+use super::asm::{Assembler, Operand};
 use super::codes::{self, FmaForm};
 use super::frame::{Frame, Place};
 use crate::leaf::lanes::{Binary, Compare, Kind, Lanes, Op, Unary, Vector};
@@ -14,8 +14,11 @@ use iced_x86::{Code, Register};
 /// is free while it is made. A carry is somewhere already.
 pub type Outside<'o> = &'o mut dyn FnMut(&mut Assembler, Op, Option<(u8, u8)>) -> Place;
 
-/// Computes `roots` and tells where they are; `wishes` are registers for some of the values, which
-/// they get once nothing else is in them.
+/// Takes a root that nothing else reads, in that register, as soon as it is computed; or refuses.
+pub type Sink<'o> = &'o mut dyn FnMut(&mut Assembler, Vector, u8) -> bool;
+
+/// Computes `roots` and tells where they are, but for those that `sink` takes. `wishes` are
+/// registers for some of the values, which they get once nothing else is in them.
 pub fn emit(
     a: &mut Assembler,
     frame: &mut Frame,
@@ -23,7 +26,8 @@ pub fn emit(
     roots: &[Vector],
     wishes: &[(Vector, u8)],
     outside: Outside,
-) -> Vec<Place> {
+    sink: Sink,
+) -> Vec<Option<Place>> {
     let order = lanes.reachable(roots);
     let mut uses = vec![Vec::new(); lanes.len()];
     for (at, &v) in order.iter().enumerate() {
@@ -48,7 +52,7 @@ pub fn emit(
         spilled: 0,
         at: 0,
     };
-    straight.emit(&order, roots, outside)
+    straight.emit(&order, roots, outside, sink)
 }
 
 /// The operation whose register a value is in: other names for its bits cost nothing.
@@ -79,7 +83,13 @@ struct Straight<'s> {
 }
 
 impl Straight<'_> {
-    fn emit(mut self, order: &[Vector], roots: &[Vector], outside: Outside) -> Vec<Place> {
+    fn emit(
+        mut self,
+        order: &[Vector],
+        roots: &[Vector],
+        outside: Outside,
+        sink: Sink,
+    ) -> Vec<Option<Place>> {
         for (at, &v) in order.iter().enumerate() {
             self.at = at;
             self.locked = 0;
@@ -95,9 +105,16 @@ impl Straight<'_> {
                 _ => Place::Register(self.compute(v, op)),
             };
             self.places[v.0 as usize] = Some(place);
+            let uses = &mut self.uses[v.0 as usize];
+            if let (Place::Register(r), Some(&usize::MAX)) = (place, uses.first())
+                && sink(self.a, v, r)
+            {
+                uses.clear();
+                self.places[v.0 as usize] = None;
+            }
             self.free_temporaries();
         }
-        roots.iter().map(|&v| self.place(v)).collect()
+        roots.iter().map(|&v| self.places[source(self.lanes, v).0 as usize]).collect()
     }
 
     fn place(&self, v: Vector) -> Place {
@@ -467,9 +484,4 @@ pub fn truth(a: &mut Assembler, register: u8, temporary: u8) {
     let zero = Operand::Reg(width.whole(temporary));
     a.emit(Code::VEX_Vpxor_ymm_ymm_ymmm256, &[zero, zero, zero]);
     a.emit(Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256, &[whole, whole, zero]);
-}
-
-/// The address of element `index` of a stream, `offset` elements further on.
-pub fn element(stream: Register, bytes: i32, offset: i32) -> Mem {
-    Mem { base: stream, index: Some((Register::RAX, bytes as u32)), offset: offset * bytes }
 }

@@ -7,6 +7,8 @@ use crate::schedule::{PlacedStore, Site};
 use dlc_kernel::{Axis, DType, Expr, ExprId, OptLevel};
 
 const SMALL_WORK: i64 = 512;
+/// Cycles for a term in scalars.
+const PLAIN: f64 = 4.0;
 /// Packed copies of parameters may be so many times larger than the parameters.
 const MAX_LASTING_GROWTH: i64 = 2;
 
@@ -34,12 +36,22 @@ impl<'k> Nest<'_, 'k> {
         let plain = self.domain.exprs.dtype(lhs) != DType::F32 || config.opt_level == OptLevel::O0;
         let work = product([&batch, &left.axes, &right.axes, &depth]);
         let small = work < SMALL_WORK;
-        let (rows, columns, algorithm) = match plain || small {
-            true => (left, right, Algorithm::Plain),
+        let (rows, columns, algorithm, cycles) = match plain || small {
+            true => (left, right, Algorithm::Plain, PLAIN * work as f64),
             false => self.assign(left, right, &batch, &depth),
         };
-        let (stores, domain) = (self.stores, self.domain);
-        ContractSchedule { config, domain, stores, out, rows, columns, batch, depth, algorithm }
+        ContractSchedule {
+            config,
+            domain: self.domain,
+            stores: self.stores,
+            out,
+            rows,
+            columns,
+            batch,
+            depth,
+            algorithm,
+            cycles,
+        }
     }
 
     fn uses(&self, operand: ExprId) -> AxisSet {
@@ -71,7 +83,7 @@ impl<'k> Nest<'_, 'k> {
         right: Side,
         batch: &Axes,
         depth: &Axes,
-    ) -> (Side, Side, Algorithm) {
+    ) -> (Side, Side, Algorithm, f64) {
         let offers = [&left, &right].map(|side| self.offer(side, batch, depth));
         let choose = |rows: usize, columns: usize| {
             let sides = [&left, &right];
@@ -82,7 +94,7 @@ impl<'k> Nest<'_, 'k> {
         };
         let (as_given, swapped) = (choose(0, 1), choose(1, 0));
         let is_swapped = swapped.1 < as_given.1;
-        let tiling = if is_swapped { swapped.0 } else { as_given.0 };
+        let (tiling, cycles) = if is_swapped { swapped } else { as_given };
         let (rows, columns) = if is_swapped { (right, left) } else { (left, right) };
         let fixed = offers[usize::from(!is_swapped)].fixed;
         let reused = rows.axes.points().min(columns.axes.points()) > 1;
@@ -90,7 +102,7 @@ impl<'k> Nest<'_, 'k> {
             true => Algorithm::Tiled(tiling),
             false => self.without_reuse(&rows, &columns, depth),
         };
-        (rows, columns, algorithm)
+        (rows, columns, algorithm, cycles)
     }
 
     /// How a side can be supplied.

@@ -1,0 +1,121 @@
+//! What all forms of kernels have in common, to be changed: expressions over axes, and stores.
+
+use crate::schedule::domain;
+use dlc_kernel::{Access, Axis, BufferId, Expr, Exprs, Form, Lookup, Program, Size, Step, Store};
+use smallvec::SmallVec;
+
+/// Expressions over some axes, and what is stored of them.
+pub(super) struct Piece<'f> {
+    groups: SmallVec<[Group<'f>; 2]>,
+    exprs: &'f mut Exprs,
+    stores: Vec<&'f mut Store>,
+}
+
+/// Neighbouring axes that may change places, unless they are fixed.
+struct Group<'f> {
+    extents: &'f mut SmallVec<[Size; 4]>,
+    is_fixed: bool,
+}
+
+/// The pieces of a form.
+pub(super) fn pieces(form: &mut Form) -> Vec<Piece<'_>> {
+    let group = |extents, is_fixed| Group { extents, is_fixed };
+    let piece = |groups, exprs, stores| Piece { groups, exprs, stores };
+    match form {
+        Form::Map { segments } => segments
+            .iter_mut()
+            .map(|s| {
+                let groups = [group(&mut s.axes, false)].into_iter().collect();
+                piece(groups, &mut s.exprs, s.stores.iter_mut().collect())
+            })
+            .collect(),
+        Form::Row { outer, inner, exprs, steps } => {
+            let counts = |s: &Step| matches!(s, Step::Fold(op, _) if op.is_position());
+            let is_fixed = steps.iter().any(counts);
+            let groups = [group(outer, false), group(inner, is_fixed)].into_iter().collect();
+            let stores = steps.iter_mut().filter_map(|s| match s {
+                Step::StoreRow(store) | Step::StoreEach(store) => Some(store),
+                Step::Fold(..) => None,
+            });
+            vec![piece(groups, exprs, stores.collect())]
+        }
+        Form::Contract { out, reduce, exprs, stores, .. } => {
+            let groups = [group(out, false), group(reduce, false)].into_iter().collect();
+            vec![piece(groups, exprs, stores.iter_mut().collect())]
+        }
+        Form::ScatterAdd { axes, exprs, .. } => {
+            let groups = [group(axes, true)].into_iter().collect();
+            vec![piece(groups, exprs, Vec::new())]
+        }
+        Form::Reshape { .. } | Form::Check { .. } => Vec::new(),
+    }
+}
+
+impl Piece<'_> {
+    /// Changes the places where buffers are read and stored.
+    pub fn change_accesses(
+        &mut self,
+        change: impl Fn(BufferId, &mut Access, &mut [Lookup]),
+    ) {
+        *self.exprs = self.exprs.changed(|_, expr| {
+            if let Expr::Load { buffer, access, lookups, .. } = expr {
+                change(*buffer, access, lookups);
+            }
+        });
+        for store in &mut self.stores {
+            change(store.buffer, &mut store.access, &mut []);
+        }
+    }
+
+    /// Orders the axes of every group by how far apart neighbours along them are in any of
+    /// the buffers that are `wanted`, the farthest first.
+    pub fn sort_axes(&mut self, program: &Program, wanted: impl Fn(BufferId) -> bool) {
+        let mut steps: Vec<i64> = vec![0; self.groups.iter().map(|g| g.extents.len()).sum()];
+        let loads = self.exprs.iter().filter_map(|(_, expr)| match expr {
+            Expr::Load { buffer, access, .. } => Some((*buffer, access)),
+            _ => None,
+        });
+        let stores = self.stores.iter().map(|s| (s.buffer, &s.access));
+        for (buffer, access) in loads.chain(stores).filter(|(buffer, _)| wanted(*buffer)) {
+            let shape = domain::extents(&program.buffer(buffer).shape).expect("sizes are bound");
+            for (coord, stride) in access.coords.iter().zip(domain::strides(&shape)) {
+                for &(axis, coef) in &coord.terms {
+                    let step = &mut steps[axis.0 as usize];
+                    *step = (*step).max((coef * stride / coord.div).abs());
+                }
+            }
+        }
+        let mut order: Vec<usize> = Vec::with_capacity(steps.len());
+        for group in &self.groups {
+            let mut own: Vec<usize> = (order.len()..order.len() + group.extents.len()).collect();
+            if !group.is_fixed {
+                own.sort_by_key(|&axis| std::cmp::Reverse(steps[axis]));
+            }
+            order.extend(own);
+        }
+        self.permute(&order);
+    }
+
+    /// Renumbers the axes: `order[new]` is the old number.
+    fn permute(&mut self, order: &[usize]) {
+        let mut new = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(to, &from)| new[from] = to as u32);
+        let renumber = |axis: Axis| Axis(new[axis.0 as usize]);
+        let mut first = 0;
+        for group in &mut self.groups {
+            let old = group.extents.clone();
+            let own = &order[first..first + old.len()];
+            *group.extents = own.iter().map(|&axis| old[axis - first].clone()).collect();
+            first += old.len();
+        }
+        *self.exprs = self.exprs.changed(|_, expr| match expr {
+            Expr::Load { access, .. } => *access = access.renumber(&renumber),
+            Expr::Inside(guard) => guard.index = guard.index.renumber(&renumber),
+            Expr::Axis(axis) => *axis = renumber(*axis),
+            _ => {}
+        });
+        for store in &mut self.stores {
+            store.access = store.access.renumber(&renumber);
+        }
+    }
+}
