@@ -144,7 +144,8 @@ impl EntryCode {
         let mut works = Vec::new();
         for (kernel, (schedule, phases)) in scheduled.schedules.iter().zip(phases).enumerate() {
             if let Schedule::Copy { src, dst } = schedule {
-                works.extend(copy(program, kernel, *src, *dst));
+                let when = if scheduled.facts.at_load[kernel] { When::Load } else { When::Call };
+                works.extend(copy(program, (kernel, when), *src, *dst));
             }
             let stride = schedule.workspace().scratch.next_multiple_of(crate::abi::ALIGNMENT);
             for (at, phase) in phases.iter().enumerate() {
@@ -204,10 +205,15 @@ fn runnable(
 }
 
 /// Nothing, where there is nothing to copy.
-fn copy(program: &Program, kernel: usize, src: BufferId, dst: BufferId) -> Option<Work> {
+fn copy(
+    program: &Program,
+    (kernel, when): (usize, When),
+    src: BufferId,
+    dst: BufferId,
+) -> Option<Work> {
     let bytes = crate::lower::bytes(program, dst).expect("sizes were bound when planned") as usize;
     let action = Action::Copy { src, dst, bytes };
-    (bytes > 0).then_some(Work { kernel, when: When::Call, action })
+    (bytes > 0).then_some(Work { kernel, when, action })
 }
 
 fn writes_lasting(program: &Program, kernel: &Kernel) -> bool {

@@ -4,7 +4,7 @@
 //! machine code waiting to be compiled and a list of launches over offsets.
 
 use crate::abi::ALIGNMENT;
-use crate::codegen::{self, Phase};
+use crate::codegen::{self, Phase, When};
 use crate::schedule::{Config, Schedule, Site, Workspace};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::plan::{self, Aliases, Block};
@@ -22,12 +22,14 @@ pub struct ScheduledEntry<'p> {
     pub schedules: Vec<Schedule<'p>>,
 }
 
-/// What holds of the buffers of an entry.
+/// What holds of the buffers and kernels of an entry.
 pub struct Facts {
     /// Which buffers live in others' storage.
     pub aliases: Aliases,
-    /// Parameters and state that the entry never writes.
+    /// Parameters and state that the entry never writes, and temporaries computed from nothing else.
     pub fixed: FxHashSet<BufferId>,
+    /// By kernel: whether it computes such temporaries, and so runs when parameters have changed.
+    pub at_load: Vec<bool>,
 }
 
 /// Where the storage of a buffer is.
@@ -49,7 +51,8 @@ pub struct ArenaPlan {
     pub bytes: u64,
 }
 
-/// The storage of parameters, state and run-time scalars, and of what kernels keep.
+/// The storage of parameters, state and run-time scalars, and of what is computed from them when they
+/// change.
 pub struct LastingPlan {
     /// By buffer.
     pub offsets: FxHashMap<BufferId, u64>,
@@ -61,11 +64,37 @@ pub struct LastingPlan {
 
 /// What holds of the buffers of every entry.
 pub fn facts(program: &Program) -> Vec<Facts> {
-    let entry = |entry| Facts {
-        aliases: plan::aliases(program, entry),
-        fixed: fixed_buffers(program, entry),
+    let entry = |entry| {
+        let mut fixed = fixed_buffers(program, entry);
+        let at_load = find_fixed_work(program, entry, &mut fixed);
+        let in_calls = entry.kernels.iter().zip(&at_load).filter(|(_, at_load)| !**at_load);
+        let read = in_calls.flat_map(|(kernel, _)| kernel.reads());
+        let kept: Vec<BufferId> = read.filter(|id| fixed.contains(id)).collect();
+        Facts { aliases: plan::aliases(program, entry, &kept), fixed, at_load }
     };
     program.entries.iter().map(entry).collect()
+}
+
+/// Adds what is computed from fixed buffers alone to them; says which kernels do that.
+fn find_fixed_work(
+    program: &Program,
+    entry: &Entry,
+    fixed: &mut FxHashSet<BufferId>,
+) -> Vec<bool> {
+    let mut at_load = Vec::with_capacity(entry.kernels.len());
+    for kernel in &entry.kernels {
+        let own = |id: &BufferId| {
+            program.buffer(*id).class == Class::Temp && !entry.outputs.contains(id)
+        };
+        let (reads, writes) = (kernel.reads(), kernel.writes());
+        let depends = !reads.is_empty() && reads.iter().all(|id| fixed.contains(id));
+        let is_fixed = depends && writes.iter().all(own) && !kernel.may_fail();
+        if is_fixed {
+            fixed.extend(writes);
+        }
+        at_load.push(is_fixed);
+    }
+    at_load
 }
 
 fn fixed_buffers(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
@@ -98,7 +127,32 @@ pub fn schedule<'p>(
 
 /// Generates the code of every kernel of an entry, phase by phase.
 pub fn generate(entry: &ScheduledEntry, frontend: TargetFrontendConfig) -> Vec<Vec<Phase>> {
-    entry.schedules.par_iter().map(|s| codegen::phases(s, frontend)).collect()
+    let phases = |(schedule, &at_load): (&Schedule, &bool)| {
+        let mut phases = codegen::phases(schedule, frontend);
+        if at_load {
+            phases.iter_mut().for_each(|p| p.when = When::Load);
+        }
+        phases
+    };
+    entry.schedules.par_iter().zip(&entry.facts.at_load).map(phases).collect()
+}
+
+impl ScheduledEntry<'_> {
+    /// The fixed temporaries that calls read, and not only what is packed when parameters change.
+    fn kept(&self) -> Vec<BufferId> {
+        let kernels = self.entry.kernels.iter().zip(&self.schedules).zip(&self.facts.at_load);
+        let in_calls = kernels.filter(|(_, at_load)| !**at_load);
+        let read = in_calls.flat_map(|((kernel, schedule), _)| match schedule {
+            Schedule::Contract(contract) => contract.read_in_calls(),
+            _ => kernel.reads(),
+        });
+        let root = |id: BufferId| self.facts.aliases.get(&id).copied().unwrap_or(id);
+        let mut kept: Vec<BufferId> =
+            read.filter(|id| self.facts.fixed.contains(id)).map(root).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        kept
+    }
 }
 
 impl LastingPlan {
@@ -117,6 +171,12 @@ impl LastingPlan {
             }
         }
         for entry in scheduled {
+            for id in entry.kept() {
+                if !plan.offsets.contains_key(&id) {
+                    let offset = plan.take(bytes(program, id)?);
+                    plan.offsets.insert(id, offset);
+                }
+            }
             let spaces = entry.schedules.iter().map(|s| s.workspace().lasting as u64);
             let offsets = spaces.map(|bytes| plan.take(bytes)).collect();
             plan.workspaces.push(offsets);
@@ -148,12 +208,11 @@ impl ArenaPlan {
         let end = entry.kernels.len();
         let mut owners: Vec<BufferId> = Vec::new();
         let mut blocks: Vec<Block> = Vec::new();
-        let whole_call = outside_buffers(program, entry);
-        for (buffer, first, last) in whole_call.into_iter().map(|b| (b, 0, end)).chain(
-            plan::lifetimes(program, entry, &scheduled.facts.aliases)
-                .into_iter()
-                .map(|l| (l.buffer, l.first, l.last)),
-        ) {
+        let whole_call = outside_buffers(program, entry).into_iter().map(|b| (b, 0, end));
+        let lifetimes = plan::lifetimes(program, entry, &scheduled.facts.aliases).into_iter();
+        let within = lifetimes.filter(|l| !lasting.offsets.contains_key(&l.buffer));
+        let within = within.map(|l| (l.buffer, l.first, l.last));
+        for (buffer, first, last) in whole_call.chain(within) {
             owners.push(buffer);
             blocks.push(Block { bytes: bytes(program, buffer)?, first, last });
         }

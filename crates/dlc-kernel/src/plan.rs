@@ -128,8 +128,9 @@ pub fn lifetimes(program: &Program, entry: &Entry, aliases: &Aliases) -> Vec<Lif
 
 /// The temporaries that can live in another buffer's storage if the target lays out both in
 /// row-major order: results of a reshape, and results of a map that overwrite an operand at its
-/// last use, point by point. Their storage is never written while an older value is still needed.
-pub fn aliases(program: &Program, entry: &Entry) -> Aliases {
+/// last use, point by point. Their storage is never written while an older value is still needed;
+/// that of `kept` buffers is needed for good.
+pub fn aliases(program: &Program, entry: &Entry, kept: &[BufferId]) -> Aliases {
     let mut last_use: FxHashMap<BufferId, usize> = FxHashMap::default();
     let mut last_write: FxHashMap<BufferId, usize> = FxHashMap::default();
     for (at, kernel) in entry.kernels.iter().enumerate() {
@@ -140,7 +141,8 @@ pub fn aliases(program: &Program, entry: &Entry) -> Aliases {
             .for_each(|id| _ = last_use.insert(id, at));
         kernel.writes().into_iter().for_each(|id| _ = last_write.insert(id, at));
     }
-    entry.outputs.iter().for_each(|&id| _ = last_use.insert(id, entry.kernels.len()));
+    let needed = entry.outputs.iter().chain(kept);
+    needed.for_each(|&id| _ = last_use.insert(id, entry.kernels.len()));
     let mut found = Storage { aliases: Aliases::default(), last_use };
     for (at, kernel) in entry.kernels.iter().enumerate() {
         match &kernel.form {

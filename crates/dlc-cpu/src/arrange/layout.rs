@@ -49,7 +49,7 @@ pub(super) fn channels_last(program: &Program, config: Config) -> Program {
 
 /// Cycles of all contractions of an entry.
 fn estimate(program: &Program, entry: usize, config: Config) -> f64 {
-    let Facts { aliases, fixed } = &facts(program)[entry];
+    let Facts { aliases, fixed, .. } = &facts(program)[entry];
     let site = Site { program, aliases, fixed, config };
     let forms = program.entries[entry].kernels.iter().map(|k| &k.form);
     let contractions = forms.filter(|form| matches!(form, Form::Contract { .. }));

@@ -12,7 +12,7 @@ mod tiling;
 use super::domain::{Domain, Place, extents};
 use super::{Config, PlacedStore, Site, Workspace, place_stores};
 use choose::Nest;
-use dlc_kernel::{Axis, BufferId, ExprId, Form, Scalar};
+use dlc_kernel::{Axis, BufferId, Expr, ExprId, Form, Scalar};
 use std::fmt;
 pub use tiling::{Steps, Sums, Supply, Tile, Tiling};
 
@@ -181,6 +181,20 @@ impl<'k> ContractSchedule<'k> {
             (Algorithm::Tiled(t), Stage::Pack(which)) => *t.supply(which) == Supply::AtLoad,
             _ => false,
         }
+    }
+
+    /// The buffers that are read in every call.
+    pub fn read_in_calls(&self) -> Vec<BufferId> {
+        let packed = |which| self.is_at_load(Stage::Pack(which));
+        let sides = [Which::Rows, Which::Columns].into_iter().filter(|&which| !packed(which));
+        let operands = sides.map(|which| self.side(which).operand);
+        let roots: Vec<ExprId> = operands.chain(self.stores.iter().map(|s| s.value)).collect();
+        let nodes = self.domain.reachable(&roots).into_iter();
+        let loaded = nodes.filter_map(|id| match self.domain.exprs.get(id) {
+            Expr::Load { buffer, .. } => Some(*buffer),
+            _ => None,
+        });
+        loaded.collect()
     }
 
     /// A side.

@@ -99,7 +99,7 @@ fn aliases_and_lifetimes() {
     p.entries[0].commit = 6;
     verify::verify(&p).unwrap();
 
-    let found = aliases(&p, &p.entries[0]);
+    let found = aliases(&p, &p.entries[0], &[]);
     assert_eq!(found, [(t[1], t[0]), (t[4], t[3])].into_iter().collect());
     let life = |buffer, first, last| Lifetime { buffer, first, last };
     assert_eq!(
@@ -116,7 +116,7 @@ fn a_reshaped_input_needs_no_storage() {
     let forms = Form::Reshape { src: x, dst: t };
     entry(&mut p, "run", &[x], &[t], vec![kernel("k", 1, forms)]);
     verify::verify(&p).unwrap();
-    let found = aliases(&p, &p.entries[0]);
+    let found = aliases(&p, &p.entries[0], &[]);
     assert_eq!(found[&t], x);
     assert!(lifetimes(&p, &p.entries[0], &found).is_empty());
     let without = lifetimes(&p, &p.entries[0], &Default::default());
