@@ -1,9 +1,10 @@
 //! What this target changes in a program before it schedules it: a program again, that computes
 //! the same.
 //!
-//! 1. `layout`: the channels of convolutions become neighbours in memory.
-//! 2. `winograd`: convolutions become products of transformed tiles.
-//! 3. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
+//! 1. `phases`: a contraction that divides coordinates becomes several that do not.
+//! 2. `layout`: the channels of convolutions become neighbours in memory.
+//! 3. `winograd`: convolutions become products of transformed tiles.
+//! 4. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //!    written out, so that its operand lies in memory in constant steps.
 //!
 //! Each takes a program and returns one, by replacing kernels ([`entries`]) or by changing what all
@@ -12,6 +13,7 @@
 mod entries;
 mod layout;
 mod pad;
+mod phases;
 mod piece;
 mod substitute;
 mod winograd;
@@ -24,7 +26,7 @@ pub fn arrange(program: &Program, config: Config) -> Program {
     match config.opt_level {
         OptLevel::O0 | OptLevel::O1 => program.clone(),
         OptLevel::O2 => {
-            let laid_out = layout::channels_last(program, config);
+            let laid_out = layout::channels_last(&phases::phases(program), config);
             pad::pad(&winograd::winograd(&laid_out, config))
         }
     }

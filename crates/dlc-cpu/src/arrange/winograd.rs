@@ -1,18 +1,23 @@
-//! Winograd's algorithm: a convolution with 3x3 filters through the products of transformed tiles.
+//! Winograd's algorithm: 3x3 convolutions and the gradients of their filters, through the products of
+//! transformed tiles.
 //!
-//! Results are computed in tiles of 2x2 or 4x4. A tile's data and the filters are transformed to
-//! 16 or 36 points ([`transform`]); at every point, one matrix product sums over the channels; the
-//! sums are transformed back, and what was stored of a convolution's sums is stored of the results.
-//! In place of `9 m^2` multiplications for a tile of `m x m` there are `(m + 2)^2`.
+//! Positions are cut into tiles of 2x2 or 4x4. A tile's data and the filters are transformed to 16
+//! or 36 points ([`transform`]); at every point, one matrix product sums over the channels; the sums
+//! are transformed back, and what was stored of a convolution's sums is stored of the results. In
+//! place of `9 m^2` multiplications for a tile of `m x m` there are `(m + 2)^2`. For the gradient of
+//! filters, a tile of the results' gradient takes the place of the filter, and the products are
+//! summed over tiles.
 //!
-//! A convolution becomes kernels that mean nothing special to what comes after: maps over channels,
-//! which must be neighbours in memory, and a contraction.
+//! What replaces a contraction means nothing special to what comes after: maps over channels, which
+//! must be neighbours in memory, and contractions.
 //!
 //! The results differ from direct sums: with factors beyond 1 in the transforms, rounding errors of
 //! larger intermediate values count. The tests compute a bound and hold results to it.
 
-mod kernels;
+mod convolution;
+mod gradient;
 mod pattern;
+mod tiles;
 mod transform;
 
 use super::entries::replace_kernels;
@@ -20,68 +25,92 @@ use crate::level::Level;
 use crate::lower::facts;
 use crate::schedule::Config;
 use dlc_kernel::{BufferId, Program};
-use kernels::Rewriting;
-use pattern::Convolution;
+use pattern::{TAPS, Task, Windowed};
 use rustc_hash::FxHashSet;
+use tiles::Tiles;
 use transform::Transform;
 
-/// Cycles for an element of a transform's input or result, and for one that is farther away than
-/// the caches of a core.
-const TRANSFORM: f64 = 0.6;
-const FAR: f64 = 2.0;
-/// Elements that those caches hold.
-const NEAR: f64 = 1e6;
-/// Cycles to transform a filter.
-const FILTER: f64 = 60.0;
-/// Filters' elements that memory gives in a cycle.
+/// Cycles for an element that a transform reads or writes, in the caches of a core and beyond.
+const NEAR: f64 = 0.6;
+const FAR: f64 = 3.5;
+/// Elements that the caches of a core hold.
+const NEAR_ELEMENTS: f64 = 1e6;
+/// Elements that memory gives in a cycle.
 const FROM_MEMORY: f64 = 0.75;
 /// The share of the peak that products reach.
 const EFFICIENCY: f64 = 0.85;
 /// Rows of a register tile.
 const ROWS: i64 = 6;
 
-/// Replaces convolutions by transforms and products, where that is cheaper.
+/// Replaces contractions by transforms and products, where that is cheaper.
 pub(super) fn winograd(program: &Program, config: Config) -> Program {
     let facts = facts(program);
     replace_kernels(program, |program, at, kernel| {
-        let rewritten = Convolution::find(program, &kernel).and_then(|convolution| {
-            let kept = is_fixed(&convolution, &facts[at].fixed);
-            let candidates = [2, 4].map(|m| Rewriting::new(&convolution, Transform::new(m)));
-            let costs = candidates.map(|r| (cycles(&r, kept, config.level), r));
-            let best = costs.into_iter().min_by(|a, b| a.0.total_cmp(&b.0))?;
-            let cheaper = best.0 < direct_cycles(&convolution, config.level);
-            cheaper.then(|| best.1.kernels(program, &kernel))
+        let rewritten = Windowed::find(program, &kernel).and_then(|windowed| {
+            let fixed = is_fixed(&windowed, &facts[at].fixed);
+            let candidates = [2, 4].map(|size| in_tiles(&windowed, size));
+            let costs = candidates.map(|tiles| (cycles(&tiles, fixed, config.level), tiles));
+            let (cycles, tiles) = costs.into_iter().min_by(|a, b| a.0.total_cmp(&b.0))?;
+            let cheaper = cycles < direct_cycles(&windowed, config.level);
+            match windowed.task {
+                _ if !cheaper => None,
+                Task::Convolution => Some(convolution::kernels(&tiles, program, &kernel)),
+                Task::FilterGradient => gradient::kernels(&tiles, program, &kernel),
+            }
         });
         rewritten.unwrap_or_else(|| vec![kernel])
     })
 }
 
+fn in_tiles<'w, 'k>(windowed: &'w Windowed<'k>, size: i64) -> Tiles<'w, 'k> {
+    let (size, taps) = (size as usize, TAPS as usize);
+    let transform = match windowed.task {
+        Task::Convolution => Transform::new(size, taps),
+        Task::FilterGradient => Transform::new(taps, size),
+    };
+    Tiles::new(windowed, transform, size as i64)
+}
+
 /// Whether filters depend on nothing but parameters that stay as they are.
-fn is_fixed(convolution: &Convolution, fixed: &FxHashSet<BufferId>) -> bool {
-    convolution.weight_buffers().iter().all(|id| fixed.contains(id))
+fn is_fixed(windowed: &Windowed, fixed: &FxHashSet<BufferId>) -> bool {
+    windowed.factor_buffers().iter().all(|id| fixed.contains(id))
 }
 
 /// About how many cycles all kernels take.
-fn cycles(r: &Rewriting, fixed: bool, level: Level) -> f64 {
-    let (points, tiles) = (r.points() as f64, r.all_tiles());
-    let filters = (r.channels * r.filters) as f64;
-    let products = products(tiles, points * filters, level);
-    let transformed = |channels: i64| {
-        let elements = points * (tiles * channels) as f64;
-        elements * if elements > NEAR { TRANSFORM + FAR } else { TRANSFORM }
+fn cycles(tiles: &Tiles, fixed: bool, level: Level) -> f64 {
+    let (channels, filters) = (tiles.channels(), tiles.filters());
+    let moved = |rows: i64, columns: i64| {
+        let elements = (tiles.points() * rows * columns) as f64;
+        elements * if elements > NEAR_ELEMENTS { FAR } else { NEAR }
     };
-    let weights = if fixed { 0.0 } else { FILTER * filters };
-    products + transformed(r.channels) + transformed(r.filters) + weights
+    let count = tiles.count();
+    let weights = if fixed { 0.0 } else { 2.0 * moved(channels, filters) };
+    let product = |rows: i64, depth: i64, columns: i64| {
+        products(rows, (tiles.points() * depth * columns) as f64, level)
+    };
+    let products = match tiles.of.task {
+        Task::Convolution => product(count, channels, filters),
+        Task::FilterGradient => product(channels, count, filters),
+    };
+    products + moved(count, channels) + moved(count, filters) + weights
 }
 
 /// About how many cycles the sums take without transforms.
-fn direct_cycles(c: &Convolution, level: Level) -> f64 {
-    let out: i64 = c.axes.iter().map(|n| n.as_const().unwrap_or(1)).take(c.outs).product();
-    let filters = c.extent(c.channel) * c.extent(c.filter);
-    products(out / c.extent(c.filter), (9 * filters) as f64, level)
+fn direct_cycles(windowed: &Windowed, level: Level) -> f64 {
+    let (channels, filters) = (windowed.extent(windowed.channel), windowed.extent(windowed.filter));
+    let positions: i64 = windowed.axes.iter().map(|n| n.as_const().unwrap_or(1)).product::<i64>()
+        / (TAPS * TAPS * channels * filters);
+    match windowed.task {
+        Task::Convolution => {
+            products(positions, (TAPS * TAPS * channels * filters) as f64, level)
+        }
+        Task::FilterGradient => {
+            products(TAPS * TAPS * channels, (positions * filters) as f64, level)
+        }
+    }
 }
 
-/// About how many cycles it takes to multiply so many rows with weights: they are all read once.
+/// About how many cycles it takes to multiply so many rows with `weights`, which are all read once.
 fn products(rows: i64, weights: f64, level: Level) -> f64 {
     let rows = (rows + ROWS - 1) / ROWS * ROWS;
     let computed = rows as f64 * weights / (2 * level.lanes()) as f64 / EFFICIENCY;

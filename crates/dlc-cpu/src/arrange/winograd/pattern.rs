@@ -1,34 +1,51 @@
-//! Which contractions are convolutions that Winograd's algorithm computes.
+//! Which contractions Winograd's algorithm computes.
+//!
+//! In both patterns data is read at `position + tap`, in two of its dims. In a convolution positions
+//! are the results' and taps are summed over; in the gradient of its filters it is the other way
+//! round. The last dim of data is its channel, and an axis that only the other factor has is the
+//! channel of the results or of their gradient.
 
-use super::transform::TAPS;
 use dlc_kernel::{
     Axis, BufferId, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Program, Size, Store,
 };
 
+/// Taps of the filters.
+pub(super) const TAPS: i64 = 3;
+
 /// Channels that fill the vectors of the transforms.
 const FEWEST_CHANNELS: i64 = 16;
 
-/// A contraction over 3x3 windows that move by one step, and channels. Channels are neighbours in
-/// memory in data and results.
-pub(super) struct Convolution<'k> {
+/// A contraction over 3x3 windows that move by one step, and channels.
+pub(super) struct Windowed<'k> {
+    /// What it computes.
+    pub task: Task,
     /// Everything it computes.
     pub exprs: &'k Exprs,
     /// Its axes: results, then sums.
     pub axes: Vec<Size>,
     /// How many of them are axes of the results.
     pub outs: usize,
-    /// The filters.
-    pub weights: ExprId,
+    /// The factor that is not the data: filters, or the gradient of the results.
+    pub factor: ExprId,
     /// What is stored of the sums.
     pub stores: &'k [Store],
     /// The data.
     pub buffer: BufferId,
     /// By dim of the data: what walks along it.
     pub dims: Vec<Dim>,
-    /// The axis of the channels that are summed over.
+    /// The axis of the data's channels.
     pub channel: Axis,
-    /// The axis of the results' channels.
+    /// The axis of the other factor's channels.
     pub filter: Axis,
+}
+
+/// What is computed from windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Results from filters.
+    Convolution,
+    /// The gradient of filters from that of results.
+    FilterGradient,
 }
 
 /// What walks along a dim of the data.
@@ -43,9 +60,9 @@ pub(super) enum Dim {
 /// `data[position + tap + start]`, or, if it is flipped, `data[position - tap + start + 2]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
-    /// An axis of the results.
+    /// Where the window is.
     pub position: Axis,
-    /// An axis that is summed over.
+    /// Where in the window.
     pub tap: Axis,
     /// The smallest coordinate at position 0.
     pub start: i64,
@@ -53,47 +70,44 @@ pub(super) struct Window {
     pub flipped: bool,
 }
 
-impl<'k> Convolution<'k> {
-    /// `kernel` as a convolution, if it is one.
-    pub fn find(program: &Program, kernel: &'k Kernel) -> Option<Convolution<'k>> {
+impl<'k> Windowed<'k> {
+    /// `kernel` as one of the patterns, if it is one.
+    pub fn find(program: &Program, kernel: &'k Kernel) -> Option<Windowed<'k>> {
         let Form::Contract { lhs, rhs, .. } = &kernel.form else { return None };
-        [(*lhs, *rhs), (*rhs, *lhs)].into_iter().find_map(|(data, weights)| {
-            Convolution::with_data(program, &kernel.form, data, weights)
+        let operands = [(*lhs, *rhs), (*rhs, *lhs)].into_iter();
+        let mut tasks = operands
+            .flat_map(|o| [Task::Convolution, Task::FilterGradient].map(|task| (task, o)));
+        tasks.find_map(|(task, (data, factor))| {
+            Windowed::new(program, &kernel.form, task, data, factor)
         })
     }
 
-    fn with_data(
+    fn new(
         program: &Program,
         form: &'k Form,
+        task: Task,
         data: ExprId,
-        weights: ExprId,
-    ) -> Option<Convolution<'k>> {
+        factor: ExprId,
+    ) -> Option<Windowed<'k>> {
         let Form::Contract { out, reduce, exprs, stores, .. } = form else { return None };
         let Expr::Load { buffer, access, lookups, fill } = exprs.get(data) else { return None };
         let plain = lookups.is_empty() && access.guards.is_empty();
         if !plain || fill.dtype != DType::F32 || fill.value() != 0.0 {
             return None;
         }
-        let axes = [&out[..], &reduce[..]].concat();
+        let (axes, outs) = ([&out[..], &reduce[..]].concat(), out.len());
         let shape = &program.buffer(*buffer).shape;
-        let dims = access.coords.iter().zip(shape).map(|(c, n)| Dim::new(c, n, &axes, out.len()));
+        let dims = access.coords.iter().zip(shape);
+        let dims = dims.map(|(coord, extent)| Dim::new(coord, extent, (&axes, outs), task));
         let dims = dims.collect::<Option<Vec<Dim>>>()?;
         let Some(&Dim::Whole(channel)) = dims.last() else { return None };
         let own = |&axis: &Axis| !access.uses(axis);
         let mut filters = (0..out.len() as u32).map(Axis).filter(own);
         let filter = filters.next().filter(|_| filters.next().is_none())?;
-        let convolution = Convolution {
-            exprs,
-            axes,
-            outs: out.len(),
-            weights,
-            stores,
-            buffer: *buffer,
-            dims,
-            channel,
-            filter,
-        };
-        convolution.is_complete().then_some(convolution)
+        let (buffer, stores) = (*buffer, &stores[..]);
+        let windowed =
+            Windowed { task, exprs, axes, outs, factor, stores, buffer, dims, channel, filter };
+        windowed.is_complete().then_some(windowed)
     }
 
     /// The two windows, and the dims they are in.
@@ -103,7 +117,12 @@ impl<'k> Convolution<'k> {
             Dim::Window(window) => Some((dim, *window)),
             Dim::Whole(_) => None,
         });
-        [(); 2].map(|()| windows.next().expect("a convolution has two windows"))
+        [(); 2].map(|()| windows.next().expect("there are two windows"))
+    }
+
+    /// Which window is in a dim of the data.
+    pub fn window_in(&self, dim: usize) -> Option<usize> {
+        self.windows().iter().position(|w| w.0 == dim)
     }
 
     /// The number of points of an axis.
@@ -111,9 +130,9 @@ impl<'k> Convolution<'k> {
         self.axes[axis.0 as usize].as_const().expect("sizes are bound")
     }
 
-    /// What the filters are computed from.
-    pub fn weight_buffers(&self) -> Vec<BufferId> {
-        let nodes = self.exprs.reachable([self.weights]).into_iter();
+    /// What the other factor is computed from.
+    pub fn factor_buffers(&self) -> Vec<BufferId> {
+        let nodes = self.exprs.reachable([self.factor]).into_iter();
         let loaded = nodes.filter_map(|id| match self.exprs.get(id) {
             Expr::Load { buffer, .. } => Some(*buffer),
             _ => None,
@@ -123,50 +142,85 @@ impl<'k> Convolution<'k> {
 
     fn is_complete(&self) -> bool {
         let windows = self.dims.iter().filter(|d| matches!(d, Dim::Window(_))).count();
-        let bound = self.axes.iter().all(|n| n.as_const().is_some());
+        let bound = self.axes.iter().all(|n| n.as_const().is_some_and(|n| n > 0));
+        let many = |axis: &Axis| self.extent(*axis) >= FEWEST_CHANNELS;
+        let sums_channels = (self.channel.0 as usize) >= self.outs;
+        let fits = match self.task {
+            Task::Convolution => sums_channels && self.axes.len() == self.outs + TAPS as usize,
+            Task::FilterGradient => !sums_channels && self.outs == 4,
+        };
         windows == 2
             && bound
-            && self.axes.len() == self.outs + 3
-            && (self.channel.0 as usize) >= self.outs
-            && [self.channel, self.filter].iter().all(|&a| self.extent(a) >= FEWEST_CHANNELS)
-            && self.weights_are_apart()
-            && self.stores.iter().all(|s| self.stores_filters_last(s))
+            && fits
+            && [self.channel, self.filter].iter().all(many)
+            && self.factor_is_apart()
+            && self.is_vectorized()
     }
 
-    /// Filters depend on taps and channels alone.
-    fn weights_are_apart(&self) -> bool {
+    /// Filters depend on taps and channels alone; gradients on positions and channels.
+    fn factor_is_apart(&self) -> bool {
         let windows = self.windows();
-        let known = |axis: Axis| {
-            [self.channel, self.filter].contains(&axis) || windows.iter().any(|w| w.1.tap == axis)
+        let known = |axis: Axis| match self.task {
+            Task::Convolution => {
+                [self.channel, self.filter].contains(&axis)
+                    || windows.iter().any(|w| w.1.tap == axis)
+            }
+            Task::FilterGradient => axis == self.filter || (axis.0 as usize) >= self.outs,
         };
-        self.exprs.reachable([self.weights]).into_iter().all(|id| match self.exprs.get(id) {
-            Expr::Load { access, .. } => (0..self.axes.len() as u32)
-                .map(Axis)
-                .all(|axis| known(axis) || !access.uses(axis)),
+        self.exprs.reachable([self.factor]).into_iter().all(|id| match self.exprs.get(id) {
+            Expr::Load { access, .. } => {
+                let all = (0..self.axes.len() as u32).map(Axis);
+                all.into_iter().all(|axis| known(axis) || !access.uses(axis))
+            }
             Expr::Axis(_) | Expr::Inside(_) | Expr::Random { .. } => false,
             _ => true,
         })
     }
 
-    fn stores_filters_last(&self, store: &Store) -> bool {
-        store.access.coords.last().and_then(Index::as_axis) == Some(self.filter)
+    /// Whether the channels that are not the data's are neighbours in memory: those of results, or
+    /// of their gradient, which then is read as it is.
+    fn is_vectorized(&self) -> bool {
+        let is_filter = |coord: Option<&Index>| coord.and_then(Index::as_axis) == Some(self.filter);
+        match self.task {
+            Task::Convolution => {
+                self.stores.iter().all(|s| is_filter(s.access.coords.last()))
+            }
+            Task::FilterGradient => match self.exprs.get(self.factor) {
+                Expr::Load { access, lookups, .. } => {
+                    let whole = access.guards.is_empty() && lookups.is_empty();
+                    let plain = access.coords.iter().all(|c| c.as_axis().is_some());
+                    whole && plain && is_filter(access.coords.last())
+                }
+                _ => false,
+            },
+        }
     }
 }
 
 impl Dim {
-    fn new(coord: &Index, extent: &Size, axes: &[Size], outs: usize) -> Option<Dim> {
+    fn new(
+        coord: &Index,
+        extent: &Size,
+        (axes, outs): (&[Size], usize),
+        task: Task,
+    ) -> Option<Dim> {
         if let Some(axis) = coord.as_axis() {
             return (&axes[axis.0 as usize] == extent).then_some(Dim::Whole(axis));
         }
-        let [(position, 1), (tap, step)] = *coord.terms.as_slice() else { return None };
-        let is_window = (position.0 as usize) < outs && (tap.0 as usize) >= outs && coord.div == 1;
+        let [out, sum] = *coord.terms.as_slice() else { return None };
+        let ((position, by), (tap, step)) = match task {
+            Task::Convolution => (out, sum),
+            Task::FilterGradient => (sum, out),
+        };
+        let apart = (out.0.0 as usize) < outs && (sum.0.0 as usize) >= outs && coord.div == 1;
         let taps = axes[tap.0 as usize].as_const()?;
         let offset = coord.offset.as_const()?;
         let flipped = step == -1;
-        if !is_window || taps != TAPS as i64 || !(step == 1 || flipped) {
+        let forward = task == Task::Convolution || !flipped;
+        if !apart || taps != TAPS || by != 1 || step.abs() != 1 || !forward {
             return None;
         }
-        let start = if flipped { offset - (TAPS as i64 - 1) } else { offset };
+        let start = if flipped { offset - (TAPS - 1) } else { offset };
         Some(Dim::Window(Window { position, tap, start, flipped }))
     }
 }

@@ -1,19 +1,16 @@
-//! The three linear maps of F(m, 3): how `m` results of a filter with three taps come from products
-//! of transformed data and transformed taps (Lavin and Gray, 2015; the construction is Toom and
+//! The three linear maps of F(m, r): how `m` results of a filter with `r` taps come from products of
+//! transformed data and transformed taps (Lavin and Gray, 2015; the construction is Toom and
 //! Cook's).
 //!
-//! Data of length `m + 2` and taps are polynomials; they are evaluated at as many points, the last
-//! of which is infinity. With `N_j = prod over l != j of (p_j - p_l)`:
+//! Data of length `m + r - 1` and taps are polynomials; they are evaluated at as many points, the
+//! last of which is infinity. With `N_j = prod over l != j of (p_j - p_l)`:
 //!
 //! - `data` (B^T): row `j` holds the coefficients of `prod over l != j of (x - p_l)`; the last row
 //!   those of the product over all points.
-//! - `taps` (G): row `j` is `(1, p_j, p_j^2) / N_j`; the last is `(0, 0, 1)`.
+//! - `taps` (G): row `j` is `(1, p_j, p_j^2, ..) / N_j`; the last is `(0, .., 0, 1)`.
 //! - `results` (A^T): row `i` is `p_j^i`; the last column is 1 in the last row.
 
 use dlc_kernel::{BinaryOp, DType, Expr, ExprId, Exprs, UnaryOp};
-
-/// Taps of the filter.
-pub const TAPS: usize = 3;
 
 /// The points but infinity: opposite ones are neighbours.
 const POINTS: [f64; 5] = [0.0, 1.0, -1.0, 2.0, -2.0];
@@ -33,9 +30,9 @@ pub struct Transform {
 }
 
 impl Transform {
-    /// F(`results`, 3), for 2 or 4 results.
-    pub fn new(results: usize) -> Transform {
-        let points = &POINTS[..results + TAPS - 2];
+    /// F(`results`, `taps`), with at most six points.
+    pub fn new(results: usize, taps: usize) -> Transform {
+        let points = &POINTS[..results + taps - 2];
         let others = |j: usize| {
             let kept = points.iter().enumerate().filter(move |(l, _)| *l != j);
             kept.map(|(_, &p)| p).collect::<Vec<f64>>()
@@ -43,17 +40,22 @@ impl Transform {
         let length = points.len() + 1;
         let rows = (0..points.len()).map(|j| product(&others(j), length));
         let data = rows.chain([product(points, length)]).collect();
-        let scale = |j: usize| others(j).iter().map(|l| points[j] - l).product::<f64>();
-        let row = |j: usize| (0..TAPS).map(|k| points[j].powi(k as i32) / scale(j)).collect();
-        let taps = (0..points.len()).map(row).chain([vec![0.0, 0.0, 1.0]]).collect();
-        let row = |i: usize| {
-            let powers = points.iter().map(|p| p.powi(i as i32));
-            powers.chain([f64::from(u8::from(i + 1 == results))]).collect()
+        let powers = |p: f64, count: usize| (0..count).map(move |k| p.powi(k as i32));
+        let row = |j: usize| {
+            let scale: f64 = others(j).iter().map(|l| points[j] - l).product();
+            powers(points[j], taps).map(|power| power / scale).collect()
         };
-        Transform { data, taps, results: (0..results).map(row).collect() }
+        let at_infinity = |count: usize, at: usize| f64::from(u8::from(at + 1 == count));
+        let last = (0..taps).map(|k| at_infinity(taps, k)).collect();
+        let evaluated = (0..points.len()).map(row).chain([last]).collect();
+        let row = |i: usize| {
+            let finite = points.iter().map(|p| p.powi(i as i32));
+            finite.chain([at_infinity(results, i)]).collect()
+        };
+        Transform { data, taps: evaluated, results: (0..results).map(row).collect() }
     }
 
-    /// How many points there are.
+    /// How many points there are, in one direction.
     pub fn points(&self) -> usize {
         self.data.len()
     }
@@ -77,13 +79,13 @@ fn product(points: &[f64], length: usize) -> Vec<f64> {
 pub fn both_ways(
     exprs: &mut Exprs,
     matrix: &Matrix,
-    size: usize,
     combine: Combine,
-    mut element: impl FnMut(&mut Exprs, usize, usize) -> ExprId,
+    mut element: impl FnMut(&mut Exprs, [usize; 2]) -> ExprId,
 ) -> Vec<Vec<ExprId>> {
+    let size = matrix[0].len();
     let mut half = vec![Vec::with_capacity(size); matrix.len()];
     for j in 0..size {
-        let column: Vec<ExprId> = (0..size).map(|i| element(exprs, i, j)).collect();
+        let column: Vec<ExprId> = (0..size).map(|i| element(exprs, [i, j])).collect();
         for (row, to) in matrix.iter().zip(&mut half) {
             to.push(combine(exprs, row, &column));
         }
@@ -163,15 +165,15 @@ mod tests {
         let times = |m: &Matrix, x: &[f64]| -> Vec<f64> {
             m.iter().map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect()
         };
-        for results in [2, 4] {
-            let t = Transform::new(results);
-            let d: Vec<f64> = (0..results + 2).map(|i| (i * i) as f64 * 0.37 - 1.0).collect();
-            let g = [0.5, -1.25, 3.0];
-            let products = times(&t.data, &d).into_iter().zip(times(&t.taps, &g));
+        for (results, taps) in [(2, 3), (4, 3), (3, 2), (3, 4)] {
+            let t = Transform::new(results, taps);
+            let d: Vec<f64> = (0..t.points()).map(|i| (i * i) as f64 * 0.37 - 1.0).collect();
+            let g = &[0.5, -1.25, 3.0, 0.75][..taps];
+            let products = times(&t.data, &d).into_iter().zip(times(&t.taps, g));
             let products: Vec<f64> = products.map(|(a, b)| a * b).collect();
             for (i, y) in times(&t.results, &products).into_iter().enumerate() {
-                let wanted: f64 = (0..TAPS).map(|k| d[i + k] * g[k]).sum();
-                assert!((y - wanted).abs() < 1e-12, "F({results}, 3)[{i}]: {y} for {wanted}");
+                let wanted: f64 = (0..taps).map(|k| d[i + k] * g[k]).sum();
+                assert!((y - wanted).abs() < 1e-12, "F({results}, {taps})[{i}]: {y}, not {wanted}");
             }
         }
     }
