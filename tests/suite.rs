@@ -79,6 +79,19 @@ const CASES: &[Case] = &[
         depth: 4.0,
     },
     Case {
+        name: "channels last, with strides and their gradients",
+        source: "model M(x: f32[N, 3, 13, 12], g: f32[N, 32, 7, 6]) -> (y: f32[N, 32, 7, 6], x: f32[N, 3, 13, 12]) {
+            skip = conv(32, 1x1, stride=2, bias=no)
+            z = x |> conv(16, 3x3, pad=1) |> tanh
+            y = z |> conv(32, 3x3, stride=2, pad=1) |> batch_norm |> tanh
+                  |> conv(32, 3x3, pad=1) |> batch_norm
+            r = tanh(y + (z |> skip)) |> conv(32, 3x3, pad=1)
+            loss[] = sum[n, k, h, v] r[n, k, h, v] * g[n, k, h, v]
+            (r, grad(loss, wrt = x)) }",
+        sizes: &[("N", 2)],
+        depth: 3000.0,
+    },
+    Case {
         name: "gradients of gradients",
         source: "model M(x: f32[N]) -> f32[N] {
             slope = grad(sum[n] x[n] * x[n] * x[n], wrt = x)

@@ -27,7 +27,10 @@ pub fn arrange(program: &Program, config: Config) -> Program {
         OptLevel::O0 | OptLevel::O1 => program.clone(),
         OptLevel::O2 => {
             let laid_out = layout::channels_last(&phases::phases(program), config);
-            pad::pad(&winograd::winograd(&laid_out, config))
+            match config.exact_conv {
+                true => pad::pad(&laid_out),
+                false => pad::pad(&winograd::winograd(&laid_out, config)),
+            }
         }
     }
 }

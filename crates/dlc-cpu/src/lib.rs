@@ -80,7 +80,8 @@ impl CpuTarget {
     }
 
     fn config(&self, options: &BuildOptions) -> Config {
-        Config { level: self.level, opt_level: options.opt_level }
+        let BuildOptions { opt_level, exact_conv, .. } = *options;
+        Config { level: self.level, opt_level, exact_conv }
     }
 }
 

@@ -76,16 +76,11 @@ pub fn facts(program: &Program) -> Vec<Facts> {
 }
 
 /// Adds what is computed from fixed buffers alone to them; says which kernels do that.
-fn find_fixed_work(
-    program: &Program,
-    entry: &Entry,
-    fixed: &mut FxHashSet<BufferId>,
-) -> Vec<bool> {
+fn find_fixed_work(program: &Program, entry: &Entry, fixed: &mut FxHashSet<BufferId>) -> Vec<bool> {
     let mut at_load = Vec::with_capacity(entry.kernels.len());
     for kernel in &entry.kernels {
-        let own = |id: &BufferId| {
-            program.buffer(*id).class == Class::Temp && !entry.outputs.contains(id)
-        };
+        let own =
+            |id: &BufferId| program.buffer(*id).class == Class::Temp && !entry.outputs.contains(id);
         let (reads, writes) = (kernel.reads(), kernel.writes());
         let depends = !reads.is_empty() && reads.iter().all(|id| fixed.contains(id));
         let is_fixed = depends && writes.iter().all(own) && !kernel.may_fail();

@@ -8,7 +8,7 @@ mod interpret;
 use dlc_cpu::jit::{compile_leaf, compile_portable_leaf};
 use dlc_cpu::leaf::Leaf;
 use dlc_cpu::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
-use dlc_cpu::leaf::loops::{Fold, Loop};
+use dlc_cpu::leaf::loops::{Fold, Loop, Stream};
 use dlc_cpu::level::Level;
 use dlc_kernel::{BinaryOp, DType, FoldOp, UnaryOp};
 use guard::{Code, Guarded, SIDES, Side};
@@ -18,7 +18,9 @@ use std::sync::Arc;
 #[derive(Default)]
 struct Draft {
     lanes: Lanes,
-    streams: Vec<DType>,
+    streams: Vec<Stream>,
+    /// How many bytes streams of one address are apart; 0 if each has its own.
+    apart: i32,
     uniforms: u16,
     stores: Vec<(u16, Vector)>,
     folds: Vec<Fold>,
@@ -26,8 +28,16 @@ struct Draft {
 
 impl Draft {
     fn input(&mut self, dtype: DType) -> Vector {
-        self.streams.push(dtype);
+        self.add_stream(dtype);
         self.lanes.add(Op::Input(ops::kind(dtype), self.streams.len() as u16 - 1))
+    }
+
+    fn add_stream(&mut self, dtype: DType) {
+        let number = self.streams.len() as u16;
+        self.streams.push(match self.apart {
+            0 => Stream { dtype, address: number, offset: 0 },
+            apart => Stream { dtype, address: 0, offset: apart * i32::from(number) },
+        });
     }
 
     fn uniform(&mut self, kind: Kind) -> Vector {
@@ -36,7 +46,7 @@ impl Draft {
     }
 
     fn output(&mut self, dtype: DType, value: Vector) {
-        self.streams.push(dtype);
+        self.add_stream(dtype);
         self.stores.push((self.streams.len() as u16 - 1, value));
     }
 
@@ -47,7 +57,7 @@ impl Draft {
     }
 
     fn finish(self, unroll: u8) -> Loop {
-        let Draft { lanes, streams, uniforms, stores, folds } = self;
+        let Draft { lanes, streams, uniforms, stores, folds, .. } = self;
         Loop { lanes, streams, uniforms, stores, folds, unroll, streaming: false }
     }
 }
@@ -61,13 +71,25 @@ struct Outcome {
 
 /// Runs a loop on streams that touch unreadable memory; uniform `k` has the bits `uniforms[k]`.
 fn run(code: &Callable, leaf: &Loop, streams: &[Vec<u8>], uniforms: &[u32], side: Side) -> Outcome {
-    let count = streams.first().map_or(0, |s| s.len() / leaf.streams[0].bytes());
-    let memory: Vec<Guarded> = streams.iter().map(|s| Guarded::from_bytes(s, side)).collect();
+    let count = streams.first().map_or(0, |s| s.len() / leaf.streams[0].dtype.bytes());
+    let place = |k: usize| {
+        leaf.streams[k].offset as usize..leaf.streams[k].offset as usize + streams[k].len()
+    };
+    let together = |address: usize| {
+        let mut bytes = Vec::new();
+        let own = (0..streams.len()).filter(|&k| usize::from(leaf.streams[k].address) == address);
+        for k in own.filter(|&k| !streams[k].is_empty()) {
+            bytes.resize(bytes.len().max(place(k).end), 0);
+            bytes[place(k)].copy_from_slice(&streams[k]);
+        }
+        Guarded::from_bytes(&bytes, side)
+    };
+    let memory: Vec<Guarded> = (0..leaf.addresses()).map(together).collect();
     let mut args = vec![0u8; leaf.args_bytes() as usize];
     args[..8].copy_from_slice(&(count as i64).to_le_bytes());
-    for (k, stream) in memory.iter().enumerate() {
-        let at = leaf.stream_at(k) as usize;
-        args[at..at + 8].copy_from_slice(&(stream.pointer() as u64).to_le_bytes());
+    for (k, streams) in memory.iter().enumerate() {
+        let at = leaf.address_at(k) as usize;
+        args[at..at + 8].copy_from_slice(&(streams.pointer() as u64).to_le_bytes());
     }
     for (k, uniform) in uniforms.iter().enumerate() {
         let at = leaf.uniform_at(k) as usize;
@@ -79,7 +101,12 @@ fn run(code: &Callable, leaf: &Loop, streams: &[Vec<u8>], uniforms: &[u32], side
         u32::from_le_bytes(args[at..at + 4].try_into().unwrap())
     };
     let folds = (0..leaf.folds.len()).map(fold).collect();
-    Outcome { streams: memory.iter().map(Guarded::read_bytes).collect(), folds }
+    let after: Vec<Vec<u8>> = memory.iter().map(Guarded::read_bytes).collect();
+    let stream = |k: usize| match streams[k].is_empty() {
+        true => Vec::new(),
+        false => after[usize::from(leaf.streams[k].address)][place(k)].to_vec(),
+    };
+    Outcome { streams: (0..streams.len()).map(stream).collect(), folds }
 }
 
 /// Elements of every stream: all kinds of numbers, small integers, bytes, truth values.
@@ -89,9 +116,9 @@ fn elements(leaf: &Loop, count: usize) -> Vec<Vec<u8>> {
         0 => special[(i / 3 + k) % special.len()],
         _ => ((i * 37 + k * 11) % 101) as f32 / 7.0 - 7.0,
     };
-    let stream = |(k, dtype): (usize, &DType)| -> Vec<u8> {
+    let stream = |(k, stream): (usize, &Stream)| -> Vec<u8> {
         (0..count)
-            .flat_map(|i| match dtype {
+            .flat_map(|i| match stream.dtype {
                 DType::F32 => number(i, k).to_le_bytes().to_vec(),
                 DType::I32 => ((i as i32 * 7919 + k as i32) % 1000 - 500).to_le_bytes().to_vec(),
                 DType::Bool => vec![u8::from((i + k) % 3 == 0)],
@@ -163,10 +190,11 @@ fn check(name: &str, leaf: &Loop, uniforms: &[u32]) {
 }
 
 fn compare(found: &Outcome, wanted: &Outcome, leaf: &Loop, context: &str) {
-    for ((f, w), dtype) in found.streams.iter().zip(&wanted.streams).zip(&leaf.streams) {
-        let (f, w) = (words(f, *dtype), words(w, *dtype));
+    for ((f, w), stream) in found.streams.iter().zip(&wanted.streams).zip(&leaf.streams) {
+        let dtype = stream.dtype;
+        let (f, w) = (words(f, dtype), words(w, dtype));
         for (i, (&f, &w)) in f.iter().zip(&w).enumerate() {
-            assert!(same(f, w, *dtype), "{context} at {i}: {f:x}, not {w:x}");
+            assert!(same(f, w, dtype), "{context} at {i}: {f:x}, not {w:x}");
         }
     }
     for (fold, (&f, &w)) in leaf.folds.iter().zip(found.folds.iter().zip(&wanted.folds)) {
@@ -286,6 +314,19 @@ fn everything_together() {
         draft.output(DType::Bool, b);
         check("together", &draft.finish(unroll), &[1.5f32.to_bits(), u32::MAX]);
     }
+}
+
+/// Many streams by one address, stored while other values are still computed.
+#[test]
+fn streams_share_an_address() {
+    let mut draft = Draft { apart: 4 * 520, ..Draft::default() };
+    let inputs: Vec<Vector> = (0..20).map(|_| draft.input(DType::F32)).collect();
+    for shift in 0..20 {
+        let turned = inputs.iter().cycle().skip(shift).take(20).copied();
+        let sum = turned.reduce(|a, b| draft.lanes.fma(a, inputs[shift], b)).unwrap();
+        draft.output(DType::F32, sum);
+    }
+    check("one address", &draft.finish(1), &[]);
 }
 
 /// More values at once than there are registers.

@@ -23,6 +23,9 @@ pub struct BuildOptions {
     pub threads: Option<usize>,
     /// Bytes that parameters, state and temporaries may take; `None` for 80 % of what there is.
     pub memory_limit: Option<u64>,
+    /// Whether convolutions are sums of products and nothing else: no transforms that trade larger
+    /// rounding errors for fewer multiplications.
+    pub exact_conv: bool,
 }
 
 /// Why a program could not be built.

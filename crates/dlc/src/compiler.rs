@@ -73,6 +73,14 @@ impl Compiler {
         self
     }
 
+    /// Sets whether convolutions are computed as direct sums. By default those with 3x3 filters may
+    /// be computed by Winograd's algorithm, with fewer multiplications and rounding errors a few
+    /// times larger.
+    pub fn exact_conv(mut self, exact: bool) -> Compiler {
+        self.options.exact_conv = exact;
+        self
+    }
+
     /// The options of every build.
     pub fn options(&self) -> &BuildOptions {
         &self.options

@@ -2,8 +2,8 @@
 
 use super::entries::{add_temporary, replace_kernels};
 use dlc_kernel::{
-    Access, BufferId, Class, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Origin,
-    Program, Scalar, Segment, Size, Store,
+    Access, BufferId, Class, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Origin, Program,
+    Scalar, Segment, Size, Store,
 };
 use smallvec::SmallVec;
 

@@ -53,10 +53,7 @@ pub(super) fn pieces(form: &mut Form) -> Vec<Piece<'_>> {
 
 impl Piece<'_> {
     /// Changes the places where buffers are read and stored.
-    pub fn change_accesses(
-        &mut self,
-        change: impl Fn(BufferId, &mut Access, &mut [Lookup]),
-    ) {
+    pub fn change_accesses(&mut self, change: impl Fn(BufferId, &mut Access, &mut [Lookup])) {
         *self.exprs = self.exprs.changed(|_, expr| {
             if let Expr::Load { buffer, access, lookups, .. } = expr {
                 change(*buffer, access, lookups);

@@ -1,8 +1,6 @@
 //! Expressions of one kernel, copied into another one over other axes.
 
-use dlc_kernel::{
-    Access, BinaryOp, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Scalar,
-};
+use dlc_kernel::{Access, BinaryOp, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Scalar};
 use rustc_hash::FxHashMap;
 
 /// A copy of nodes of `from` with every axis `a` replaced by `axes[a]`, which has no divisor.
@@ -63,12 +61,9 @@ impl<'e> Substitution<'e> {
             Expr::Binary(op, a, b) => Expr::Binary(*op, of(a), of(b)),
             Expr::Select(c, a, b) => Expr::Select(of(c), of(a), of(b)),
             Expr::Cast(dtype, x) => Expr::Cast(*dtype, of(x)),
-            Expr::Random { site, seed, step, element } => Expr::Random {
-                site: *site,
-                seed: of(seed),
-                step: of(step),
-                element: of(element),
-            },
+            Expr::Random { site, seed, step, element } => {
+                Expr::Random { site: *site, seed: of(seed), step: of(step), element: of(element) }
+            }
             same @ (Expr::Const(_) | Expr::Extent(..) | Expr::Folded(_)) => same.clone(),
         };
         to.add_typed(copy, self.from.dtype(id))
@@ -89,4 +84,3 @@ fn position(to: &mut Exprs, index: &Index) -> ExprId {
     }
     sum
 }
-

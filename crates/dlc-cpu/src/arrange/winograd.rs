@@ -101,9 +101,7 @@ fn direct_cycles(windowed: &Windowed, level: Level) -> f64 {
     let positions: i64 = windowed.axes.iter().map(|n| n.as_const().unwrap_or(1)).product::<i64>()
         / (TAPS * TAPS * channels * filters);
     match windowed.task {
-        Task::Convolution => {
-            products(positions, (TAPS * TAPS * channels * filters) as f64, level)
-        }
+        Task::Convolution => products(positions, (TAPS * TAPS * channels * filters) as f64, level),
         Task::FilterGradient => {
             products(TAPS * TAPS * channels, (positions * filters) as f64, level)
         }

@@ -114,7 +114,9 @@ impl<'f> Emitter<'_, 'f> {
         let addresses: Vec<Value> = streams.map(|&stream| self.address(stream, i)).collect();
         let mut writer = self.writer(width);
         let mut values = clif::values(&mut writer, &code.lanes, &code.roots(), |w, op| match op {
-            Op::Input(_, k) => load(w, code.streams[usize::from(k)].dtype, addresses[usize::from(k)]),
+            Op::Input(_, k) => {
+                load(w, code.streams[usize::from(k)].dtype, addresses[usize::from(k)])
+            }
             Op::Uniform(kind, k) => uniform(w, kind, args, code.uniform_at(k.into())),
             Op::Carry(_, k) => states[usize::from(k)],
             _ => index(w, i),

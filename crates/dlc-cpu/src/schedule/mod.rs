@@ -26,6 +26,8 @@ pub struct Config {
     pub level: Level,
     /// How hard to try.
     pub opt_level: OptLevel,
+    /// See [`dlc_kernel::BuildOptions::exact_conv`].
+    pub exact_conv: bool,
 }
 
 /// Memory a kernel needs besides its buffers.

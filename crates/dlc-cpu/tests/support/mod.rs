@@ -165,7 +165,7 @@ fn noise_tensor(buffer: &Buffer, noise: &mut Noise) -> Tensor {
 }
 
 pub fn options(opt_level: OptLevel, threads: usize) -> BuildOptions {
-    BuildOptions { opt_level, threads: Some(threads), memory_limit: None }
+    BuildOptions { opt_level, threads: Some(threads), ..BuildOptions::default() }
 }
 
 pub fn empty_outputs(program: &Program) -> Vec<Tensor> {

@@ -29,6 +29,9 @@ pub struct Codegen {
     /// Threads a call may use
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
+    /// Compute convolutions as direct sums, without Winograd's transforms
+    #[arg(long)]
+    pub exact_conv: bool,
 }
 
 /// The argument of `-O`.
@@ -53,7 +56,7 @@ impl Codegen {
             Level::One => OptLevel::O1,
             Level::Two => OptLevel::O2,
         };
-        let mut compiler = Compiler::new().opt_level(level);
+        let mut compiler = Compiler::new().opt_level(level).exact_conv(self.exact_conv);
         if let Some(name) = &self.target {
             compiler = compiler.target(name)?;
         }

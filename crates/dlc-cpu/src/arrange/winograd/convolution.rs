@@ -81,8 +81,7 @@ fn products(tiles: &Tiles, data: &Points, weights: &Points, sums: &Points) -> Fo
     let point = || Index::axis(0);
     let of_weights = weights.at(point(), &[channel, filter].map(Index::axis));
     let out = [tiles.points()].into_iter().chain(extents).chain([tiles.filters()]).collect();
-    let operands =
-        [(data.buffer, data.at(point(), &at(channel))), (weights.buffer, of_weights)];
+    let operands = [(data.buffer, data.at(point(), &at(channel))), (weights.buffer, of_weights)];
     let to = (sums.buffer, sums.at(point(), &at(filter)));
     contract(out, vec![tiles.channels()], operands, to)
 }

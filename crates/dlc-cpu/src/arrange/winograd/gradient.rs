@@ -6,9 +6,7 @@ use super::tiles::{Placed, Points, Tiles, contract, load, map, named};
 use super::transform::{both_ways, by_pairs, by_parity};
 use crate::arrange::entries::add_temporary;
 use crate::arrange::substitute::Substitution;
-use dlc_kernel::{
-    Access, BufferId, Expr, Exprs, Form, Index, Kernel, Program, Segment, Store,
-};
+use dlc_kernel::{Access, BufferId, Expr, Exprs, Form, Index, Kernel, Program, Segment, Store};
 
 /// The kernels, in order; the last has the name of the one they replace.
 pub(super) fn kernels(
@@ -43,7 +41,9 @@ pub(super) fn kernels(
 /// The gradient of the results, and by dim of the data: the dim of the gradient along which the
 /// same axis walks, or positions of the same window.
 fn gradient_dims(tiles: &Tiles) -> Option<(BufferId, Vec<usize>)> {
-    let Expr::Load { buffer, access, .. } = tiles.of.exprs.get(tiles.of.factor) else { return None };
+    let Expr::Load { buffer, access, .. } = tiles.of.exprs.get(tiles.of.factor) else {
+        return None;
+    };
     let along = |walk: &Dim| {
         let axis = match walk {
             Dim::Window(window) => window.position,
@@ -77,10 +77,8 @@ fn products(tiles: &Tiles, data: &Points, gradient: &Points, sums: &Points) -> F
         places.chain([last]).map(Index::axis).collect::<Vec<_>>()
     };
     let point = || Index::axis(0);
-    let operands = [
-        (data.buffer, data.at(point(), &at(1))),
-        (gradient.buffer, gradient.at(point(), &at(2))),
-    ];
+    let operands =
+        [(data.buffer, data.at(point(), &at(1))), (gradient.buffer, gradient.at(point(), &at(2)))];
     let to = (sums.buffer, sums.at(point(), &[1, 2].map(Index::axis)));
     contract(vec![tiles.points(), tiles.channels(), tiles.filters()], extents, operands, to)
 }

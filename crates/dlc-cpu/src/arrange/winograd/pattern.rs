@@ -75,8 +75,8 @@ impl<'k> Windowed<'k> {
     pub fn find(program: &Program, kernel: &'k Kernel) -> Option<Windowed<'k>> {
         let Form::Contract { lhs, rhs, .. } = &kernel.form else { return None };
         let operands = [(*lhs, *rhs), (*rhs, *lhs)].into_iter();
-        let mut tasks = operands
-            .flat_map(|o| [Task::Convolution, Task::FilterGradient].map(|task| (task, o)));
+        let mut tasks =
+            operands.flat_map(|o| [Task::Convolution, Task::FilterGradient].map(|task| (task, o)));
         tasks.find_map(|(task, (data, factor))| {
             Windowed::new(program, &kernel.form, task, data, factor)
         })
@@ -182,9 +182,7 @@ impl<'k> Windowed<'k> {
     fn is_vectorized(&self) -> bool {
         let is_filter = |coord: Option<&Index>| coord.and_then(Index::as_axis) == Some(self.filter);
         match self.task {
-            Task::Convolution => {
-                self.stores.iter().all(|s| is_filter(s.access.coords.last()))
-            }
+            Task::Convolution => self.stores.iter().all(|s| is_filter(s.access.coords.last())),
             Task::FilterGradient => match self.exprs.get(self.factor) {
                 Expr::Load { access, lookups, .. } => {
                     let whole = access.guards.is_empty() && lookups.is_empty();

@@ -105,7 +105,8 @@ impl<'w, 'k> Tiles<'w, 'k> {
         lengths: [i64; 2],
     ) -> (Placed, Option<Kernel>) {
         let shape = &program.buffer(source).shape;
-        let shape: Vec<i64> = shape.iter().map(|n| n.as_const().expect("sizes are bound")).collect();
+        let shape: Vec<i64> =
+            shape.iter().map(|n| n.as_const().expect("sizes are bound")).collect();
         let mut frame = Frame {
             starts: shape.iter().map(|_| 0).collect(),
             extents: shape.iter().copied().collect(),
@@ -114,9 +115,8 @@ impl<'w, 'k> Tiles<'w, 'k> {
             frame.starts[dim] = start;
             frame.extents[dim] = length;
         }
-        let inside = |(dim, start): (usize, i64)| {
-            start >= 0 && start + frame.extents[dim] <= shape[dim]
-        };
+        let inside =
+            |(dim, start): (usize, i64)| start >= 0 && start + frame.extents[dim] <= shape[dim];
         if starts.into_iter().all(inside) {
             return ((source, starts.map(|s| s.1)), None);
         }
@@ -193,11 +193,7 @@ pub(super) fn load(exprs: &mut Exprs, buffer: BufferId, access: Access) -> ExprI
 }
 
 /// A map of one segment.
-pub(super) fn map(
-    axes: impl IntoIterator<Item = i64>,
-    exprs: Exprs,
-    stores: Vec<Store>,
-) -> Form {
+pub(super) fn map(axes: impl IntoIterator<Item = i64>, exprs: Exprs, stores: Vec<Store>) -> Form {
     let axes = axes.into_iter().map(Size::from).collect();
     Form::Map { segments: vec![Segment { axes, exprs, stores }] }
 }

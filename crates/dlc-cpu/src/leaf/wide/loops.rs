@@ -217,21 +217,32 @@ impl Writer<'_> {
         let (a, frame) = (&mut self.a, &mut self.frame);
         let roots = [&next[..], &stored[..]].concat();
         let (stores, early) = (code.stores.len(), next.is_empty() && code.may_store_early());
-        let places =
-            straight::emit(a, frame, &straight, &roots, &wishes, &mut |a, op, registers| match (
-                op, registers,
-            ) {
+        let places = straight::emit(
+            a,
+            frame,
+            &straight,
+            &roots,
+            &wishes,
+            &mut |a, op, registers| match (op, registers) {
                 (Op::Carry(_, k), _) => Place::Register(states[usize::from(k)]),
                 (Op::Input(_, k), Some(to)) => access.load(a, k.into(), to),
                 (_, Some(to)) => access.index(a, to),
                 _ => unreachable!("`{op}` needs no register"),
-            }, &mut |a, v, register| {
+            },
+            &mut |a, v, register| {
                 let own = stored.iter().enumerate().filter(|(_, root)| **root == v);
-                early && own.fold(false, |_, (at, _)| {
-                    access.store(a, (at / stores, code.stores[at % stores].0.into()), register, [0; 2]);
-                    true
-                })
-            });
+                early
+                    && own.fold(false, |_, (at, _)| {
+                        access.store(
+                            a,
+                            (at / stores, code.stores[at % stores].0.into()),
+                            register,
+                            [0; 2],
+                        );
+                        true
+                    })
+            },
+        );
         let (folded, left) = places.split_at(states.len());
         let folded: Vec<Place> = folded.iter().map(|p| p.expect("no state is stored")).collect();
         self.update_states(&states, &folded, part);
