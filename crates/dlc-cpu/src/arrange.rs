@@ -26,11 +26,11 @@ pub fn arrange(program: &Program, config: Config) -> Program {
     match config.opt_level {
         OptLevel::O0 | OptLevel::O1 => program.clone(),
         OptLevel::O2 => {
-            let laid_out = layout::channels_last(&phases::phases(program), config);
-            match config.exact_conv {
-                true => pad::pad(&laid_out),
-                false => pad::pad(&winograd::winograd(&laid_out, config)),
-            }
+            let laid_out = layout::channels_last(phases::phases(program.clone()), config);
+            pad::pad(match config.exact_conv {
+                true => laid_out,
+                false => winograd::winograd(laid_out, config),
+            })
         }
     }
 }

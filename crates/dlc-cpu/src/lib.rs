@@ -114,10 +114,11 @@ impl Target for CpuTarget {
         let pool = pool::Pool::of(options.threads.unwrap_or_else(pool::available_threads));
         let threads = pool.workers();
         let isa = self.level.isa(options.opt_level)?;
-        let program = &arrange::arrange(program, self.config(options));
-        let facts = lower::facts(program);
-        let scheduled = lower::schedule(program, &facts, self.config(options))?;
-        let (lasting, arenas) = plan(program, &scheduled, threads, options.memory_limit)?;
+        let program = arrange::arrange(program, self.config(options));
+        clock.stage("arrange");
+        let facts = lower::facts(&program);
+        let scheduled = lower::schedule(&program, &facts, self.config(options))?;
+        let (lasting, arenas) = plan(&program, &scheduled, threads, options.memory_limit)?;
         clock.stage("schedule");
         let frontend = isa.frontend_config();
         let phases: Vec<_> = scheduled.iter().map(|e| lower::generate(e, frontend)).collect();
@@ -132,11 +133,11 @@ impl Target for CpuTarget {
             .zip(&phases)
             .zip(arenas)
             .map(|((entry, phases), arena)| {
-                EntryCode::new(program, entry, phases, arena, threads, &mut functions)
+                EntryCode::new(&program, entry, phases, arena, threads, &mut functions)
             })
             .collect();
-        let mut pieces =
-            Pieces { program: program.clone(), entries, lasting, module, pool, times: Vec::new() };
+        drop(scheduled);
+        let mut pieces = Pieces { program, entries, lasting, module, pool, times: Vec::new() };
         clock.stage("link");
         pieces.times = clock.times;
         Ok(Box::new(CpuExecutable::new(pieces)?))

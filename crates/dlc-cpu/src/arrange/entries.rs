@@ -5,10 +5,9 @@ use dlc_kernel::{Buffer, BufferId, Class, DType, Kernel, Program, Size};
 /// Puts `replace(program, entry, kernel)` in the place of every kernel. What it returns does
 /// together, in order, what the kernel did; it may add buffers to the program.
 pub(super) fn replace_kernels(
-    program: &Program,
+    mut arranged: Program,
     mut replace: impl FnMut(&mut Program, usize, Kernel) -> Vec<Kernel>,
 ) -> Program {
-    let mut arranged = program.clone();
     for at in 0..arranged.entries.len() {
         let entry = &mut arranged.entries[at];
         let (before, commit) = (std::mem::take(&mut entry.kernels), entry.commit);

@@ -11,6 +11,7 @@
 
 use super::pad::pad;
 use super::piece::pieces;
+use super::winograd;
 use crate::lower::{Facts, facts};
 use crate::schedule::contract::ContractSchedule;
 use crate::schedule::domain::AxisSet;
@@ -25,36 +26,52 @@ use rustc_hash::{FxHashMap, FxHashSet};
 type Layout = FxHashMap<BufferId, usize>;
 
 /// Puts the channels of convolutions last, where that pays.
-pub(super) fn channels_last(program: &Program, config: Config) -> Program {
-    let mut arranged = program.clone();
-    let mut looked_at = FxHashSet::default();
-    for at in 0..program.entries.len() {
-        let chains = Chains { program, entry: &program.entries[at] };
-        for seed in chains.seeds() {
+pub(super) fn channels_last(mut program: Program, config: Config) -> Program {
+    let facts = facts(&program);
+    for (at, facts) in facts.iter().enumerate() {
+        let chains = Chains::new(&program, &program.entries[at]);
+        let mut looked_at = FxHashSet::default();
+        for &seed in &chains.seeds {
             if looked_at.contains(&seed.0) {
                 continue;
             }
             let layout = chains.grow(seed);
             looked_at.extend(layout.keys().copied());
-            let mut candidate = arranged.clone();
-            apply(&mut candidate, at, &layout);
-            let cost = |program: &Program| estimate(&pad(program), at, config);
-            if cost(&candidate) < cost(&arranged) {
-                arranged = candidate;
+            let as_it_is = contractions(&program, at);
+            let mut changed = as_it_is.clone();
+            apply(&mut changed, 0, &layout);
+            if estimate(changed, facts, config) < estimate(as_it_is, facts, config) {
+                apply(&mut program, at, &layout);
             }
         }
     }
-    arranged
+    program
 }
 
-/// Cycles of all contractions of an entry.
-fn estimate(program: &Program, entry: usize, config: Config) -> f64 {
-    let Facts { aliases, fixed, .. } = &facts(program)[entry];
-    let site = Site { program, aliases, fixed, config };
-    let forms = program.entries[entry].kernels.iter().map(|k| &k.form);
-    let contractions = forms.filter(|form| matches!(form, Form::Contract { .. }));
-    let cycles = |form| ContractSchedule::new(site, form).map_or(f64::INFINITY, |s| s.cycles);
-    contractions.map(cycles).sum()
+/// A program of an entry's contractions alone.
+fn contractions(program: &Program, entry: usize) -> Program {
+    let entry = &program.entries[entry];
+    let kernels = entry.kernels.iter().filter(|k| matches!(k.form, Form::Contract { .. }));
+    let kernels: Vec<Kernel> = kernels.cloned().collect();
+    let (inputs, outputs, commit) = (Vec::new(), Vec::new(), kernels.len());
+    let only = Entry { name: entry.name.clone(), inputs, outputs, kernels, commit };
+    Program { buffers: program.buffers.clone(), entries: vec![only] }
+}
+
+/// Cycles of contractions.
+fn estimate(contractions: Program, facts: &Facts, config: Config) -> f64 {
+    let program = &pad(contractions);
+    let site = Site { program, aliases: &facts.aliases, fixed: &facts.fixed, config };
+    let cycles = |kernel: &Kernel| match &kernel.form {
+        Form::Contract { .. } => {
+            let schedule = ContractSchedule::new(site, &kernel.form);
+            let direct = schedule.map_or(f64::INFINITY, |s| s.cycles);
+            let transformed = winograd::estimate(program, kernel, &facts.fixed, config);
+            transformed.map_or(direct, |cycles| cycles.min(direct))
+        }
+        _ => 0.0,
+    };
+    program.entries[0].kernels.iter().map(cycles).sum()
 }
 
 /// Stores the buffers of a layout in it.
@@ -93,10 +110,18 @@ fn touches(kernel: &Kernel, layout: &Layout) -> bool {
     kernel.reads().iter().chain(&kernel.writes()).any(|id| layout.contains_key(id))
 }
 
+/// A dim of a buffer.
+type Dim = (BufferId, usize);
+
 /// The chains of an entry.
-struct Chains<'p> {
-    program: &'p Program,
-    entry: &'p Entry,
+struct Chains {
+    /// Buffers that may change.
+    eligible: FxHashSet<BufferId>,
+    /// Dims that go last together, because one axis of a kernel walks along all of them, or because a
+    /// contraction makes one of the other.
+    together: Vec<Vec<Dim>>,
+    /// The data of contractions through windows, with their channels.
+    seeds: Vec<Dim>,
 }
 
 /// A contraction, as far as chains go through it.
@@ -110,102 +135,93 @@ struct Crossing<'p> {
     outs: usize,
 }
 
-impl<'p> Chains<'p> {
-    /// The data of contractions through windows, with their channel dim.
-    fn seeds(&self) -> Vec<(BufferId, usize)> {
-        let forms = self.entry.kernels.iter().map(|k| &k.form);
-        let windowed = forms.flat_map(Crossing::both).filter(Crossing::has_windows);
-        windowed.filter_map(|c| Some((self.eligible(c.data.0)?, c.data_channel()?))).collect()
-    }
-
-    fn eligible(&self, id: BufferId) -> Option<BufferId> {
-        let buffer = self.program.buffer(id);
-        let bound = buffer.shape.iter().all(|n| n.as_const().is_some());
-        let fits = buffer.class == Class::Temp && buffer.dtype == DType::F32 && bound;
-        let in_order = |k: &Kernel| match &k.form {
-            Form::Reshape { src, dst } => [*src, *dst].contains(&id),
-            Form::ScatterAdd { buffer, .. } => *buffer == id,
-            _ => false,
-        };
-        let free = !self.entry.outputs.contains(&id) && !self.entry.kernels.iter().any(in_order);
-        (fits && buffer.shape.len() >= 3 && free).then_some(id)
-    }
-
-    /// Everything that is walked through together with the seed.
-    fn grow(&self, seed: (BufferId, usize)) -> Layout {
-        let mut layout: Layout = [seed].into_iter().collect();
-        loop {
-            let before = layout.len();
-            for kernel in &self.entry.kernels {
-                let found = match &kernel.form {
-                    Form::Contract { .. } => through_contraction(&kernel.form, &layout),
-                    _ => along(kernel, &layout),
-                };
-                for (buffer, dim) in found {
-                    if self.eligible(buffer).is_some() {
-                        layout.entry(buffer).or_insert(dim);
+impl Chains {
+    fn new(program: &Program, entry: &Entry) -> Chains {
+        let eligible = eligible(program, entry);
+        let (mut together, mut seeds) = (Vec::new(), Vec::new());
+        for kernel in &entry.kernels {
+            match &kernel.form {
+                Form::Contract { .. } => {
+                    for crossing in Crossing::both(&kernel.form) {
+                        seeds.extend(crossing.seed().filter(|s| eligible.contains(&s.0)));
+                        together.extend(crossing.together());
                     }
                 }
-            }
-            if layout.len() == before {
-                return layout;
+                _ => together.extend(walked_together(kernel)),
             }
         }
+        Chains { eligible, together, seeds }
+    }
+
+    /// Everything that changes together with the seed.
+    fn grow(&self, seed: Dim) -> Layout {
+        let mut groups: FxHashMap<Dim, Vec<usize>> = FxHashMap::default();
+        for (group, dims) in self.together.iter().enumerate() {
+            dims.iter().for_each(|&dim| groups.entry(dim).or_default().push(group));
+        }
+        let mut layout: Layout = [seed].into_iter().collect();
+        let mut open = vec![seed];
+        while let Some(dim) = open.pop() {
+            let groups = groups.get(&dim).into_iter().flatten();
+            for &(buffer, dim) in groups.flat_map(|&group| &self.together[group]) {
+                if self.eligible.contains(&buffer) && !layout.contains_key(&buffer) {
+                    layout.insert(buffer, dim);
+                    open.push((buffer, dim));
+                }
+            }
+        }
+        layout
     }
 }
 
-/// Dims that a kernel which is no contraction walks through along the axis of a channel.
-fn along(kernel: &Kernel, layout: &Layout) -> Vec<(BufferId, usize)> {
-    let mut found = Vec::new();
+/// Temporaries with channels that nothing needs in order.
+fn eligible(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
+    let fits = |id: &BufferId| {
+        let buffer = program.buffer(*id);
+        let bound = buffer.shape.iter().all(|n| n.as_const().is_some());
+        let plain = buffer.class == Class::Temp && buffer.dtype == DType::F32;
+        plain && bound && buffer.shape.len() >= 3
+    };
+    let all = (0..program.buffers.len() as u32).map(BufferId);
+    let mut eligible: FxHashSet<BufferId> = all.filter(fits).collect();
+    let in_order = entry.kernels.iter().flat_map(|kernel| match &kernel.form {
+        Form::Reshape { src, dst } => vec![*src, *dst],
+        Form::ScatterAdd { buffer, .. } => vec![*buffer],
+        _ => Vec::new(),
+    });
+    in_order.chain(entry.outputs.iter().copied()).for_each(|id| _ = eligible.remove(&id));
+    eligible
+}
+
+/// By axis: the dims that a kernel which is no contraction walks along.
+fn walked_together(kernel: &Kernel) -> Vec<Vec<Dim>> {
+    let mut together = Vec::new();
     for part in kernel.parts() {
         let loads = part.nodes().filter_map(|(_, expr)| match expr {
             Expr::Load { buffer, access, .. } => Some((*buffer, access)),
             _ => None,
         });
         let stores = part.stores.iter().map(|s| (s.buffer, &s.access));
-        found.extend(same_axis(loads.chain(stores).collect(), layout));
+        together.extend(by_axis(loads.chain(stores)));
     }
-    found
+    together
 }
 
-/// Dims of accesses along the axis which is the channel of one of them.
-fn same_axis(uses: Vec<(BufferId, &Access)>, layout: &Layout) -> Vec<(BufferId, usize)> {
-    let channel = |&(buffer, access): &(BufferId, &Access)| {
-        layout.get(&buffer).and_then(|&dim| access.coords[dim].as_axis())
-    };
-    let channels: Vec<Axis> = uses.iter().filter_map(channel).collect();
-    let dims = uses.iter().flat_map(|&(buffer, access)| {
-        let dim = channels.iter().find_map(|&axis| dim_along(access, axis));
-        dim.map(|dim| (buffer, dim))
-    });
-    dims.collect()
+/// By axis: the dims that it alone walks along.
+fn by_axis<'a>(uses: impl Iterator<Item = (BufferId, &'a Access)>) -> Vec<Vec<Dim>> {
+    let mut along: FxHashMap<Axis, Vec<Dim>> = FxHashMap::default();
+    for (buffer, access) in uses {
+        for (dim, coord) in access.coords.iter().enumerate() {
+            if let Some(axis) = coord.as_axis() {
+                along.entry(axis).or_default().push((buffer, dim));
+            }
+        }
+    }
+    along.into_values().filter(|dims| dims.len() > 1).collect()
 }
 
 fn dim_along(access: &Access, axis: Axis) -> Option<usize> {
     access.coords.iter().position(|c| c.as_axis() == Some(axis))
-}
-
-/// Dims that a contraction relates to known channels: its data's to its results', and those of
-/// results and of what is added to them to one another.
-fn through_contraction(form: &Form, layout: &Layout) -> Vec<(BufferId, usize)> {
-    let mut found = Vec::new();
-    for crossing in Crossing::both(form) {
-        let after = crossing.after();
-        found.extend(same_axis(after.clone(), layout));
-        let (data, access) = crossing.data;
-        let (Some(dim), Some(out)) = (crossing.data_channel(), crossing.out_channel()) else {
-            continue;
-        };
-        let results = after.iter().filter_map(|&(b, access)| Some((b, dim_along(access, out)?)));
-        let results: Vec<_> = results.collect();
-        let known = |(buffer, dim): &(BufferId, usize)| layout.get(buffer) == Some(dim);
-        if known(&(data, dim)) {
-            found.extend(results);
-        } else if results.iter().any(known) && access.coords.len() > 2 {
-            found.push((data, dim));
-        }
-    }
-    found
 }
 
 impl<'p> Crossing<'p> {
@@ -218,6 +234,23 @@ impl<'p> Crossing<'p> {
             Some(Crossing { exprs, stores, data: (*buffer, access), weights, outs: out.len() })
         };
         [(*lhs, *rhs), (*rhs, *lhs)].into_iter().filter_map(one).collect()
+    }
+
+    /// The data and its channel, if it is read through windows.
+    fn seed(&self) -> Option<Dim> {
+        Some((self.data.0, self.data_channel()?)).filter(|_| self.has_windows())
+    }
+
+    /// Results and what is read for them by axis; the channels of data and of results.
+    fn together(&self) -> Vec<Vec<Dim>> {
+        let after = self.after();
+        let mut together = by_axis(after.iter().copied());
+        if let (Some(dim), Some(out)) = (self.data_channel(), self.out_channel()) {
+            let results =
+                after.iter().filter_map(|&(b, access)| Some((b, dim_along(access, out)?)));
+            together.push(results.chain([(self.data.0, dim)]).collect());
+        }
+        together
     }
 
     fn is_out(&self, axis: Axis) -> bool {

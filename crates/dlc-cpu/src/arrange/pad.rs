@@ -13,7 +13,7 @@ const MIN_REUSE: i64 = 16;
 const MAX_GROWTH: i64 = 8;
 
 /// Gives every operand that a window leaves a padded copy, where that pays.
-pub(super) fn pad(program: &Program) -> Program {
+pub(super) fn pad(program: Program) -> Program {
     let mut copies: Vec<Vec<Copy>> = program.entries.iter().map(|_| Vec::new()).collect();
     replace_kernels(program, |program, at, mut kernel| {
         let mut padding = Padding { program, copies: &mut copies[at] };

@@ -12,7 +12,7 @@ use dlc_kernel::{
 };
 
 /// Cuts contractions that divide coordinates into phases.
-pub(super) fn phases(program: &Program) -> Program {
+pub(super) fn phases(program: Program) -> Program {
     replace_kernels(program, |_, _, kernel| match Division::all(&kernel) {
         Some(divisions) if !divisions.is_empty() => in_phases(&kernel, &divisions),
         _ => vec![kernel],

@@ -24,7 +24,7 @@ use super::entries::replace_kernels;
 use crate::level::Level;
 use crate::lower::facts;
 use crate::schedule::Config;
-use dlc_kernel::{BufferId, Program};
+use dlc_kernel::{BufferId, Kernel, Program};
 use pattern::{TAPS, Task, Windowed};
 use rustc_hash::FxHashSet;
 use tiles::Tiles;
@@ -32,7 +32,9 @@ use transform::Transform;
 
 /// Cycles for an element that a transform reads or writes, in the caches of a core and beyond.
 const NEAR: f64 = 0.6;
-const FAR: f64 = 3.5;
+const FAR: f64 = 2.5;
+/// Cycles for an element of filters whose channels change places.
+const TURN: f64 = 3.0;
 /// Elements that the caches of a core hold.
 const NEAR_ELEMENTS: f64 = 1e6;
 /// Elements that memory gives in a cycle.
@@ -43,14 +45,11 @@ const EFFICIENCY: f64 = 0.85;
 const ROWS: i64 = 6;
 
 /// Replaces contractions by transforms and products, where that is cheaper.
-pub(super) fn winograd(program: &Program, config: Config) -> Program {
-    let facts = facts(program);
+pub(super) fn winograd(program: Program, config: Config) -> Program {
+    let facts = facts(&program);
     replace_kernels(program, |program, at, kernel| {
         let rewritten = Windowed::find(program, &kernel).and_then(|windowed| {
-            let fixed = is_fixed(&windowed, &facts[at].fixed);
-            let candidates = [2, 4].map(|size| in_tiles(&windowed, size));
-            let costs = candidates.map(|tiles| (cycles(&tiles, fixed, config.level), tiles));
-            let (cycles, tiles) = costs.into_iter().min_by(|a, b| a.0.total_cmp(&b.0))?;
+            let (cycles, tiles) = cheapest(&windowed, &facts[at].fixed, config.level);
             let cheaper = cycles < direct_cycles(&windowed, config.level);
             match windowed.task {
                 _ if !cheaper => None,
@@ -62,6 +61,29 @@ pub(super) fn winograd(program: &Program, config: Config) -> Program {
     })
 }
 
+/// About how many cycles it takes to compute `kernel` like this, if that is possible.
+pub(super) fn estimate(
+    program: &Program,
+    kernel: &Kernel,
+    fixed: &FxHashSet<BufferId>,
+    config: Config,
+) -> Option<f64> {
+    let windowed = Windowed::find(program, kernel).filter(|_| !config.exact_conv)?;
+    Some(cheapest(&windowed, fixed, config.level).0)
+}
+
+/// The cheapest size of tiles, and about how many cycles all kernels take.
+fn cheapest<'w, 'k>(
+    windowed: &'w Windowed<'k>,
+    fixed: &FxHashSet<BufferId>,
+    level: Level,
+) -> (f64, Tiles<'w, 'k>) {
+    let fixed = windowed.factor_buffers().iter().all(|id| fixed.contains(id));
+    let [small, large] = [2, 4].map(|size| in_tiles(windowed, size));
+    let costs = [&small, &large].map(|tiles| cycles(tiles, fixed, level));
+    if costs[0] < costs[1] { (costs[0], small) } else { (costs[1], large) }
+}
+
 fn in_tiles<'w, 'k>(windowed: &'w Windowed<'k>, size: i64) -> Tiles<'w, 'k> {
     let (size, taps) = (size as usize, TAPS as usize);
     let transform = match windowed.task {
@@ -71,12 +93,7 @@ fn in_tiles<'w, 'k>(windowed: &'w Windowed<'k>, size: i64) -> Tiles<'w, 'k> {
     Tiles::new(windowed, transform, size as i64)
 }
 
-/// Whether filters depend on nothing but parameters that stay as they are.
-fn is_fixed(windowed: &Windowed, fixed: &FxHashSet<BufferId>) -> bool {
-    windowed.factor_buffers().iter().all(|id| fixed.contains(id))
-}
-
-/// About how many cycles all kernels take.
+/// About how many cycles all kernels take; `fixed` filters are transformed when they change.
 fn cycles(tiles: &Tiles, fixed: bool, level: Level) -> f64 {
     let (channels, filters) = (tiles.channels(), tiles.filters());
     let moved = |rows: i64, columns: i64| {
@@ -84,7 +101,8 @@ fn cycles(tiles: &Tiles, fixed: bool, level: Level) -> f64 {
         elements * if elements > NEAR_ELEMENTS { FAR } else { NEAR }
     };
     let count = tiles.count();
-    let weights = if fixed { 0.0 } else { 2.0 * moved(channels, filters) };
+    let turned = TURN * (TAPS * TAPS * channels * filters) as f64;
+    let weights = if fixed { 0.0 } else { 2.0 * moved(channels, filters) + turned };
     let product = |rows: i64, depth: i64, columns: i64| {
         products(rows, (tiles.points() * depth * columns) as f64, level)
     };

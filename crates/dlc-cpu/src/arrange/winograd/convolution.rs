@@ -37,22 +37,23 @@ pub(super) fn kernels(tiles: &Tiles, program: &mut Program, kernel: &Kernel) -> 
     copy.into_iter().chain(own).collect()
 }
 
-/// The filters with results' channels as neighbours. Axes: taps, channel, filter.
+/// The filters with results' channels as neighbours.
 fn turn_weights(tiles: &Tiles, to: BufferId) -> Form {
     let c = tiles.of;
-    let mut axes = no_axes(c);
-    for (k, (_, window)) in (0u32..).zip(c.windows()) {
+    let (turn, mut axes) = (tiles.turn(), no_axes(c));
+    for (tap, (_, window)) in turn.taps.iter().zip(c.windows()) {
+        let backwards = || tap.terms.iter().map(|t| (t.0.0, -t.1)).collect::<Vec<_>>();
         *slot(&mut axes, window.tap) = match window.flipped {
-            true => Index::affine([(k, -1)], TAPS - 1),
-            false => Index::axis(k),
+            true => Index::affine(backwards(), TAPS - 1),
+            false => tap.clone(),
         };
     }
-    *slot(&mut axes, c.channel) = Index::axis(2);
-    *slot(&mut axes, c.filter) = Index::axis(3);
+    *slot(&mut axes, c.channel) = turn.channel.clone();
+    *slot(&mut axes, c.filter) = turn.filter.clone();
     let mut exprs = Exprs::new();
     let value = Substitution::new(c.exprs, &axes).copy(&mut exprs, c.factor);
-    let stores = vec![Store { buffer: to, access: Access::identity(4), value }];
-    map([TAPS, TAPS, tiles.channels(), tiles.filters()], exprs, stores)
+    let stores = vec![Store { buffer: to, access: turn.turned(), value }];
+    map(turn.extents, exprs, stores)
 }
 
 /// The filters at the points. Axes: channel, filter.

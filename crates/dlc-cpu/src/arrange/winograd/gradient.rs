@@ -2,11 +2,11 @@
 //! products are summed over all tiles.
 
 use super::pattern::{Dim, TAPS};
-use super::tiles::{Placed, Points, Tiles, contract, load, map, named};
+use super::tiles::{Placed, Points, Tiles, contract, load, map, named, no_axes, slot};
 use super::transform::{both_ways, by_pairs, by_parity};
 use crate::arrange::entries::add_temporary;
 use crate::arrange::substitute::Substitution;
-use dlc_kernel::{Access, BufferId, Expr, Exprs, Form, Index, Kernel, Program, Segment, Store};
+use dlc_kernel::{Access, BufferId, Expr, Exprs, Form, Index, Kernel, Program, Store};
 
 /// The kernels, in order; the last has the name of the one they replace.
 pub(super) fn kernels(
@@ -102,14 +102,17 @@ fn transform_sums(tiles: &Tiles, sums: &Points, to: BufferId) -> Form {
     map([tiles.channels(), tiles.filters()], exprs, stores)
 }
 
-/// What is stored of the sums, over the axes of the results.
+/// What is stored of the sums.
 fn store(tiles: &Tiles, turned: BufferId) -> Form {
     let c = tiles.of;
-    let axes: Vec<Index> = (0..c.axes.len() as u32).map(Index::axis).collect();
+    let (turn, mut axes) = (tiles.turn(), no_axes(c));
+    for (tap, (_, window)) in turn.taps.iter().zip(c.windows()) {
+        *slot(&mut axes, window.tap) = tap.clone();
+    }
+    *slot(&mut axes, c.channel) = turn.channel.clone();
+    *slot(&mut axes, c.filter) = turn.filter.clone();
     let mut exprs = Exprs::new();
-    let taps = c.windows().map(|(_, w)| Index::axis(w.tap.0));
-    let channels = [c.channel, c.filter].map(|axis| Index::axis(axis.0));
-    let sum = load(&mut exprs, turned, Access::new(taps.into_iter().chain(channels)));
+    let sum = load(&mut exprs, turned, turn.turned());
     let mut copy = Substitution::new(c.exprs, &axes);
     copy.replace_sum(sum);
     let stores = c.stores.iter().map(|store| Store {
@@ -118,6 +121,5 @@ fn store(tiles: &Tiles, turned: BufferId) -> Form {
         value: copy.copy(&mut exprs, store.value),
     });
     let stores = stores.collect();
-    let axes = c.axes[..c.outs].iter().cloned().collect();
-    Form::Map { segments: vec![Segment { axes, exprs, stores }] }
+    map(turn.extents, exprs, stores)
 }

@@ -37,6 +37,26 @@ pub(super) struct Points {
     steps: Vec<i64>,
 }
 
+/// A walk through filters.
+pub(super) struct Turn {
+    /// Of its axes.
+    pub extents: [i64; 5],
+    /// The two taps.
+    pub taps: [Index; 2],
+    /// The channel of the data.
+    pub channel: Index,
+    /// The channel of the results.
+    pub filter: Index,
+}
+
+impl Turn {
+    /// The element of `[tap, tap, channel, filter]`.
+    pub fn turned(&self) -> Access {
+        let channels = [self.channel.clone(), self.filter.clone()];
+        Access::new(self.taps.iter().cloned().chain(channels))
+    }
+}
+
 impl<'w, 'k> Tiles<'w, 'k> {
     /// Tiles of `size` positions.
     pub fn new(of: &'w Windowed<'k>, transform: Transform, size: i64) -> Tiles<'w, 'k> {
@@ -47,6 +67,17 @@ impl<'w, 'k> Tiles<'w, 'k> {
     /// The points of a tile.
     pub fn points(&self) -> i64 {
         (self.transform.points() * self.transform.points()) as i64
+    }
+
+    /// How filters that lie as the user sees them are walked through against the ones in between,
+    /// whose channels of results are neighbours: `[block, channel, tap, tap, filter of the block]`.
+    /// A block's cache lines are all still there when the next tap is wanted.
+    pub fn turn(&self) -> Turn {
+        let block = if self.filters() % LINE == 0 { LINE } else { self.filters() };
+        let taps = [2, 3].map(Index::axis);
+        let filter = Index::affine([(0, block), (4, 1)], 0i64);
+        let extents = [self.filters() / block, self.channels(), TAPS, TAPS, block];
+        Turn { extents, taps, channel: Index::axis(1), filter }
     }
 
     /// Channels of the data.

@@ -123,6 +123,14 @@ const DEPTH: i64 = 384;
 /// all rows of a block.
 const PANEL_FLOATS: i64 = 6 << 10;
 const MAX_PER_CALL_BYTES: i64 = 64 << 20;
+/// Lines of the cache that its first level holds beside what else a tile needs.
+const FEW_LINES: f64 = 448.0;
+/// Cycles to bring a line from the second level, where the next one is not its neighbour.
+const SCATTERED_LINE: f64 = 4.0;
+/// The same where it is.
+const LINE_IN_ORDER: f64 = 1.0;
+/// Floats of a line.
+const LINE: i64 = 16;
 /// Units that are enough to share out.
 const ENOUGH_UNITS: i64 = 8;
 /// Cycles to set up a call of a leaf.
@@ -277,6 +285,17 @@ impl Cut<'_> {
         self.offer.axes <= 1 || self.supply.is_direct()
     }
 
+    /// Lines of the cache for each term of a panel, and cycles to bring them from the second level.
+    fn lines(&self, extent: i64) -> (f64, f64) {
+        match self.supply {
+            Supply::Direct(steps) if steps.depth.last() != Some(&1) => {
+                let lines = div_ceil(extent, LINE) as f64;
+                (lines, lines * SCATTERED_LINE)
+            }
+            _ => (extent as f64 / LINE as f64, extent as f64 / LINE as f64 * LINE_IN_ORDER),
+        }
+    }
+
     /// Cycles to pack `depth` steps.
     fn packing(&self, depth: f64) -> f64 {
         match self.supply {
@@ -307,7 +326,24 @@ fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let sums = column_runs * (whole as f64 * strip(tile.columns) + last);
     let points = rows.offer.points as f64 * columns.offer.points as f64;
     let stores = points * if problem.result.contiguous { 0.5 } else { 2.5 };
-    problem.batch as f64 * (sums + stores + rows.packing(depth) + columns.packing(depth))
+    let packing = rows.packing(depth) + columns.packing(depth);
+    problem.batch as f64
+        * (sums + stores + packing + beyond_first_level(problem, tile, rows, columns))
+}
+
+/// Cycles to bring cache lines from the second level, where a block of the depth has more of them
+/// than the first level holds: those of panels that are read in place across the lines of an
+/// operand, each for one term, take longer than lines in order.
+fn beyond_first_level(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
+    let in_place = rows.supply.is_direct() || columns.supply.is_direct();
+    let terms = depth_block(problem, tile, rows.offer.points, in_place);
+    let [row_lines, column_lines] = [rows.lines(tile.rows), columns.lines(tile.columns)];
+    if terms as f64 * (row_lines.0 + column_lines.0) <= FEW_LINES {
+        return 0.0;
+    }
+    let tiles = |cut: Cut, extent: i64| div_ceil(cut.offer.points, extent) as f64;
+    let tiles = tiles(rows, tile.rows) * tiles(columns, tile.columns);
+    tiles * problem.depth.points() as f64 * (row_lines.1 + column_lines.1)
 }
 
 /// Cycles for one term of a tile: two multiply-adds a cycle, two loads a cycle, and four cycles for
@@ -330,7 +366,8 @@ impl Plan {
         let (tile, depth) = (self.tile, problem.depth.points());
         let row_cut = Cut { offer: rows, supply: &self.supplies.0 };
         let column_cut = Cut { offer: columns, supply: &self.supplies.1 };
-        let depth_block = self.depth_block(problem, rows.points);
+        let in_place = self.supplies.0.is_direct() || self.supplies.1.is_direct();
+        let depth_block = depth_block(problem, tile, rows.points, in_place);
         let (row_block, column_block) = blocks(
             problem.batch,
             depth_block,
@@ -359,15 +396,14 @@ impl Plan {
             sums,
         }
     }
+}
 
-    /// Terms between two packings: whole rounds of all loops but the outermost, if a panel is read
-    /// in place, or if they are short.
-    fn depth_block(&self, problem: Problem, rows: i64) -> i64 {
-        let inner: i64 = problem.depth.extents.iter().skip(1).product();
-        let in_place = self.supplies.0.is_direct() || self.supplies.1.is_direct();
-        let multiple = if inner <= 128 || in_place { inner } else { 1 };
-        even_block(problem.depth.points(), self.tile.most_depth(rows), multiple)
-    }
+/// Terms between two packings: whole rounds of all loops but the outermost, if a panel is read in
+/// place, or if they are short.
+fn depth_block(problem: Problem, tile: Tile, rows: i64, in_place: bool) -> i64 {
+    let inner: i64 = problem.depth.extents.iter().skip(1).product();
+    let multiple = if inner <= 128 || in_place { inner } else { 1 };
+    even_block(problem.depth.points(), tile.most_depth(rows), multiple)
 }
 
 /// A side to be cut into blocks: its points, and what every block is a multiple of.
