@@ -116,7 +116,7 @@ fn check(tile: GemmTile) {
     if Level::X86_64V2.runs_here() {
         codes.push((compile_portable_leaf(Level::X86_64V2, &Leaf::Gemm(tile)), false));
     }
-    if best.has_avx2() && wide::gemm::holds(tile) {
+    if wide::Width::of(best).is_some_and(|width| wide::gemm::holds(width, tile)) {
         codes.push((compile_leaf(best, &Leaf::Gemm(tile)), true));
     }
     for (compiled, fused) in codes {

@@ -14,7 +14,7 @@ pub struct Cpu {
     general: [u64; 16],
     vectors: [[u32; LANES]; 32],
     masks: [u64; 8],
-    /// What the last comparison subtracted.
+    /// What the last arithmetic instruction or comparison left to be compared with 0.
     difference: i64,
 }
 
@@ -123,7 +123,7 @@ impl Cpu {
     /// Executes an instruction; gives the address of the next.
     fn step(&mut self, i: &Instruction) -> u64 {
         match i.mnemonic() {
-            Mnemonic::Nop | Mnemonic::Vzeroupper | Mnemonic::Sfence => {}
+            Mnemonic::Nop | Mnemonic::Vzeroupper | Mnemonic::Sfence | Mnemonic::Prefetcht0 => {}
             Mnemonic::Push => {
                 self.set(Register::RSP, self.get(Register::RSP) - 8);
                 // SAFETY: leaves use little of the stack.
@@ -136,10 +136,11 @@ impl Cpu {
             }
             // SAFETY: as above.
             Mnemonic::Ret => return unsafe { self.stack().read() },
-            Mnemonic::Jg if self.difference > 0 => return i.near_branch_target(),
-            Mnemonic::Jle if self.difference <= 0 => return i.near_branch_target(),
-            Mnemonic::Jne if self.difference != 0 => return i.near_branch_target(),
-            Mnemonic::Jg | Mnemonic::Jle | Mnemonic::Jne => {}
+            _ if i.is_jcc_short_or_near() || i.is_jmp_short_or_near() => {
+                if self.jumps(i.mnemonic()) {
+                    return i.near_branch_target();
+                }
+            }
             Mnemonic::Cmovg if self.difference > 0 => {
                 self.set(i.op0_register(), self.read(i, 1));
             }
@@ -150,11 +151,29 @@ impl Cpu {
             Mnemonic::Test => self.difference = (self.read(i, 0) & self.read(i, 1)) as i64,
             Mnemonic::Kmovw => self.masks[i.op0_register().number()] = self.read(i, 1) & 0xffff,
             _ => match self.integer(i) {
-                Some(value) => self.write(i, value),
+                Some(value) => {
+                    if !matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Lea) {
+                        self.difference = value as i64;
+                    }
+                    self.write(i, value);
+                }
                 None => self.vector(i),
             },
         }
         i.next_ip()
+    }
+
+    fn jumps(&self, jump: Mnemonic) -> bool {
+        match jump {
+            Mnemonic::Jg => self.difference > 0,
+            Mnemonic::Jge => self.difference >= 0,
+            Mnemonic::Jl => self.difference < 0,
+            Mnemonic::Jle => self.difference <= 0,
+            Mnemonic::Je => self.difference == 0,
+            Mnemonic::Jne => self.difference != 0,
+            Mnemonic::Jmp => true,
+            _ => panic!("{jump:?} is not among the jumps of leaves"),
+        }
     }
 
     /// The result of an integer instruction.

@@ -172,6 +172,12 @@ impl Assembler {
         self.constant(lanes.flat_map(i32::to_le_bytes).collect())
     }
 
+    /// A vector that selects the first `count` lanes.
+    pub fn first_lanes(&mut self, count: u8) -> Mem {
+        let lane = |lane| if lane < i32::from(count) { -1 } else { 0 };
+        self.constant((0..self.width.lanes()).map(lane).flat_map(i32::to_le_bytes).collect())
+    }
+
     fn constant(&mut self, bytes: Vec<u8>) -> Mem {
         let known = self.constants.iter().position(|c| *c == bytes);
         let at = known.unwrap_or_else(|| {
