@@ -4,10 +4,28 @@
 
 mod vector;
 
+use crate::guard::Code;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 /// 32-bit lanes of a vector register.
 pub const LANES: usize = 16;
+
+/// Code to be called: by the processor, or by the interpreter.
+pub enum Callable {
+    Native(Code),
+    Interpreted(Vec<u8>),
+}
+
+impl Callable {
+    /// Calls it with the address of its argument block.
+    pub fn call<T>(&self, arguments: *mut T) {
+        match self {
+            Callable::Native(code) => code.call(arguments),
+            // SAFETY: the block describes memory as the code wants it.
+            Callable::Interpreted(bytes) => unsafe { call(bytes, arguments.cast()) },
+        }
+    }
+}
 
 /// The registers of a processor.
 pub struct Cpu {
@@ -22,7 +40,7 @@ pub struct Cpu {
 ///
 /// # Safety
 /// The code must be a function that may be called with this argument.
-pub unsafe fn call(code: &[u8], argument: *const u8) {
+unsafe fn call(code: &[u8], argument: *const u8) {
     let mut stack = vec![0u64; 1 << 13];
     let mut cpu = Cpu {
         general: [0x5555; 16],
@@ -123,7 +141,8 @@ impl Cpu {
     /// Executes an instruction; gives the address of the next.
     fn step(&mut self, i: &Instruction) -> u64 {
         match i.mnemonic() {
-            Mnemonic::Nop | Mnemonic::Vzeroupper | Mnemonic::Sfence | Mnemonic::Prefetcht0 => {}
+            Mnemonic::Nop | Mnemonic::Vzeroupper | Mnemonic::Sfence => {}
+            Mnemonic::Prefetcht0 | Mnemonic::Prefetchw => {}
             Mnemonic::Push => {
                 self.set(Register::RSP, self.get(Register::RSP) - 8);
                 // SAFETY: leaves use little of the stack.

@@ -155,6 +155,12 @@ impl Assembler {
         self.code.push(jump);
     }
 
+    /// Jumps if the 64 bits in memory are 0.
+    pub fn jump_if_zero(&mut self, what: Mem, to: Label) {
+        self.emit(Code::Cmp_rm64_imm8, &[what.into(), Operand::Signed8(0)]);
+        self.jump(Code::Je_rel32_64, to);
+    }
+
     /// Points [`CONSTANTS`] to the constants.
     pub fn load_constants(&mut self) {
         let address = Mem::at(Register::RIP, 1);

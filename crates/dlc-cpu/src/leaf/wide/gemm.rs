@@ -12,7 +12,9 @@ use super::Width;
 use super::access::{Part, load_words, store_words};
 use super::asm::{Assembler, Mem, Operand};
 use super::codes::{self, FmaForm};
-use super::frame::mask_register;
+use super::epilogue::{self, Sums};
+use super::frame::{Frame, mask_register};
+use crate::leaf::epilogue::Epilogue;
 use crate::leaf::lanes::{Binary, Kind};
 use crate::leaf::{GemmField, GemmTile, Left};
 use iced_x86::{Code, IcedError, Register};
@@ -34,9 +36,13 @@ const STRIDED_ROWS: u8 = 6;
 ///
 /// # Panics
 /// If the tile has more sums than registers.
-pub fn assemble(width: Width, tile: GemmTile) -> Result<Vec<u8>, IcedError> {
+pub fn assemble(
+    width: Width,
+    tile: GemmTile,
+    epilogue: Option<&Epilogue>,
+) -> Result<Vec<u8>, IcedError> {
     assert!(holds(width, tile), "{tile:?} has more sums than registers");
-    Gemm { a: Assembler::new(width), width, tile }.assemble()
+    Gemm { a: Assembler::new(width), width, tile, epilogue, frame: Frame::default() }.assemble()
 }
 
 /// Whether a tile's sums fit the registers beside what a step needs.
@@ -49,10 +55,12 @@ pub fn holds(width: Width, tile: GemmTile) -> bool {
 }
 
 /// Writes a tile loop.
-struct Gemm {
+struct Gemm<'e> {
     a: Assembler,
     width: Width,
     tile: GemmTile,
+    epilogue: Option<&'e Epilogue>,
+    frame: Frame,
 }
 
 /// A vector of the tile.
@@ -65,9 +73,10 @@ struct Cell {
     part: Part,
 }
 
-impl Gemm {
+impl Gemm<'_> {
     fn assemble(mut self) -> Result<Vec<u8>, IcedError> {
         SAVED.iter().for_each(|&r| self.a.emit(Code::Push_r64, &[r.into()]));
+        let frame = self.epilogue.map(|_| self.enter_frame());
         for (register, field) in [
             (Register::RAX, GemmField::C),
             (Register::RBX, GemmField::CStep),
@@ -86,9 +95,28 @@ impl Gemm {
         self.a.jump(Code::Jne_rel32_64, next);
         self.a.place(done);
         self.a.emit(Code::VEX_Vzeroupper, &[]);
+        if let Some(frame) = frame {
+            self.leave_frame(frame);
+        }
         SAVED.iter().rev().for_each(|&r| self.a.emit(Code::Pop_r64, &[r.into()]));
         self.a.emit(Code::Retnq, &[]);
         self.a.bytes()
+    }
+
+    /// Makes room on the stack, of a size that is not known yet.
+    fn enter_frame(&mut self) -> usize {
+        let stack = Register::RSP.into();
+        self.a.emit(Code::Push_r64, &[Register::R15.into()]);
+        self.a.emit(Code::Mov_r64_rm64, &[Register::R15.into(), stack]);
+        let frame = self.a.emit_incomplete(Code::Sub_rm64_imm32, Register::RSP);
+        self.a.emit(Code::And_rm64_imm8, &[stack, Operand::Signed8(-64)]);
+        frame
+    }
+
+    fn leave_frame(&mut self, frame: usize) {
+        self.a.emit(Code::Mov_r64_rm64, &[Register::RSP.into(), Register::R15.into()]);
+        self.a.emit(Code::Pop_r64, &[Register::R15.into()]);
+        self.a.complete(frame, self.frame.bytes(self.width));
     }
 
     fn load_field(&mut self, to: Register, at: i32) {
@@ -121,6 +149,7 @@ impl Gemm {
     fn emit_tile(&mut self) {
         self.load_mask();
         self.emit_start();
+        self.prefetch_streams();
         self.a.emit(Code::Mov_r64_rm64, &[Register::RSI.into(), Register::R12.into()]);
         for (register, field) in [
             (Register::RDX, GemmField::B),
@@ -133,9 +162,36 @@ impl Gemm {
         self.find_lower_rows();
         self.emit_nest(usize::from(self.tile.levels) - 1);
         self.load_mask();
-        self.for_cells(|a, cell| store_words(a, cell.part, cell.at, cell.register));
+        match self.epilogue {
+            Some(epilogue) => self.emit_end(epilogue),
+            None => self.store_sums(),
+        }
         self.add(Register::RAX, Register::RBX);
         self.add_field(Register::R12, GemmField::ATile.at(0));
+    }
+
+    fn store_sums(&mut self) {
+        self.for_cells(|a, cell| store_words(a, cell.part, cell.at, cell.register));
+    }
+
+    /// Stores the sums, or what the epilogue makes of them.
+    fn emit_end(&mut self, epilogue: &Epilogue) {
+        let (unfinished, done) = (self.a.label(), self.a.label());
+        self.a.jump_if_zero(Mem::at(Register::RDI, GemmField::Finish.at(0)), unfinished);
+        let last = self.part(self.vectors() - 1);
+        let sums = Sums { rows: self.tile.rows, vectors: self.vectors(), last };
+        epilogue::emit(&mut self.a, &mut self.frame, epilogue, sums);
+        (1..self.tile.rows).for_each(|_| self.add(Register::RAX, Register::RBX));
+        self.a.jump(Code::Jmp_rel32_64, done);
+        self.a.place(unfinished);
+        self.store_sums();
+        self.a.place(done);
+    }
+
+    /// Which lanes a vector of a row has.
+    fn part(&self, v: u8) -> Part {
+        let partial = self.rest() > 0 && v + 1 == self.vectors();
+        if partial { Part::Tail } else { Part::Whole }
     }
 
     /// Selects the active lanes of the last vectors while the tile is read and written; the steps
@@ -160,9 +216,7 @@ impl Gemm {
     /// Sums start at zero, or at what the tile holds.
     fn emit_start(&mut self) {
         let (zero, start) = (self.a.label(), self.a.label());
-        let accumulate = Mem::at(Register::RDI, GemmField::Accumulate.at(0));
-        self.a.emit(Code::Cmp_rm64_imm8, &[accumulate.into(), Operand::Signed8(0)]);
-        self.a.jump(Code::Je_rel32_64, zero);
+        self.a.jump_if_zero(Mem::at(Register::RDI, GemmField::Accumulate.at(0)), zero);
         self.a.emit(Code::Push_r64, &[Register::RAX.into()]);
         self.for_cells(|a, cell| load_words(a, cell.part, cell.register, cell.at));
         self.prefetch_next();
@@ -187,6 +241,16 @@ impl Gemm {
         }
     }
 
+    /// Asks for what the epilogue will load and store.
+    fn prefetch_streams(&mut self) {
+        let Some(epilogue) = self.epilogue else { return };
+        let unfinished = self.a.label();
+        self.a.jump_if_zero(Mem::at(Register::RDI, GemmField::Finish.at(0)), unfinished);
+        let (rows, bytes) = (self.tile.rows, 4 * i32::from(self.tile.columns));
+        epilogue::prefetch(&mut self.a, epilogue, rows, bytes);
+        self.a.place(unfinished);
+    }
+
     /// Every vector of the tile, row by row; `rax` walks down to the last row.
     fn for_cells(&mut self, body: impl Fn(&mut Assembler, Cell)) {
         for row in 0..self.tile.rows {
@@ -194,8 +258,7 @@ impl Gemm {
                 self.add(Register::RAX, Register::RBX);
             }
             for v in 0..self.vectors() {
-                let partial = self.rest() > 0 && v + 1 == self.vectors();
-                let part = if partial { Part::Tail } else { Part::Whole };
+                let part = self.part(v);
                 let at = Mem::at(Register::RAX, self.width.bytes() * i32::from(v));
                 let cell = Cell { register: row * self.vectors() + v, at, part };
                 body(&mut self.a, cell);
@@ -220,7 +283,10 @@ impl Gemm {
         let counter = [Register::R13, Register::R14][level - 1];
         let head = self.a.label();
         self.load_field(counter, GemmField::Counts.at(level));
-        self.a.place(head);
+        match level == 1 && self.tile.run.is_some() {
+            true => self.a.place_loop(head),
+            false => self.a.place(head),
+        }
         self.emit_nest(level - 1);
         self.add_field(Register::RSI, GemmField::AMoves.at(level));
         self.add_field(Register::RDX, GemmField::BMoves.at(level));
@@ -244,7 +310,7 @@ impl Gemm {
         let operands = [Register::RCX.into(), Operand::Signed8(unroll as i8)];
         self.a.emit(Code::Sub_rm64_imm8, &operands);
         self.a.jump(Code::Jl_rel32_64, done);
-        match unroll == UNROLL && self.tile.levels == 1 {
+        match unroll == UNROLL {
             true => self.a.place_loop(head),
             false => self.a.place(head),
         }
