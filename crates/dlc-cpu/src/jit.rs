@@ -118,7 +118,7 @@ fn compile_in(context: &mut Context, isa: &dyn TargetIsa, code: &Code) -> Result
 pub fn compile_leaf(level: Level, leaf: &Leaf) -> Result<Compiled, String> {
     let Some(width) = wide::Width::of(level) else { return compile_portable_leaf(level, leaf) };
     let bytes = match leaf {
-        Leaf::Gemm(tile) => wide::gemm::assemble(*tile),
+        Leaf::Gemm(tile, epilogue) => wide::gemm::assemble(width, *tile, epilogue.as_deref()),
         Leaf::Loop(code) => wide::assemble(width, code),
     };
     Ok(Compiled { bytes: bytes.map_err(|e| e.to_string())?, calls: Vec::new() })

@@ -56,12 +56,11 @@ impl Level {
 
     /// Lanes of `f32` in a vector of a leaf.
     pub const fn lanes(self) -> i64 {
-        if self.has_avx2() { 8 } else { 4 }
-    }
-
-    /// Whether vectors of 256 bits are there.
-    pub const fn has_avx2(self) -> bool {
-        matches!(self, Level::X86_64V3 | Level::X86_64V4)
+        match self {
+            Level::X86_64V4 => 16,
+            Level::X86_64V3 => 8,
+            Level::X86_64V2 | Level::Aarch64 => 4,
+        }
     }
 
     /// Whether this machine has every instruction of the level.

@@ -2,7 +2,7 @@
 
 mod cases;
 
-use cases::{Case, Conv, Layout, axes, axis, matmul};
+use cases::{ACTIVATIONS, Case, Conv, Ending, Layout, axes, axis, matmul};
 use dlc_cpu::CpuTarget;
 use dlc_cpu::level::Level;
 use dlc_kernel::eval::Machine;
@@ -175,6 +175,35 @@ fn prologues_and_epilogues() {
     check(&matmul(33, 30, 44, Layout::Plain).with_epilogue(1).with_prologue());
     check(&matmul(1, 300, 200, Layout::Right).with_prologue());
     check(&matmul(1, 300, 200, Layout::Plain).with_prologue().with_epilogue(1));
+}
+
+/// What a tile makes of its sums has the bits that a map makes of them.
+#[test]
+fn an_epilogue_stores_what_a_kernel_of_its_own_would() {
+    let conv = |n, c, size, k, window, pad| {
+        Conv { n, c, image: (size, size), k, window, stride: 1, pad, dilation: 1 }.forward()
+    };
+    let cases = [
+        (matmul(42, 101, 500, Layout::Plain), 1),
+        (matmul(38, 70, 40, Layout::Plain), 0),
+        (matmul(64, 300, 900, Layout::Left), 1),
+        (conv(1, 8, 30, 24, 3, 1), 1),
+        (conv(3, 6, 20, 16, 5, 0), 1),
+        (conv(1, 70, 17, 32, 1, 0), 1),
+    ];
+    let level = Level::detect().expect("tests run on a machine with a level");
+    for (case, axis) in cases {
+        for (name, activation) in ACTIVATIONS {
+            let [own, apart] =
+                [Ending::Own, Ending::Apart].map(|p| case.clone().with_ending(axis, activation, p));
+            let [found, wanted] = [&own, &apart].map(|case| run(case, level, OptLevel::O2, 2));
+            assert_eq!(found, wanted, "{} and {name}", own.name);
+            let schedule = CpuTarget::new(level)
+                .emit("schedule", &own.program, &BuildOptions::default())
+                .expect("it has a schedule");
+            assert!(schedule.contains("stores from registers"), "{schedule}");
+        }
+    }
 }
 
 #[test]

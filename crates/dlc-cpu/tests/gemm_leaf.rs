@@ -1,131 +1,25 @@
-//! The register tile of contractions: every compiler of it against a plain loop, bit for bit, with
-//! memory that ends where a panel or tile does.
+//! The register tile of contractions and what becomes of its sums: every compiler of it against a
+//! plain loop, bit for bit, with memory that ends where a panel, tile or stream does. Code that this
+//! machine cannot run is decoded and interpreted.
 
 mod guard;
+mod interpret;
+mod tile;
 
-use dlc_cpu::jit::{compile_leaf, compile_portable_leaf};
-use dlc_cpu::leaf::{GemmArgs, GemmTile, Leaf, Left, MAX_LEVELS, MAX_RUN, wide};
+use dlc_cpu::leaf::epilogue::{Epilogue, Spread};
+use dlc_cpu::leaf::lanes::{Kind, Lanes, Op, Vector, math};
+use dlc_cpu::leaf::{GemmTile, Leaf, Left, MAX_LEVELS, MAX_RUN};
 use dlc_cpu::level::Level;
-use guard::{Code, Guarded};
-
-fn numbers(count: usize, seed: usize) -> Vec<f32> {
-    (0..count).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 7.0 - 7.0).collect()
-}
-
-/// What a leaf is called for.
-#[derive(Clone, Copy, Debug)]
-struct Call {
-    /// Counts of the loops, innermost first.
-    counts: [usize; MAX_LEVELS],
-    tiles: usize,
-    accumulate: bool,
-}
-
-impl Call {
-    fn depth(&self) -> usize {
-        self.counts.iter().product()
-    }
-
-    /// What moves a pointer at every level, if the steps lie `step` bytes apart and every loop but
-    /// the innermost leaves out one step.
-    fn moves(&self, step: usize) -> [i64; MAX_LEVELS] {
-        [step as i64; MAX_LEVELS]
-    }
-
-    /// The position of a step in memory: each round of a loop around others skips one.
-    fn place(&self, p: usize) -> usize {
-        let (inner, middle) = (self.counts[0].max(1), self.counts[1]);
-        p + p / inner + p / (inner * middle)
-    }
-
-    /// How many places there are.
-    fn places(&self) -> usize {
-        self.depth().checked_sub(1).map_or(0, |last| self.place(last) + 1)
-    }
-}
-
-/// Floats from one row of panels and tile to the next.
-const MARGIN: usize = 3;
-
-fn expected(tile: GemmTile, call: Call, a: &[f32], b: &[f32], c: &[f32], fused: bool) -> Vec<f32> {
-    let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
-    let mut c = c.to_vec();
-    for row in 0..call.tiles * rows {
-        for j in 0..columns {
-            let mut sum = if call.accumulate { c[row * (columns + MARGIN) + j] } else { 0.0 };
-            for p in 0..call.depth() {
-                let x = a[left_at(tile, call, row, p)];
-                let y = b[call.place(p) * right_step(tile) + j];
-                sum = if fused { x.mul_add(y, sum) } else { x * y + sum };
-            }
-            c[row * (columns + MARGIN) + j] = sum;
-        }
-    }
-    c
-}
-
-fn left_at(tile: GemmTile, call: Call, row: usize, p: usize) -> usize {
-    let rows = usize::from(tile.rows);
-    match tile.left {
-        Left::Packed => (row / rows * call.places() + call.place(p)) * rows + row % rows,
-        Left::Strided => row * call.places() + call.place(p),
-    }
-}
-
-fn right_step(tile: GemmTile) -> usize {
-    usize::from(tile.columns).next_multiple_of(8)
-}
-
-fn run(code: &Code, tile: GemmTile, call: Call, fused: bool) {
-    let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
-    let (a, b) = (
-        numbers(call.tiles * call.places() * rows, 1),
-        numbers(call.places() * right_step(tile), 2),
-    );
-    let c_step = columns + MARGIN;
-    let floats = (call.tiles * rows * c_step).saturating_sub(MARGIN);
-    let c = numbers(floats, 3);
-    let wanted = expected(tile, call, &a, &b, &c, fused);
-    for side in guard::SIDES {
-        let (a, b, c) = (Guarded::new(&a, side), Guarded::new(&b, side), Guarded::new(&c, side));
-        let (a_row, a_step, a_tile) = match tile.left {
-            Left::Packed => (4, 4 * rows, 4 * rows * call.places()),
-            Left::Strided => (4 * call.places(), 4, 4 * rows * call.places()),
-        };
-        let args = GemmArgs {
-            a: a.pointer(),
-            b: b.pointer(),
-            c: c.pointer(),
-            counts: call.counts.map(|n| n as i64),
-            a_moves: call.moves(a_step),
-            b_moves: call.moves(4 * right_step(tile)),
-            a_row: a_row as i64,
-            c_step: 4 * c_step as i64,
-            tiles: call.tiles as i64,
-            a_tile: a_tile as i64,
-            accumulate: i64::from(call.accumulate),
-        };
-        code.call(&raw const args);
-        assert_eq!(c.read(), wanted, "{tile} {call:?} {side:?}");
-    }
-}
+use std::sync::Arc;
+use tile::{Bench, Call, Compiled, Ending, Wanted, compare, interpreted, native};
 
 fn check(tile: GemmTile) {
-    let best = Level::detect().expect("tests run on a machine with a level");
-    let mut codes = vec![(compile_portable_leaf(best, &Leaf::Gemm(tile)), best.has_fma())];
-    if Level::X86_64V2.runs_here() {
-        codes.push((compile_portable_leaf(Level::X86_64V2, &Leaf::Gemm(tile)), false));
-    }
-    if best.has_avx2() && wide::gemm::holds(tile) {
-        codes.push((compile_leaf(best, &Leaf::Gemm(tile)), true));
-    }
-    for (compiled, fused) in codes {
-        let code = Code::new(&compiled.expect("the leaf compiles").bytes);
-        for counts in counts(tile) {
-            for tiles in 0..=2 {
-                for accumulate in [false, true] {
-                    run(&code, tile, Call { counts, tiles, accumulate }, fused);
-                }
+    let all = native(&Leaf::Gemm(tile, None), tile);
+    for counts in counts(tile) {
+        for tiles in 0..=2 {
+            for accumulate in [false, true] {
+                let call = Call { counts, tiles, accumulate, finish: false };
+                compare(&Bench::new(tile, None, call), &all);
             }
         }
     }
@@ -153,6 +47,18 @@ fn tiles() -> impl Iterator<Item = (u8, u8)> {
     (1..=14).flat_map(columns)
 }
 
+/// Tiles of these heights with one, two, and as many vectors as `most` sums allow; the last one has
+/// one lane, all but one, or all.
+fn tiles_of(heights: impl IntoIterator<Item = u8>, lanes: u8, most: u8) -> Vec<(u8, u8)> {
+    let columns = |v: u8| [lanes * v - (lanes - 1), lanes * v - 1, lanes * v];
+    let of = |rows: u8| {
+        let all = (most / rows).min(240 / lanes);
+        let vectors = (1..=all).filter(move |&v| v <= 2 || v == all);
+        vectors.flat_map(columns).map(move |columns| (rows, columns))
+    };
+    heights.into_iter().flat_map(of).collect()
+}
+
 #[test]
 fn packed_tiles_of_every_size() {
     for (rows, columns) in tiles() {
@@ -175,6 +81,167 @@ fn nests_of_loops() {
                 for run in [None, Some(1), Some(3), Some(MAX_RUN)] {
                     check(GemmTile { rows, columns, left, levels, run });
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn code_for_other_machines() {
+    for (rows, columns) in tiles_of(1..=28, 16, 30) {
+        for (left, levels, run) in
+            [(Left::Packed, 1, None), (Left::Strided, 1, None), (Left::Strided, 3, Some(2))]
+        {
+            let tile = GemmTile { rows, columns, left, levels, run };
+            let leaf = Leaf::Gemm(tile, None);
+            let all: Vec<Compiled> =
+                interpreted(&leaf, tile, Level::X86_64V4).into_iter().collect();
+            let counts = if levels == 1 { [[0, 1, 1], [7, 1, 1]] } else { [[2, 1, 1], [2, 2, 1]] };
+            for (counts, accumulate) in [(counts[0], false), (counts[0], true), (counts[1], true)] {
+                let call = Call { counts, tiles: 2, accumulate, finish: false };
+                compare(&Bench::new(tile, None, call), &all);
+            }
+        }
+    }
+}
+
+/// An epilogue in the making.
+struct Draft {
+    lanes: Lanes,
+    sum: Vector,
+    streams: Vec<Spread>,
+    moves: Vec<bool>,
+    stores: Vec<(u16, Vector)>,
+}
+
+impl Draft {
+    fn new() -> Draft {
+        let mut lanes = Lanes::default();
+        let sum = lanes.add(Op::Carry(Kind::F32, 0));
+        Draft { lanes, sum, streams: Vec::new(), moves: Vec::new(), stores: Vec::new() }
+    }
+
+    fn stream(&mut self, spread: Spread, moves: bool) -> u16 {
+        self.streams.push(spread);
+        self.moves.push(moves);
+        self.streams.len() as u16 - 1
+    }
+
+    fn input(&mut self, spread: Spread, moves: bool) -> Vector {
+        let stream = self.stream(spread, moves);
+        self.lanes.add(Op::Input(Kind::F32, stream))
+    }
+
+    fn output(&mut self, value: Vector) {
+        let stream = self.stream(Spread::Neighbours, true);
+        self.stores.push((stream, value));
+    }
+
+    fn finish(self, wanted: Option<Wanted>) -> Ending {
+        let Draft { lanes, streams, moves, stores, .. } = self;
+        Ending { epilogue: Arc::new(Epilogue { lanes, streams, stores }), moves, wanted }
+    }
+}
+
+fn relu(x: f32) -> f32 {
+    if x > 0.0 { x } else { 0.0 }
+}
+
+/// `relu(sum + bias)`, the bias along the columns.
+fn column_bias() -> Ending {
+    let mut draft = Draft::new();
+    let bias = draft.input(Spread::Neighbours, false);
+    let (sum, zero) = (draft.lanes.sum(draft.sum, bias), draft.lanes.float(0.0));
+    let value = draft.lanes.max(sum, zero);
+    draft.output(value);
+    draft.finish(Some(|sum, input| vec![relu(sum + input[0])]))
+}
+
+/// `(sum + bias) * scale + residual` with and without relu, the bias along the rows, one scale.
+fn row_bias() -> Ending {
+    let mut draft = Draft::new();
+    let bias = draft.input(Spread::Still, true);
+    let scale = draft.input(Spread::Still, false);
+    let residual = draft.input(Spread::Neighbours, true);
+    let l = &mut draft.lanes;
+    let sum = l.sum(draft.sum, bias);
+    let scaled = l.product(sum, scale);
+    let before = l.sum(scaled, residual);
+    let zero = l.float(0.0);
+    let after = l.max(before, zero);
+    draft.output(before);
+    draft.output(after);
+    draft.finish(Some(|sum, input| {
+        let before = (sum + input[0]) * input[1] + input[2];
+        vec![before, relu(before)]
+    }))
+}
+
+/// Adds half of the sums to a stream; stores the sums, a constant and what was there before.
+fn in_place() -> Ending {
+    let mut draft = Draft::new();
+    let old = draft.input(Spread::Neighbours, true);
+    let half = draft.lanes.float(0.5);
+    let scaled = draft.lanes.product(draft.sum, half);
+    let new = draft.lanes.sum(scaled, old);
+    draft.stores.push((0, new));
+    let sum = draft.sum;
+    [old, sum, half].into_iter().for_each(|value| draft.output(value));
+    draft.finish(Some(|sum, input| vec![sum * 0.5 + input[0], input[0], sum, 0.5]))
+}
+
+/// Code that wants many registers.
+fn many_values() -> Ending {
+    let mut draft = Draft::new();
+    let inputs = [Spread::Neighbours, Spread::Still].map(|spread| draft.input(spread, true));
+    let l = &mut draft.lanes;
+    let x = l.sum(draft.sum, inputs[0]);
+    let (erf, tanh) = (math::erf(l, x), math::tanh(l, inputs[1]));
+    let product = l.product(erf, tanh);
+    let value = l.fma(product, x, draft.sum);
+    draft.output(value);
+    draft.output(erf);
+    draft.finish(None)
+}
+
+fn endings() -> [Ending; 4] {
+    [column_bias(), row_bias(), in_place(), many_values()]
+}
+
+/// Calls with an epilogue that are worth trying.
+fn finishing_calls() -> impl Iterator<Item = Call> {
+    let call =
+        |(n, tiles, accumulate, finish)| Call { counts: [n, 1, 1], tiles, accumulate, finish };
+    [(3, 1, false, true), (5, 2, true, true), (2, 2, true, false), (4, 0, false, true)]
+        .into_iter()
+        .map(call)
+}
+
+#[test]
+fn epilogues_of_every_tile() {
+    for ending in endings() {
+        for (rows, columns) in tiles_of([1, 3, 6, 12], 8, 14) {
+            let tile = GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None };
+            let all = native(&Leaf::Gemm(tile, Some(ending.epilogue.clone())), tile);
+            for call in finishing_calls() {
+                compare(&Bench::new(tile, Some(&ending), call), &all);
+            }
+        }
+    }
+}
+
+#[test]
+fn epilogues_for_other_machines() {
+    for ending in endings() {
+        for (rows, columns) in tiles_of([1, 6, 14], 16, 30) {
+            let tile = GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None };
+            let leaf = Leaf::Gemm(tile, Some(ending.epilogue.clone()));
+            let mut all = native(&leaf, tile);
+            all.truncate(1);
+            all.extend(interpreted(&leaf, tile, Level::X86_64V3));
+            all.extend(interpreted(&leaf, tile, Level::X86_64V4));
+            for call in finishing_calls().take(2) {
+                compare(&Bench::new(tile, Some(&ending), call), &all);
             }
         }
     }

@@ -12,6 +12,7 @@ use dlc_cpu::leaf::loops::{Fold, Loop, Stream};
 use dlc_cpu::level::Level;
 use dlc_kernel::{BinaryOp, DType, FoldOp, UnaryOp};
 use guard::{Code, Guarded, SIDES, Side};
+use interpret::Callable;
 use std::sync::Arc;
 
 /// A loop in the making.
@@ -95,7 +96,7 @@ fn run(code: &Callable, leaf: &Loop, streams: &[Vec<u8>], uniforms: &[u32], side
         let at = leaf.uniform_at(k) as usize;
         args[at..at + 4].copy_from_slice(&uniform.to_le_bytes());
     }
-    code.call(&args);
+    code.call(args.as_mut_ptr());
     let fold = |k| {
         let at = leaf.fold_at(k) as usize;
         u32::from_le_bytes(args[at..at + 4].try_into().unwrap())
@@ -127,22 +128,6 @@ fn elements(leaf: &Loop, count: usize) -> Vec<Vec<u8>> {
             .collect()
     };
     leaf.streams.iter().enumerate().map(stream).collect()
-}
-
-/// Code to be called: by the processor, or by the interpreter.
-enum Callable {
-    Native(Code),
-    Interpreted(Vec<u8>),
-}
-
-impl Callable {
-    fn call(&self, args: &[u8]) {
-        match self {
-            Callable::Native(code) => code.call(args.as_ptr()),
-            // SAFETY: the block describes memory as the code wants it.
-            Callable::Interpreted(bytes) => unsafe { interpret::call(bytes, args.as_ptr()) },
-        }
-    }
 }
 
 /// The implementations of a leaf, with their names; the first is the portable one.

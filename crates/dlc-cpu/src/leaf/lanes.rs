@@ -241,6 +241,21 @@ impl Lanes {
         (0..seen.len()).filter(|&i| seen[i]).map(|i| Vector(i as u32)).collect()
     }
 
+    /// [`Lanes::reachable`] in another order: each operation just before the first that needs it.
+    pub fn by_need(&self, roots: &[Vector]) -> Vec<Vector> {
+        let (mut seen, mut order) = (vec![false; self.ops.len()], Vec::new());
+        let mut open: Vec<(Vector, bool)> = roots.iter().rev().map(|&v| (v, false)).collect();
+        while let Some((v, is_ready)) = open.pop() {
+            if is_ready {
+                order.push(v);
+            } else if !std::mem::replace(&mut seen[v.0 as usize], true) {
+                open.push((v, true));
+                open.extend(self.op(v).operands().rev().map(|x| (x, false)));
+            }
+        }
+        order
+    }
+
     fn kind_of(&self, op: Op) -> Kind {
         let kinds = op.operands().map(|v| self.kind(v)).collect::<Vec<_>>();
         let kind = match (op, kinds.as_slice()) {

@@ -8,7 +8,6 @@
 
 use super::lanes::{Kind, Lanes, Op, Vector, ops};
 use dlc_kernel::{DType, FoldOp};
-use std::hash::{Hash, Hasher};
 
 /// The most addresses a loop may have: so many registers are left for them.
 pub const MAX_ADDRESSES: usize = 8;
@@ -131,13 +130,6 @@ impl Loop {
         let roots = new.iter().flat_map(|new| self.roots().into_iter().map(|v| new[v.0 as usize]));
         let roots = roots.collect();
         (code, roots)
-    }
-
-    /// A number that equal loops share.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = rustc_hash::FxHasher::default();
-        self.hash(&mut hasher);
-        hasher.finish()
     }
 }
 

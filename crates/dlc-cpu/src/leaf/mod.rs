@@ -5,27 +5,33 @@
 //! hold: every implementation of a leaf reads and writes exactly what the description says, and
 //! sums in the order it says.
 //!
-//! - Register tiles: [`portable`] in Cranelift's 128-bit vectors, [`wide::gemm`] in 256-bit ones.
+//! - Register tiles, and what becomes of their sums ([`epilogue`]): [`portable`] and
+//!   [`portable_epilogue`] in Cranelift's 128-bit vectors, [`wide`] in those of AVX2 and AVX-512.
 //! - Loops ([`loops`]) over straight-line code ([`lanes`]): [`portable_loop`] in Cranelift's vectors,
 //!   where [`clif`] writes the operations, [`wide`] in those of AVX2 and AVX-512.
 
 pub mod clif;
+pub mod epilogue;
 pub mod lanes;
 pub mod loops;
 pub mod portable;
+pub mod portable_epilogue;
 pub mod portable_loop;
 pub mod wide;
 
 use cranelift_codegen::ir;
+use epilogue::Epilogue;
 use loops::Loop;
+use std::hash::{Hash, Hasher};
 use std::mem::offset_of;
 use std::sync::Arc;
 
 /// A small function, by what it computes. The name in a module is its `Display` form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Leaf {
-    /// A register tile of a matrix product; its arguments are [`GemmArgs`].
-    Gemm(GemmTile),
+    /// A register tile of a matrix product, and what becomes of its sums; its arguments begin with
+    /// [`GemmArgs`].
+    Gemm(GemmTile, Option<Arc<Epilogue>>),
     /// A loop over elements, which describes its own argument block.
     Loop(Arc<Loop>),
 }
@@ -89,6 +95,8 @@ pub struct GemmArgs {
     pub a_tile: i64,
     /// 0 to start from zero, 1 to start from what `c` holds.
     pub accumulate: i64,
+    /// 0 to leave the sums in `c`, 1 to give them to the epilogue instead, if there is one.
+    pub finish: i64,
 }
 
 /// Byte offsets of the fields of [`GemmArgs`], as code sees them.
@@ -117,6 +125,8 @@ pub enum GemmField {
     ATile = offset_of!(GemmArgs, a_tile) as i32,
     /// [`GemmArgs::accumulate`].
     Accumulate = offset_of!(GemmArgs, accumulate) as i32,
+    /// [`GemmArgs::finish`].
+    Finish = offset_of!(GemmArgs, finish) as i32,
 }
 
 impl GemmField {
@@ -141,10 +151,18 @@ impl Leaf {
 impl std::fmt::Display for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Leaf::Gemm(tile) => tile.fmt(f),
-            Leaf::Loop(code) => write!(f, "loop_{:016x}", code.fingerprint()),
+            Leaf::Gemm(tile, None) => tile.fmt(f),
+            Leaf::Gemm(tile, Some(epilogue)) => write!(f, "{tile}_{:016x}", fingerprint(epilogue)),
+            Leaf::Loop(code) => write!(f, "loop_{:016x}", fingerprint(code)),
         }
     }
+}
+
+/// A number that equal descriptions share.
+fn fingerprint(description: &impl Hash) -> u64 {
+    let mut hasher = rustc_hash::FxHasher::default();
+    description.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl std::fmt::Display for GemmTile {

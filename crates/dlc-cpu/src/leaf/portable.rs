@@ -1,5 +1,7 @@
 //! Every leaf in Cranelift's 128-bit vectors: correct at every level, the best there is on aarch64.
 
+use super::epilogue::Epilogue;
+use super::portable_epilogue::Emitter;
 use super::{GemmField, GemmTile, Leaf, Left, portable_loop};
 use crate::level::Level;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -7,8 +9,8 @@ use cranelift_codegen::ir::types::{F32, F32X4, I64};
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Value};
 use cranelift_frontend::FunctionBuilder;
 
-const LANES: usize = 4;
-const VECTOR_BYTES: i32 = 16;
+pub(super) const LANES: usize = 4;
+pub(super) const VECTOR_BYTES: i32 = 16;
 const UNROLL: i64 = 4;
 /// Leaves are given addresses that are valid, but of any alignment.
 pub(super) const NOTRAP: MemFlagsData = MemFlagsData::new().with_notrap();
@@ -34,28 +36,34 @@ impl Multiply {
 /// Writes the body of `leaf` into a function with [`Leaf::signature`].
 pub fn emit(b: &mut FunctionBuilder, leaf: &Leaf, multiply: Multiply) {
     match leaf {
-        Leaf::Gemm(tile) => emit_gemm(b, *tile, multiply),
+        Leaf::Gemm(tile, epilogue) => emit_gemm(b, *tile, epilogue.as_deref(), multiply),
         Leaf::Loop(code) => portable_loop::emit(b, code, multiply),
     }
 }
 
 /// The registers of a tile loop that do not change within it.
-struct Gemm {
+struct Gemm<'e> {
     tile: GemmTile,
+    epilogue: Option<&'e Epilogue>,
     multiply: Multiply,
     args: Value,
     a_row: Value,
     c_step: Value,
 }
 
-fn emit_gemm(b: &mut FunctionBuilder, tile: GemmTile, multiply: Multiply) {
+fn emit_gemm(
+    b: &mut FunctionBuilder,
+    tile: GemmTile,
+    epilogue: Option<&Epilogue>,
+    multiply: Multiply,
+) {
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
     b.switch_to_block(entry);
     let args = b.block_params(entry)[0];
     let a_row = field(b, args, GemmField::ARow);
     let c_step = field(b, args, GemmField::CStep);
-    let gemm = Gemm { tile, multiply, args, a_row, c_step };
+    let gemm = Gemm { tile, epilogue, multiply, args, a_row, c_step };
     let (a, c) = (field(b, args, GemmField::A), field(b, args, GemmField::C));
     let tiles = field(b, args, GemmField::Tiles);
 
@@ -74,7 +82,7 @@ fn emit_gemm(b: &mut FunctionBuilder, tile: GemmTile, multiply: Multiply) {
     b.ins().return_(&[]);
 }
 
-impl Gemm {
+impl Gemm<'_> {
     fn row_vectors(&self) -> usize {
         usize::from(self.tile.columns).div_ceil(LANES)
     }
@@ -108,11 +116,40 @@ impl Gemm {
         b.switch_to_block(head);
         let state = b.block_params(head).to_vec();
         let sums = self.emit_nest(b, state, usize::from(self.tile.levels) - 1).split_off(2);
-
-        for (cell, sum) in self.cells(&rows).zip(sums) {
-            store_lanes(b, cell, sum);
+        match self.epilogue {
+            Some(epilogue) => self.emit_end(b, epilogue, &rows, &sums),
+            None => self.store_sums(b, &rows, &sums),
         }
         below
+    }
+
+    fn store_sums(&self, b: &mut FunctionBuilder, rows: &[Value], sums: &[Value]) {
+        for (cell, &sum) in self.cells(rows).zip(sums) {
+            store_lanes(b, cell, sum);
+        }
+    }
+
+    /// Stores the sums, or what the epilogue makes of them.
+    fn emit_end(
+        &self,
+        b: &mut FunctionBuilder,
+        epilogue: &Epilogue,
+        rows: &[Value],
+        sums: &[Value],
+    ) {
+        let (finished, unfinished, done) = (b.create_block(), b.create_block(), b.create_block());
+        let finish = field(b, self.args, GemmField::Finish);
+        b.ins().brif(finish, finished, &[], unfinished, &[]);
+        b.switch_to_block(finished);
+        let mut emitter = Emitter::new(b, epilogue, self.multiply, self.args);
+        let columns = usize::from(self.tile.columns);
+        sums.chunks(self.row_vectors()).for_each(|row| emitter.emit_row(row, columns));
+        emitter.finish();
+        jump(b, done, &[]);
+        b.switch_to_block(unfinished);
+        self.store_sums(b, rows, sums);
+        jump(b, done, &[]);
+        b.switch_to_block(done);
     }
 
     /// The address of every row of the tile at `c`, and of the row below.

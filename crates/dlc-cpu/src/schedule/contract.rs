@@ -7,12 +7,14 @@
 //! never on the number of threads, so that results do not either.
 
 mod choose;
+mod epilogue;
 mod tiling;
 
 use super::domain::{Domain, Place, extents};
 use super::{Config, PlacedStore, Site, Workspace, place_stores};
 use choose::Nest;
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, Form, Scalar};
+pub use epilogue::{Epilogue, TileStream};
 use std::fmt;
 pub use tiling::{Steps, Sums, Supply, Tile, Tiling};
 
@@ -306,10 +308,13 @@ impl<'k> ContractSchedule<'k> {
         };
         let columns = per_unit(Which::Columns, tiling.column_block);
         let rows = per_unit(Which::Rows, tiling.row_block);
-        let sums = match tiling.sums {
-            Sums::Workspace => align(4 * tiling.row_block * tiling.column_block),
-            _ => 0,
+        let waits = match tiling.sums {
+            Sums::Workspace => true,
+            Sums::Registers(_) => tiling.depth_block < self.depth.points(),
+            Sums::Shares => false,
         };
+        let block = tiling.row_block * tiling.column_block;
+        let sums = if waits { align(4 * block) } else { 0 };
         Scratch { columns: 0, rows: columns, sums: columns + rows, bytes: columns + rows + sums }
     }
 
@@ -372,6 +377,16 @@ impl Axes {
     /// The innermost extent, 1 if there is no axis.
     pub fn last_extent(&self) -> i64 {
         self.extents.last().copied().unwrap_or(1)
+    }
+
+    /// Whether a place walks through all axes as one: a step along an axis is a whole walk along
+    /// the next.
+    pub fn is_one(&self, place: &Place) -> bool {
+        let as_one = |i: usize| {
+            let [outer, inner] = [i - 1, i].map(|i| place.linear.coef(self.axes[i]));
+            outer == inner * self.extents[i]
+        };
+        place.quotients.is_empty() && (1..self.axes.len()).all(as_one)
     }
 
     /// The innermost axis.

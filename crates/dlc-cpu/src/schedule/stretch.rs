@@ -5,7 +5,8 @@
 //! kernels of which any other value is asked keep code of their own.
 
 use super::PlacedStore;
-use super::domain::{Domain, Place};
+use super::contract::Axes;
+use super::domain::{AxisSet, Domain, Place};
 use super::row::RowFold;
 use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
 use crate::leaf::loops::{self, Fold, Loop, MAX_ADDRESSES};
@@ -73,7 +74,7 @@ impl Stretch {
         if domain.extents[axis.0 as usize] < SHORTEST {
             return None;
         }
-        let mut draft = Draft::new(domain, axis);
+        let mut draft = Draft::new(domain, Area::Line(axis));
         if let Some(Kept { id, stream }) = task.finds {
             let stream = draft.stream(stream.clone())?;
             let vector = draft.lanes.add(Op::Input(Kind::F32, stream));
@@ -85,16 +86,12 @@ impl Stretch {
         }
         let folds = task.folds.iter().enumerate().map(|(k, f)| draft.fold(k, *f));
         let folds = folds.collect::<Option<Vec<Fold>>>()?;
-        let mut stores = Vec::new();
-        for store in task.stores {
-            let (buffer, dtype) = (store.buffer, store.dtype);
-            let stream = draft.stream(Stream { buffer, dtype, place: store.place.clone() })?;
-            stores.push((stream, draft.vector(store.value)));
-        }
+        let stores = task.stores.iter().map(|store| draft.store(store));
+        let mut stores = stores.collect::<Option<Vec<(u16, Vector)>>>()?;
         if let Some(Kept { id, stream }) = task.leaves {
             stores.push((draft.stream(stream.clone())?, draft.vector(*id)));
         }
-        draft.finish(stores, folds)
+        draft.finish(axis, stores, folds)
     }
 }
 
@@ -125,22 +122,64 @@ impl Task<'_> {
     }
 }
 
-struct Draft<'d, 'k> {
+/// The points that one call of a leaf is for.
+#[derive(Clone, Copy)]
+pub(super) enum Area<'r> {
+    /// Those along an axis.
+    Line(Axis),
+    /// Those of two sides of a contraction, each with its sum.
+    Tile {
+        /// The side that is broadcast.
+        rows: &'r Axes,
+        /// The side that is vectorized.
+        columns: &'r Axes,
+    },
+}
+
+impl Area<'_> {
+    /// Whether what depends on `uses` is another value at every point.
+    fn varies(self, uses: AxisSet) -> bool {
+        match self {
+            Area::Line(axis) => uses.contains(axis),
+            Area::Tile { rows, columns } => {
+                let mut axes = rows.axes.iter().chain(&columns.axes);
+                uses.0 & AxisSet::FOLDED.0 != 0 || axes.any(|&axis| uses.contains(axis))
+            }
+        }
+    }
+
+    /// Whether a leaf finds the elements of a stream.
+    fn takes(self, Stream { dtype, place, .. }: &Stream) -> bool {
+        let walks = match self {
+            Area::Line(axis) => place.is_unit_along(axis),
+            Area::Tile { columns, .. } => {
+                let stands = !columns.axes.iter().any(|&axis| place.uses().contains(axis));
+                let unit = || columns.last().is_some_and(|axis| place.is_unit_along(axis));
+                let words = matches!(dtype, DType::F32 | DType::I32);
+                words && place.quotients.is_empty() && (stands || unit())
+            }
+        };
+        walks && place.is_inside()
+    }
+}
+
+/// Code in the making.
+pub(super) struct Draft<'d, 'k> {
     domain: &'d Domain<'k>,
-    axis: Axis,
-    lanes: Lanes,
-    streams: Vec<Stream>,
+    area: Area<'d>,
+    pub lanes: Lanes,
+    pub streams: Vec<Stream>,
     addresses: Vec<Stream>,
     reached: Vec<loops::Stream>,
-    uniforms: Vec<ExprId>,
+    pub uniforms: Vec<ExprId>,
     vectors: FxHashMap<ExprId, Vector>,
 }
 
 impl<'d, 'k> Draft<'d, 'k> {
-    fn new(domain: &'d Domain<'k>, axis: Axis) -> Draft<'d, 'k> {
+    pub fn new(domain: &'d Domain<'k>, area: Area<'d>) -> Draft<'d, 'k> {
         Draft {
             domain,
-            axis,
+            area,
             lanes: Lanes::default(),
             streams: Vec::new(),
             addresses: Vec::new(),
@@ -151,7 +190,22 @@ impl<'d, 'k> Draft<'d, 'k> {
     }
 
     fn varies(&self, id: ExprId) -> bool {
-        self.domain.uses[id.0 as usize].contains(self.axis)
+        self.area.varies(self.domain.uses[id.0 as usize])
+    }
+
+    /// Describes the values that a tile stores; gives the streams and what is stored to them.
+    pub fn describe_stores(&mut self, stores: &[PlacedStore]) -> Option<Vec<(u16, Vector)>> {
+        let values: Vec<ExprId> = stores.iter().map(|s| s.value).collect();
+        for id in self.domain.reachable(&values) {
+            self.describe(id, values.contains(&id))?;
+        }
+        stores.iter().map(|store| self.store(store)).collect()
+    }
+
+    fn store(&mut self, store: &PlacedStore) -> Option<(u16, Vector)> {
+        let (buffer, dtype) = (store.buffer, store.dtype);
+        let stream = self.stream(Stream { buffer, dtype, place: store.place.clone() })?;
+        Some((stream, self.vector(store.value)))
     }
 
     /// Gives `id` a vector, if it varies along the axis or is itself wanted.
@@ -194,13 +248,17 @@ impl<'d, 'k> Draft<'d, 'k> {
     fn varying(&mut self, id: ExprId) -> Option<Vector> {
         let exprs = self.domain.exprs;
         if let Some(linear) = &self.domain.affine[id.0 as usize] {
+            let Area::Line(axis) = self.area else { return None };
             let first = self.uniform(id);
             let index = self.lanes.add(Op::Index);
-            let step = self.lanes.int(linear.coef(self.axis) as i32);
+            let step = self.lanes.int(linear.coef(axis) as i32);
             let distance = self.lanes.product(index, step);
             return Some(self.lanes.sum(first, distance));
         }
         match exprs.get(id) {
+            Expr::Folded(_) if matches!(self.area, Area::Tile { .. }) => {
+                Some(self.lanes.add(Op::Carry(Kind::F32, 0)))
+            }
             Expr::Load { buffer, fill, .. } => {
                 let place = self.domain.places[id.0 as usize].as_ref().expect("a load has a place");
                 let (buffer, dtype) = (*buffer, fill.dtype);
@@ -228,7 +286,7 @@ impl<'d, 'k> Draft<'d, 'k> {
     }
 
     fn stream(&mut self, stream: Stream) -> Option<u16> {
-        if !stream.place.is_inside() || !stream.place.is_unit_along(self.axis) {
+        if !self.area.takes(&stream) {
             return None;
         }
         let known = self.streams.iter().position(|s| *s == stream);
@@ -265,7 +323,7 @@ impl<'d, 'k> Draft<'d, 'k> {
         Some(Fold { op: fold.op, dtype, next })
     }
 
-    fn finish(self, stores: Vec<(u16, Vector)>, folds: Vec<Fold>) -> Option<Stretch> {
+    fn finish(self, axis: Axis, stores: Vec<(u16, Vector)>, folds: Vec<Fold>) -> Option<Stretch> {
         if self.addresses.len() > MAX_ADDRESSES || folds.len() > MOST_STATES {
             return None;
         }
@@ -281,7 +339,7 @@ impl<'d, 'k> Draft<'d, 'k> {
         };
         leaf.unroll = unroll(&leaf);
         let (addresses, uniforms) = (self.addresses, self.uniforms);
-        Some(Stretch { axis: self.axis, leaf: Arc::new(leaf), addresses, uniforms })
+        Some(Stretch { axis, leaf: Arc::new(leaf), addresses, uniforms })
     }
 }
 

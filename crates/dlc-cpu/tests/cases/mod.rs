@@ -5,10 +5,11 @@
 
 use dlc_kernel::{
     Access, BinaryOp, Buffer, BufferId, Class, DType, Entry, Expr, ExprId, Exprs, Form, Index,
-    Kernel, Program, Scalar, Size, Store, Tensor, UnaryOp,
+    Kernel, Program, Scalar, Segment, Size, Store, Tensor, UnaryOp,
 };
 
 /// A contraction with a name for reports.
+#[derive(Clone)]
 pub struct Case {
     /// What it is.
     pub name: String,
@@ -71,6 +72,54 @@ impl Case {
         stores[0].value = relu(exprs, sum);
         stores.push(Store { buffer: before, access, value: sum });
         self.finish("epilogue", [BufferId(3), BufferId(4)], Some(before))
+    }
+
+    /// Adds a bias along output axis `axis`, scales by a number of its own buffer, adds a residual and
+    /// applies an activation; stores the value before it, too. The contraction's own stores do all of
+    /// that, or a kernel of its own does.
+    pub fn with_ending(mut self, axis: u32, activation: Activation, place: Ending) -> Case {
+        let out = self.out.clone();
+        let program = &mut self.program;
+        let [bias, scale] =
+            [out[axis as usize], 1].map(|n| add_buffer(program, Class::Input, &[n]));
+        let residual = add_buffer(program, Class::Input, &out);
+        let after = add_buffer(program, Class::Output, &out);
+        let sums = add_buffer(program, Class::Temp, &out);
+        let all = || Access::new((0..out.len() as u32).map(Index::axis));
+        let mut apart = Exprs::new();
+        let (exprs, _, _, stores) = self.parts();
+        let (exprs, sum) = match place {
+            Ending::Own => (exprs, stores[0].value),
+            Ending::Apart => {
+                let sum = apart.add(load(sums, all()));
+                (&mut apart, sum)
+            }
+        };
+        let bias = exprs.add(load(bias, Access::new([Index::axis(axis)])));
+        let scale = exprs.add(load(scale, Access::new([Index::constant(0i64)])));
+        let residual = exprs.add(load(residual, all()));
+        let value = exprs.add(Expr::Binary(BinaryOp::Add, sum, bias));
+        let value = exprs.add(Expr::Binary(BinaryOp::Mul, value, scale));
+        let value = exprs.add(Expr::Binary(BinaryOp::Add, value, residual));
+        let activated = activation(exprs, value);
+        let before = Store { buffer: BufferId(2), access: all(), value };
+        let ends = vec![before, Store { buffer: after, access: all(), value: activated }];
+        match place {
+            Ending::Own => *stores = ends,
+            Ending::Apart => {
+                stores[0] = Store { buffer: sums, access: all(), value: stores[0].value };
+                let axes = out.iter().map(|&e| Size::from(e)).collect();
+                self.add_map(Segment { axes, exprs: apart, stores: ends });
+            }
+        }
+        self.finish("an ending", [3, 4, 5].map(BufferId), Some(after))
+    }
+
+    fn add_map(&mut self, segment: Segment) {
+        let form = Form::Map { segments: vec![segment] };
+        let entry = &mut self.program.entries[0];
+        entry.kernels.push(Kernel { name: "map".into(), origin: None, form });
+        entry.commit = entry.kernels.len();
     }
 
     /// Scales the left operand and clips the right one from below.
@@ -275,6 +324,38 @@ fn load(buffer: BufferId, access: Access) -> Expr {
     let fill = Scalar::new(DType::F32, 0.0);
     Expr::Load { buffer, access, lookups: Default::default(), fill }
 }
+
+/// Code for an activation function.
+pub type Activation = fn(&mut Exprs, ExprId) -> ExprId;
+
+/// Which kernel makes the stores of [`Case::with_ending`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The contraction.
+    Own,
+    /// A map.
+    Apart,
+}
+
+/// The activation functions of the standard library.
+pub const ACTIVATIONS: [(&str, Activation); 5] = [
+    ("relu", relu),
+    ("sigmoid", |exprs, x| exprs.add(Expr::Unary(UnaryOp::Sigmoid, x))),
+    ("tanh", |exprs, x| exprs.add(Expr::Unary(UnaryOp::Tanh, x))),
+    ("silu", |exprs, x| {
+        let gate = exprs.add(Expr::Unary(UnaryOp::Sigmoid, x));
+        exprs.add(Expr::Binary(BinaryOp::Mul, x, gate))
+    }),
+    ("gelu", |exprs, x| {
+        let [half, root] = [0.5, 0.5f64.sqrt()].map(|c| exprs.constant(DType::F32, c));
+        let scaled = exprs.add(Expr::Binary(BinaryOp::Mul, x, root));
+        let erf = exprs.add(Expr::Unary(UnaryOp::Erf, scaled));
+        let one = exprs.constant(DType::F32, 1.0);
+        let sum = exprs.add(Expr::Binary(BinaryOp::Add, erf, one));
+        let product = exprs.add(Expr::Binary(BinaryOp::Mul, x, sum));
+        exprs.add(Expr::Binary(BinaryOp::Mul, product, half))
+    }),
+];
 
 fn relu(exprs: &mut Exprs, x: ExprId) -> ExprId {
     let zero = exprs.constant(DType::F32, 0.0);

@@ -82,10 +82,10 @@ impl Code {
     }
 
     /// Calls it with the address of its argument block.
-    pub fn call<T>(&self, arguments: *const T) {
+    pub fn call<T>(&self, arguments: *mut T) {
         // SAFETY: leaves are functions of one pointer; the caller's block describes its memory.
         unsafe {
-            let leaf: unsafe extern "C" fn(*const T) = std::mem::transmute(self.map);
+            let leaf: unsafe extern "C" fn(*mut T) = std::mem::transmute(self.map);
             leaf(arguments);
         }
     }

@@ -4,17 +4,35 @@
 
 mod vector;
 
+use crate::guard::Code;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 /// 32-bit lanes of a vector register.
 pub const LANES: usize = 16;
+
+/// Code to be called: by the processor, or by the interpreter.
+pub enum Callable {
+    Native(Code),
+    Interpreted(Vec<u8>),
+}
+
+impl Callable {
+    /// Calls it with the address of its argument block.
+    pub fn call<T>(&self, arguments: *mut T) {
+        match self {
+            Callable::Native(code) => code.call(arguments),
+            // SAFETY: the block describes memory as the code wants it.
+            Callable::Interpreted(bytes) => unsafe { call(bytes, arguments.cast()) },
+        }
+    }
+}
 
 /// The registers of a processor.
 pub struct Cpu {
     general: [u64; 16],
     vectors: [[u32; LANES]; 32],
     masks: [u64; 8],
-    /// What the last comparison subtracted.
+    /// What the last arithmetic instruction or comparison left to be compared with 0.
     difference: i64,
 }
 
@@ -22,7 +40,7 @@ pub struct Cpu {
 ///
 /// # Safety
 /// The code must be a function that may be called with this argument.
-pub unsafe fn call(code: &[u8], argument: *const u8) {
+unsafe fn call(code: &[u8], argument: *const u8) {
     let mut stack = vec![0u64; 1 << 13];
     let mut cpu = Cpu {
         general: [0x5555; 16],
@@ -124,6 +142,7 @@ impl Cpu {
     fn step(&mut self, i: &Instruction) -> u64 {
         match i.mnemonic() {
             Mnemonic::Nop | Mnemonic::Vzeroupper | Mnemonic::Sfence => {}
+            Mnemonic::Prefetcht0 | Mnemonic::Prefetchw => {}
             Mnemonic::Push => {
                 self.set(Register::RSP, self.get(Register::RSP) - 8);
                 // SAFETY: leaves use little of the stack.
@@ -136,10 +155,11 @@ impl Cpu {
             }
             // SAFETY: as above.
             Mnemonic::Ret => return unsafe { self.stack().read() },
-            Mnemonic::Jg if self.difference > 0 => return i.near_branch_target(),
-            Mnemonic::Jle if self.difference <= 0 => return i.near_branch_target(),
-            Mnemonic::Jne if self.difference != 0 => return i.near_branch_target(),
-            Mnemonic::Jg | Mnemonic::Jle | Mnemonic::Jne => {}
+            _ if i.is_jcc_short_or_near() || i.is_jmp_short_or_near() => {
+                if self.jumps(i.mnemonic()) {
+                    return i.near_branch_target();
+                }
+            }
             Mnemonic::Cmovg if self.difference > 0 => {
                 self.set(i.op0_register(), self.read(i, 1));
             }
@@ -150,11 +170,29 @@ impl Cpu {
             Mnemonic::Test => self.difference = (self.read(i, 0) & self.read(i, 1)) as i64,
             Mnemonic::Kmovw => self.masks[i.op0_register().number()] = self.read(i, 1) & 0xffff,
             _ => match self.integer(i) {
-                Some(value) => self.write(i, value),
+                Some(value) => {
+                    if !matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Lea) {
+                        self.difference = value as i64;
+                    }
+                    self.write(i, value);
+                }
                 None => self.vector(i),
             },
         }
         i.next_ip()
+    }
+
+    fn jumps(&self, jump: Mnemonic) -> bool {
+        match jump {
+            Mnemonic::Jg => self.difference > 0,
+            Mnemonic::Jge => self.difference >= 0,
+            Mnemonic::Jl => self.difference < 0,
+            Mnemonic::Jle => self.difference <= 0,
+            Mnemonic::Je => self.difference == 0,
+            Mnemonic::Jne => self.difference != 0,
+            Mnemonic::Jmp => true,
+            _ => panic!("{jump:?} is not among the jumps of leaves"),
+        }
     }
 
     /// The result of an integer instruction.

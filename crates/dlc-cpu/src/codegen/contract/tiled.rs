@@ -7,7 +7,7 @@ use crate::codegen::nest::Point;
 use crate::codegen::pack::offset;
 use crate::codegen::{Emitter, LANES, NOTRAP};
 use crate::leaf::{GEMM_ARGS_BYTES, GemmField, GemmTile, Leaf, Left, MAX_RUN};
-use crate::schedule::contract::{Sums, Supply, Tile, Tiling, Which};
+use crate::schedule::contract::{Epilogue, Sums, Supply, Tile, TileStream, Tiling, Which};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
@@ -16,8 +16,7 @@ use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
 /// `base + (r - rows.0) * step + (c - columns.0) * 4`.
 #[derive(Clone, Copy, Debug)]
 struct Block {
-    /// The result itself, if there is none.
-    base: Option<Value>,
+    base: Value,
     step: i64,
     rows: (Value, Value),
     columns: (Value, Value),
@@ -32,6 +31,8 @@ pub(super) struct Terms<'p> {
     pub depth: (Value, Value),
     /// 0 if they are the first of their sums, else 1.
     pub accumulate: Value,
+    /// 1 if they are the last of their sums, else 0.
+    pub finish: Value,
 }
 
 impl Contraction<'_, '_> {
@@ -41,8 +42,7 @@ impl Contraction<'_, '_> {
         e.for_each(block.rows.0, block.rows.1, 1, |e, r| {
             let mut point = point.clone();
             e.set_axes(&mut point, &s.rows.axes, r);
-            let base = block.base.expect("sums that wait for stores are in a workspace");
-            let row = offset(e, base, r, block.rows.0, block.step);
+            let row = offset(e, block.base, r, block.rows.0, block.step);
             let (first, end) = block.columns;
             e.for_runs(&s.columns.axes, &point, first, end, |e, point, run| {
                 let sums = offset(e, row, run.flat, first, 4);
@@ -63,15 +63,14 @@ impl Contraction<'_, '_> {
         let columns = block_range(e, column_block, t.column_block, s.columns.axes.points());
         let rows = block_range(e, row_block, t.row_block, s.rows.axes.points());
         let share = block_range(e, split, s.split_depth(t), s.depth.points());
-        let (base, step) = match t.sums {
-            Sums::Result(step) => (None, 4 * step),
-            Sums::Workspace => {
+        let (base, step) = match &t.sums {
+            Sums::Workspace | Sums::Registers(_) => {
                 let scratch = e.scratch();
-                (Some(e.b.ins().iadd_imm_s(scratch, s.scratch().sums)), 4 * t.column_block)
+                (e.b.ins().iadd_imm_s(scratch, s.scratch().sums), 4 * t.column_block)
             }
             Sums::Shares => {
                 let row = self.share_row(e, t, split, batch, rows.0);
-                (Some(e.add_scaled(row, columns.0, 4)), 4 * s.share_step(t))
+                (e.add_scaled(row, columns.0, 4), 4 * s.share_step(t))
             }
         };
         let block = Block { base, step, rows, columns };
@@ -79,32 +78,14 @@ impl Contraction<'_, '_> {
             let end = e.b.ins().iadd_imm_s(k, t.depth_block);
             let end = e.b.ins().smin(end, share.1);
             let accumulate = e.b.ins().icmp(IntCC::SignedGreaterThan, k, share.0);
-            let accumulate = e.b.ins().uextend(I64, accumulate);
-            let terms = Terms { point: &point, batch, depth: (k, end), accumulate };
+            let finish = e.b.ins().icmp(IntCC::Equal, end, share.1);
+            let [accumulate, finish] = [accumulate, finish].map(|x| e.b.ins().uextend(I64, x));
+            let terms = Terms { point: &point, batch, depth: (k, end), accumulate, finish };
             self.sum_terms(e, t, &terms, block);
         });
         if t.sums == Sums::Workspace {
             self.store_block(e, &point, block);
         }
-    }
-
-    /// Where the sum at a row and a column goes; `point` has the batch axes set.
-    fn sum_at(
-        &self,
-        e: &mut Emitter,
-        point: &Point,
-        block: Block,
-        (row, column): (Value, Value),
-    ) -> Value {
-        let s = self.schedule;
-        let Some(base) = block.base else {
-            let mut point = point.clone();
-            e.set_axes(&mut point, &s.rows.axes, row);
-            e.set_axes(&mut point, &s.columns.axes, column);
-            return e.address(s.stores[0].buffer, &s.stores[0].place, &point, 4);
-        };
-        let row = offset(e, base, row, block.rows.0, block.step);
-        offset(e, row, column, block.columns.0, 4)
     }
 
     /// The row `row` of a batch in a share of the sums.
@@ -129,18 +110,32 @@ impl Contraction<'_, '_> {
     fn sum_terms(&self, e: &mut Emitter, t: &Tiling, terms: &Terms, block: Block) {
         let rows = self.panels(e, t, Which::Rows, terms, block.rows);
         let columns = self.panels(e, t, Which::Columns, terms, block.columns);
-        let data = StackSlotData::new(StackSlotKind::ExplicitSlot, GEMM_ARGS_BYTES, 3);
-        let slot = e.b.create_sized_stack_slot(data);
-        let args = e.b.ins().stack_addr(I64, slot, 0);
+        let args = self.argument_block(e, t, terms);
         let tiles = Tiles { t, terms, block, args };
         self.for_strips(e, t, block.columns, |e, column, width| {
             let right = self.panel(e, Which::Columns, (&columns, terms), column, width);
             self.for_stacks(e, t, block.rows, |e, row, height, count| {
                 let left = self.panel(e, Which::Rows, (&rows, terms), row, height);
                 let size = Tile { rows: height, columns: width };
-                self.call(e, &tiles, size, (row, column, count), (left, right.clone()));
+                self.call(e, tiles, size, (row, column, count), (left, right.clone()));
             });
         });
+    }
+
+    /// Room for the arguments of a tile, with the values that are the same for all tiles.
+    fn argument_block(&self, e: &mut Emitter, t: &Tiling, terms: &Terms) -> Value {
+        let bytes = t.epilogue().map_or(GEMM_ARGS_BYTES, Epilogue::args_bytes);
+        let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
+        let slot = e.b.create_sized_stack_slot(data);
+        let args = e.b.ins().stack_addr(I64, slot, 0);
+        if let Some(epilogue) = t.epilogue() {
+            let mut ev = self.evaluator(terms.point);
+            for (k, &id) in epilogue.values.iter().enumerate() {
+                let value = ev.scalar(e, id);
+                e.b.ins().store(NOTRAP, value, args, epilogue.value_at(k));
+            }
+        }
+        args
     }
 
     /// `body` for every strip of columns of a block, as wide as a tile or what is left of a run.
@@ -209,14 +204,15 @@ impl Contraction<'_, '_> {
     fn call(
         &self,
         e: &mut Emitter,
-        tiles: &Tiles,
+        tiles: Tiles,
         size: Tile,
         (row, column, count): (Value, Value, Value),
         (left, right): (Panel, Panel),
     ) {
-        let Tiles { t, terms, block, args } = *tiles;
+        let Tiles { t, terms, block, args } = tiles;
         let nest = self.nest(e, t, terms);
-        let sums = self.sum_at(e, terms.point, block, (row, column));
+        let sums = offset(e, block.base, row, block.rows.0, block.step);
+        let sums = offset(e, sums, column, block.columns.0, 4);
         let a_tile = match t.rows {
             Supply::Direct(_) => e.int(size.rows * left.side_step),
             Supply::PerUnit => e.b.ins().imul_imm_s(nest.depth, 4 * size.rows),
@@ -232,6 +228,7 @@ impl Contraction<'_, '_> {
             (GemmField::Tiles.at(0), count),
             (GemmField::ATile.at(0), a_tile),
             (GemmField::Accumulate.at(0), terms.accumulate),
+            (GemmField::Finish.at(0), terms.finish),
         ];
         let (a_moves, b_moves) = (nest.moves(&left.steps), nest.moves(&right.steps));
         for (level, &steps) in nest.counts.iter().enumerate() {
@@ -240,6 +237,9 @@ impl Contraction<'_, '_> {
             fields.push((GemmField::AMoves.at(level), a));
             fields.push((GemmField::BMoves.at(level), b));
         }
+        if let Some(epilogue) = t.epilogue() {
+            fields.extend(self.streams(e, tiles, epilogue, (row, column)));
+        }
         for (field, value) in fields {
             e.b.ins().store(NOTRAP, value, args, field);
         }
@@ -247,7 +247,36 @@ impl Contraction<'_, '_> {
             [size.rows, size.columns].map(|n| u8::try_from(n).expect("tiles are small"));
         let left = if left.side_step == 4 { Left::Packed } else { Left::Strided };
         let levels = nest.counts.len() as u8;
-        e.call_leaf(Leaf::Gemm(GemmTile { rows, columns, left, levels, run: nest.run }), args);
+        let tile = GemmTile { rows, columns, left, levels, run: nest.run };
+        let epilogue = t.epilogue().map(|epilogue| epilogue.leaf.clone());
+        e.call_leaf(Leaf::Gemm(tile, epilogue), args);
+    }
+
+    /// Address and step of every stream of an epilogue, for tiles from a row and a column on.
+    fn streams(
+        &self,
+        e: &mut Emitter,
+        tiles: Tiles,
+        epilogue: &Epilogue,
+        (row, column): (Value, Value),
+    ) -> Vec<(i32, Value)> {
+        let s = self.schedule;
+        let mut point = tiles.terms.point.clone();
+        e.set_axes(&mut point, &s.rows.axes, row);
+        e.set_axes(&mut point, &s.columns.axes, column);
+        let mut found = Vec::new();
+        for TileStream { stream, row_step } in &epilogue.streams {
+            let bytes = stream.dtype.bytes() as i64;
+            let at = e.address(stream.buffer, &stream.place, &point, bytes);
+            found.push((at, e.int(bytes * row_step)));
+        }
+        for k in 0..epilogue.values.len() {
+            let at = e.b.ins().iadd_imm_s(tiles.args, i64::from(epilogue.value_at(k)));
+            found.push((at, e.int(0)));
+        }
+        let leaf = &epilogue.leaf;
+        let fields = |(k, (at, step))| [(leaf.stream_at(k), at), (leaf.step_at(k), step)];
+        found.into_iter().enumerate().flat_map(fields).collect()
     }
 
     /// The loops of the steps of some terms.
@@ -285,7 +314,6 @@ impl Contraction<'_, '_> {
         });
         let (end, columns) = (e.b.ins().iadd_imm_s(row, 1), e.int(s.columns.axes.points()));
         let step = 4 * s.share_step(t);
-        let base = Some(base);
         let block = Block { base, step, rows: (row, end), columns: (zero, columns) };
         self.store_block(e, &point, block);
     }

@@ -68,18 +68,15 @@ impl Access<'_> {
         let count = self.code.streams.len();
         let (copy, stream) = (input / count, input % count);
         let dtype = self.code.streams[stream].dtype;
-        let from = self.address((copy, stream)).into();
+        let from = self.address((copy, stream));
         let whole = Operand::Reg(self.width.whole(to));
-        let load = if dtype.bytes() == 1 { codes::load_bytes } else { codes::load };
         match (self.part, self.width) {
+            _ if dtype.bytes() == 4 => load_words(a, self.part, to, from),
             (Part::Tail, Width::Zmm) => {
-                a.emit_masked(load(self.width), &[whole, from], Masked::Zeroing);
+                let load = codes::load_bytes(self.width);
+                a.emit_masked(load, &[whole, from.into()], Masked::Zeroing);
             }
-            (Part::Tail, Width::Ymm) if dtype.bytes() == 4 => {
-                let mask = self.width.whole(mask_register(self.width)).into();
-                a.emit(Code::VEX_Vmaskmovps_ymm_ymm_m256, &[whole, mask, from]);
-            }
-            _ => a.emit(load(self.width), &[whole, from]),
+            _ => a.emit(codes::load_bytes(self.width), &[whole, from.into()]),
         }
         if dtype == DType::Bool {
             truth(a, to, temporary);
@@ -105,22 +102,11 @@ impl Access<'_> {
     /// Stores a register to a stream, or to the room of its tail.
     pub fn store(&self, a: &mut Assembler, at: (usize, usize), register: u8, free: [u8; 2]) {
         let dtype = self.code.streams[at.1].dtype;
-        let to: Operand = self.address(at).into();
-        let whole = Operand::Reg(self.width.whole(register));
+        let to = self.address(at);
         if dtype.bytes() == 1 {
-            return self.store_bytes(a, dtype, to, register, free);
+            return self.store_bytes(a, dtype, to.into(), register, free);
         }
-        match (self.part, self.width) {
-            (Part::Tail, Width::Zmm) => {
-                a.emit_masked(codes::store(self.width), &[to, whole], Masked::Merging);
-            }
-            (Part::Tail, Width::Ymm) => {
-                let mask = self.width.whole(mask_register(self.width)).into();
-                a.emit(Code::VEX_Vmaskmovps_m256_ymm_ymm, &[to, mask, whole]);
-            }
-            (Part::Streamed, _) => a.emit(codes::store_streaming(self.width), &[to, whole]),
-            (Part::Whole, _) => a.emit(codes::store(self.width), &[to, whole]),
-        }
+        store_words(a, self.part, to, register);
     }
 
     fn store_bytes(
@@ -151,5 +137,38 @@ impl Access<'_> {
         a.emit(Code::VEX_Vpackusdw_xmm_xmm_xmmm128, &[packed, low, packed]);
         a.emit(Code::VEX_Vpackuswb_xmm_xmm_xmmm128, &[packed, packed, packed]);
         a.emit(Code::VEX_Vmovq_xmmm64_xmm, &[to, packed]);
+    }
+}
+
+/// Loads a vector of elements of four bytes.
+pub fn load_words(a: &mut Assembler, part: Part, to: u8, from: Mem) {
+    let width = a.width;
+    let (whole, from) = (Operand::Reg(width.whole(to)), from.into());
+    match (part, width) {
+        (Part::Tail, Width::Zmm) => {
+            a.emit_masked(codes::load(width), &[whole, from], Masked::Zeroing);
+        }
+        (Part::Tail, Width::Ymm) => {
+            let mask = width.whole(mask_register(width)).into();
+            a.emit(Code::VEX_Vmaskmovps_ymm_ymm_m256, &[whole, mask, from]);
+        }
+        _ => a.emit(codes::load(width), &[whole, from]),
+    }
+}
+
+/// Stores a vector of elements of four bytes.
+pub fn store_words(a: &mut Assembler, part: Part, to: Mem, register: u8) {
+    let width = a.width;
+    let (to, whole) = (to.into(), Operand::Reg(width.whole(register)));
+    match (part, width) {
+        (Part::Tail, Width::Zmm) => {
+            a.emit_masked(codes::store(width), &[to, whole], Masked::Merging);
+        }
+        (Part::Tail, Width::Ymm) => {
+            let mask = width.whole(mask_register(width)).into();
+            a.emit(Code::VEX_Vmaskmovps_m256_ymm_ymm, &[to, mask, whole]);
+        }
+        (Part::Streamed, _) => a.emit(codes::store_streaming(width), &[to, whole]),
+        (Part::Whole, _) => a.emit(codes::store(width), &[to, whole]),
     }
 }

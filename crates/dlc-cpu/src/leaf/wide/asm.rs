@@ -155,6 +155,12 @@ impl Assembler {
         self.code.push(jump);
     }
 
+    /// Jumps if the 64 bits in memory are 0.
+    pub fn jump_if_zero(&mut self, what: Mem, to: Label) {
+        self.emit(Code::Cmp_rm64_imm8, &[what.into(), Operand::Signed8(0)]);
+        self.jump(Code::Je_rel32_64, to);
+    }
+
     /// Points [`CONSTANTS`] to the constants.
     pub fn load_constants(&mut self) {
         let address = Mem::at(Register::RIP, 1);
@@ -170,6 +176,12 @@ impl Assembler {
     pub fn counting(&mut self, first: i32) -> Mem {
         let lanes = first..first + self.width.lanes();
         self.constant(lanes.flat_map(i32::to_le_bytes).collect())
+    }
+
+    /// A vector that selects the first `count` lanes.
+    pub fn first_lanes(&mut self, count: u8) -> Mem {
+        let lane = |lane| if lane < i32::from(count) { -1 } else { 0 };
+        self.constant((0..self.width.lanes()).map(lane).flat_map(i32::to_le_bytes).collect())
     }
 
     fn constant(&mut self, bytes: Vec<u8>) -> Mem {

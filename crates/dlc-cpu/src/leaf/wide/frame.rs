@@ -140,7 +140,7 @@ fn is_kept(op: Op) -> bool {
 }
 
 /// The most values that are alive at once, beside those that live throughout.
-fn pressure(lanes: &Lanes, order: &[Vector], roots: &[Vector]) -> usize {
+pub fn pressure(lanes: &Lanes, order: &[Vector], roots: &[Vector]) -> usize {
     let counts = |v: Vector| !is_kept(lanes.op(v)) && !matches!(lanes.op(v), Op::Carry(..));
     let mut last: FxHashMap<Vector, usize> = FxHashMap::default();
     for (at, &v) in order.iter().enumerate() {

@@ -1,304 +1,399 @@
-//! Register tiles of contractions in AVX2 and FMA.
+//! Register tiles of contractions.
+//!
+//! Registers: `rdi` the argument block, `rsi` and `r8` the left panel from rows 0 and 3 on, `rdx` the
+//! right panel, `rcx` the steps left in the innermost loop, `r13` and `r14` in those around it, `r9`
+//! the step between left rows, `r10` and `r11` between left and right elements, `rax` the tile, `rbx`
+//! the step between its rows, `rbp` the tiles left, `r12` the left panel of this tile. Outside the
+//! loops of steps, `r11` points to the constants.
+//!
+//! The sums are in the first vector registers, row by row.
 
+use super::Width;
+use super::access::{Part, load_words, store_words};
+use super::asm::{Assembler, Mem, Operand};
+use super::codes::{self, FmaForm};
+use super::epilogue::{self, Sums};
+use super::frame::{Frame, mask_register};
+use crate::leaf::epilogue::Epilogue;
+use crate::leaf::lanes::{Binary, Kind};
 use crate::leaf::{GemmField, GemmTile, Left};
-use iced_x86::IcedError;
-use iced_x86::code_asm::*;
+use iced_x86::{Code, IcedError, Register};
 
-/// Lanes of a vector.
-pub const LANES: u8 = 8;
-const VECTOR_BYTES: i32 = 32;
-const UNROLL: i32 = 4;
-
-const YMM: [AsmRegisterYmm; 16] = [
-    ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14,
-    ymm15,
-];
-
-/// Selects the active lanes of the last vector while the tile is read and written: sums never need
-/// this register.
-const MASK: AsmRegisterYmm = ymm15;
+/// Steps of a round of the innermost loop.
+const UNROLL: u8 = 4;
 
 /// What a leaf must leave as it was.
-const SAVED: [AsmRegister64; 5] = [rbx, rbp, r12, r13, r14];
+const SAVED: [Register; 5] =
+    [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14];
+
+/// The rows that a strided left panel may have: so many are reached by two registers and a step.
+const STRIDED_ROWS: u8 = 6;
 
 /// The machine code of a tile.
 ///
 /// # Errors
-/// What the assembler has to say against it.
-pub fn assemble(tile: GemmTile) -> Result<Vec<u8>, IcedError> {
-    Gemm::new(tile)?.assemble()
+/// What the encoder has to say against an instruction.
+///
+/// # Panics
+/// If the tile has more sums than registers.
+pub fn assemble(
+    width: Width,
+    tile: GemmTile,
+    epilogue: Option<&Epilogue>,
+) -> Result<Vec<u8>, IcedError> {
+    assert!(holds(width, tile), "{tile:?} has more sums than registers");
+    Gemm { a: Assembler::new(width), width, tile, epilogue, frame: Frame::default() }.assemble()
 }
 
 /// Whether a tile's sums fit the registers beside what a step needs.
-pub fn holds(tile: GemmTile) -> bool {
-    let (rows, vectors) = (u32::from(tile.rows), u32::from(tile.columns.div_ceil(LANES)));
-    let (broadcast, streamed) = if rows >= vectors { (1, vectors) } else { (rows, 1) };
-    let reachable = tile.left == Left::Packed || rows <= 6;
-    let sums = rows * vectors;
-    reachable && sums < 16 && sums + broadcast + streamed <= 16
+pub fn holds(width: Width, tile: GemmTile) -> bool {
+    let vectors = tile.columns.div_ceil(width.lanes() as u8);
+    let (broadcast, streamed) = if tile.rows >= vectors { (1, vectors) } else { (tile.rows, 1) };
+    let reachable = tile.left == Left::Packed || tile.rows <= STRIDED_ROWS;
+    let sums = u32::from(tile.rows) * u32::from(vectors);
+    reachable && sums + u32::from(broadcast + streamed) <= width.registers().into()
 }
 
-/// Writes a tile loop. Registers: `rsi` and `r8` the left panel from rows 0 and 3 on, `rdx` the
-/// right panel, `rcx` the steps left in the innermost loop, `r13` and `r14` in those around it,
-/// `r9` the step between left rows, `r10` and `r11` between left and right elements, `rax` the
-/// tile, `rbx` the step between its rows, `rbp` the tiles left, `r12` the left panel of this tile.
-struct Gemm {
-    a: CodeAssembler,
+/// Writes a tile loop.
+struct Gemm<'e> {
+    a: Assembler,
+    width: Width,
     tile: GemmTile,
-    /// Vectors of a row of the tile.
-    vectors: usize,
-    /// Active lanes of the last vector, if not all.
-    rest: u8,
-    mask: CodeLabel,
+    epilogue: Option<&'e Epilogue>,
+    frame: Frame,
 }
 
-impl Gemm {
-    fn new(tile: GemmTile) -> Result<Gemm, IcedError> {
-        assert!(holds(tile), "{tile:?} has more sums than registers");
-        let mut a = CodeAssembler::new(64)?;
-        let mask = a.create_label();
-        let vectors = usize::from(tile.columns.div_ceil(LANES));
-        Ok(Gemm { a, tile, vectors, rest: tile.columns % LANES, mask })
-    }
+/// A vector of the tile.
+#[derive(Clone, Copy)]
+struct Cell {
+    /// Where its sums are.
+    register: u8,
+    /// Where it is in memory, from the row that `rax` points to.
+    at: Mem,
+    part: Part,
+}
 
+impl Gemm<'_> {
     fn assemble(mut self) -> Result<Vec<u8>, IcedError> {
-        for register in SAVED {
-            self.a.push(register)?;
-        }
+        SAVED.iter().for_each(|&r| self.a.emit(Code::Push_r64, &[r.into()]));
+        let frame = self.epilogue.map(|_| self.enter_frame());
         for (register, field) in [
-            (r9, GemmField::ARow),
-            (r10, GemmField::AMoves),
-            (r11, GemmField::BMoves),
-            (rax, GemmField::C),
-            (rbx, GemmField::CStep),
-            (rbp, GemmField::Tiles),
-            (r12, GemmField::A),
+            (Register::RAX, GemmField::C),
+            (Register::RBX, GemmField::CStep),
+            (Register::RBP, GemmField::Tiles),
+            (Register::R12, GemmField::A),
         ] {
-            self.a.mov(register, field_of(field))?;
+            self.load_field(register, field.at(0));
         }
-        let (mut next, mut done) = (self.a.create_label(), self.a.create_label());
-        self.a.test(rbp, rbp)?;
-        self.a.jle(done)?;
-        self.a.set_label(&mut next)?;
-        self.emit_tile()?;
-        self.a.dec(rbp)?;
-        self.a.jnz(next)?;
-        self.a.set_label(&mut done)?;
-        self.a.vzeroupper()?;
-        for register in SAVED.into_iter().rev() {
-            self.a.pop(register)?;
+        let (next, done) = (self.a.label(), self.a.label());
+        let left = Register::RBP.into();
+        self.a.emit(Code::Test_rm64_r64, &[left, left]);
+        self.a.jump(Code::Jle_rel32_64, done);
+        self.a.place(next);
+        self.emit_tile();
+        self.a.emit(Code::Dec_rm64, &[left]);
+        self.a.jump(Code::Jne_rel32_64, next);
+        self.a.place(done);
+        self.a.emit(Code::VEX_Vzeroupper, &[]);
+        if let Some(frame) = frame {
+            self.leave_frame(frame);
         }
-        self.a.ret()?;
-        self.emit_mask()?;
-        self.a.assemble(0)
+        SAVED.iter().rev().for_each(|&r| self.a.emit(Code::Pop_r64, &[r.into()]));
+        self.a.emit(Code::Retnq, &[]);
+        self.a.bytes()
     }
 
-    /// The constant that selects the active lanes of the last vector.
-    fn emit_mask(&mut self) -> Result<(), IcedError> {
-        if self.rest == 0 {
-            return Ok(());
-        }
-        let lanes: Vec<u32> =
-            (0..LANES).map(|l| if l < self.rest { u32::MAX } else { 0 }).collect();
-        self.a.set_label(&mut self.mask)?;
-        self.a.dd(&lanes)
+    /// Makes room on the stack, of a size that is not known yet.
+    fn enter_frame(&mut self) -> usize {
+        let stack = Register::RSP.into();
+        self.a.emit(Code::Push_r64, &[Register::R15.into()]);
+        self.a.emit(Code::Mov_r64_rm64, &[Register::R15.into(), stack]);
+        let frame = self.a.emit_incomplete(Code::Sub_rm64_imm32, Register::RSP);
+        self.a.emit(Code::And_rm64_imm8, &[stack, Operand::Signed8(-64)]);
+        frame
+    }
+
+    fn leave_frame(&mut self, frame: usize) {
+        self.a.emit(Code::Mov_r64_rm64, &[Register::RSP.into(), Register::R15.into()]);
+        self.a.emit(Code::Pop_r64, &[Register::R15.into()]);
+        self.a.complete(frame, self.frame.bytes(self.width));
+    }
+
+    fn load_field(&mut self, to: Register, at: i32) {
+        self.a.emit(Code::Mov_r64_rm64, &[to.into(), Mem::at(Register::RDI, at).into()]);
+    }
+
+    fn add(&mut self, to: Register, what: impl Into<Operand>) {
+        self.a.emit(Code::Add_r64_rm64, &[to.into(), what.into()]);
+    }
+
+    fn add_field(&mut self, to: Register, at: i32) {
+        self.add(to, Mem::at(Register::RDI, at));
+    }
+
+    /// Vectors of a row of the tile.
+    fn vectors(&self) -> u8 {
+        self.tile.columns.div_ceil(self.width.lanes() as u8)
+    }
+
+    /// Active lanes of the last vector of a row, if not all.
+    fn rest(&self) -> u8 {
+        self.tile.columns % self.width.lanes() as u8
+    }
+
+    fn sums(&self) -> u8 {
+        self.tile.rows * self.vectors()
     }
 
     /// One tile; afterwards the pointers are those of the next.
-    fn emit_tile(&mut self) -> Result<(), IcedError> {
-        self.a.mov(rsi, r12)?;
-        self.a.mov(rdx, field_of(GemmField::B))?;
-        self.find_lower_rows()?;
-        self.load_mask()?;
-        self.emit_start()?;
-        self.emit_nest(usize::from(self.tile.levels) - 1)?;
-        self.load_mask()?;
-        self.for_cells(|gemm, at, sum, partial| match partial {
-            true => gemm.a.vmaskmovps(ymmword_ptr(at), MASK, sum),
-            false => gemm.a.vmovups(ymmword_ptr(at), sum),
-        })?;
-        self.a.add(rax, rbx)?;
-        self.a.add(r12, field_of(GemmField::ATile))
+    fn emit_tile(&mut self) {
+        self.load_mask();
+        self.emit_start();
+        self.prefetch_streams();
+        self.a.emit(Code::Mov_r64_rm64, &[Register::RSI.into(), Register::R12.into()]);
+        for (register, field) in [
+            (Register::RDX, GemmField::B),
+            (Register::R9, GemmField::ARow),
+            (Register::R10, GemmField::AMoves),
+            (Register::R11, GemmField::BMoves),
+        ] {
+            self.load_field(register, field.at(0));
+        }
+        self.find_lower_rows();
+        self.emit_nest(usize::from(self.tile.levels) - 1);
+        self.load_mask();
+        match self.epilogue {
+            Some(epilogue) => self.emit_end(epilogue),
+            None => self.store_sums(),
+        }
+        self.add(Register::RAX, Register::RBX);
+        self.add_field(Register::R12, GemmField::ATile.at(0));
     }
 
-    fn load_mask(&mut self) -> Result<(), IcedError> {
-        if self.rest == 0 {
-            return Ok(());
+    fn store_sums(&mut self) {
+        self.for_cells(|a, cell| store_words(a, cell.part, cell.at, cell.register));
+    }
+
+    /// Stores the sums, or what the epilogue makes of them.
+    fn emit_end(&mut self, epilogue: &Epilogue) {
+        let (unfinished, done) = (self.a.label(), self.a.label());
+        self.a.jump_if_zero(Mem::at(Register::RDI, GemmField::Finish.at(0)), unfinished);
+        let last = self.part(self.vectors() - 1);
+        let sums = Sums { rows: self.tile.rows, vectors: self.vectors(), last };
+        epilogue::emit(&mut self.a, &mut self.frame, epilogue, sums);
+        (1..self.tile.rows).for_each(|_| self.add(Register::RAX, Register::RBX));
+        self.a.jump(Code::Jmp_rel32_64, done);
+        self.a.place(unfinished);
+        self.store_sums();
+        self.a.place(done);
+    }
+
+    /// Which lanes a vector of a row has.
+    fn part(&self, v: u8) -> Part {
+        let partial = self.rest() > 0 && v + 1 == self.vectors();
+        if partial { Part::Tail } else { Part::Whole }
+    }
+
+    /// Selects the active lanes of the last vectors while the tile is read and written; the steps
+    /// may use the register.
+    fn load_mask(&mut self) {
+        match (self.rest(), self.width) {
+            (0, _) => {}
+            (rest, Width::Ymm) => {
+                self.a.load_constants();
+                let lanes = self.a.first_lanes(rest);
+                let mask = self.vector(mask_register(self.width));
+                self.a.emit(codes::load(self.width), &[mask, lanes.into()]);
+            }
+            (rest, Width::Zmm) => {
+                let bits = Operand::Reg(Register::ECX);
+                self.a.emit(Code::Mov_r32_imm32, &[bits, Operand::Imm32((1 << rest) - 1)]);
+                self.a.emit(Code::VEX_Kmovw_kr_r32, &[Register::K1.into(), bits]);
+            }
         }
-        self.a.vmovups(MASK, ymmword_ptr(self.mask))
     }
 
     /// Sums start at zero, or at what the tile holds.
-    fn emit_start(&mut self) -> Result<(), IcedError> {
-        let (mut zero, mut start) = (self.a.create_label(), self.a.create_label());
-        self.a.cmp(qword_ptr(rdi + GemmField::Accumulate as i32), 0)?;
-        self.a.je(zero)?;
-        self.a.push(rax)?;
-        self.for_cells(|gemm, at, sum, partial| match partial {
-            true => gemm.a.vmaskmovps(sum, MASK, ymmword_ptr(at)),
-            false => gemm.a.vmovups(sum, ymmword_ptr(at)),
-        })?;
-        self.prefetch_next()?;
-        self.a.pop(rax)?;
-        self.a.jmp(start)?;
-        self.a.set_label(&mut zero)?;
-        for &sum in &YMM[..usize::from(self.tile.rows) * self.vectors] {
-            self.a.vxorps(sum, sum, sum)?;
+    fn emit_start(&mut self) {
+        let (zero, start) = (self.a.label(), self.a.label());
+        self.a.jump_if_zero(Mem::at(Register::RDI, GemmField::Accumulate.at(0)), zero);
+        self.a.emit(Code::Push_r64, &[Register::RAX.into()]);
+        self.for_cells(|a, cell| load_words(a, cell.part, cell.register, cell.at));
+        self.prefetch_next();
+        self.a.emit(Code::Pop_r64, &[Register::RAX.into()]);
+        self.a.jump(Code::Jmp_rel32_64, start);
+        self.a.place(zero);
+        for sum in 0..self.sums() {
+            let sum = self.vector(sum);
+            self.a.emit(codes::binary(self.width, Binary::Xor, Kind::F32), &[sum; 3]);
         }
-        self.a.set_label(&mut start)
+        self.a.place(start);
     }
 
     /// Asks for the sums of the tile below, long before they are read; `rax` is at the last row.
-    fn prefetch_next(&mut self) -> Result<(), IcedError> {
+    fn prefetch_next(&mut self) {
         for _ in 0..self.tile.rows {
-            self.a.add(rax, rbx)?;
+            self.add(Register::RAX, Register::RBX);
             for line in (0..i32::from(self.tile.columns)).step_by(16) {
-                self.a.prefetcht0(byte_ptr(rax + 4 * line))?;
+                let at = Mem::at(Register::RAX, 4 * line);
+                self.a.emit(Code::Prefetcht0_m8, &[at.into()]);
             }
         }
-        Ok(())
+    }
+
+    /// Asks for what the epilogue will load and store.
+    fn prefetch_streams(&mut self) {
+        let Some(epilogue) = self.epilogue else { return };
+        let unfinished = self.a.label();
+        self.a.jump_if_zero(Mem::at(Register::RDI, GemmField::Finish.at(0)), unfinished);
+        let (rows, bytes) = (self.tile.rows, 4 * i32::from(self.tile.columns));
+        epilogue::prefetch(&mut self.a, epilogue, rows, bytes);
+        self.a.place(unfinished);
     }
 
     /// Every vector of the tile, row by row; `rax` walks down to the last row.
-    fn for_cells(
-        &mut self,
-        cell: impl Fn(&mut Gemm, AsmMemoryOperand, AsmRegisterYmm, bool) -> Result<(), IcedError>,
-    ) -> Result<(), IcedError> {
-        for row in 0..usize::from(self.tile.rows) {
+    fn for_cells(&mut self, body: impl Fn(&mut Assembler, Cell)) {
+        for row in 0..self.tile.rows {
             if row > 0 {
-                self.a.add(rax, rbx)?;
+                self.add(Register::RAX, Register::RBX);
             }
-            for v in 0..self.vectors {
-                let partial = self.rest > 0 && v + 1 == self.vectors;
-                let at = rax + VECTOR_BYTES * v as i32;
-                cell(self, at, YMM[row * self.vectors + v], partial)?;
+            for v in 0..self.vectors() {
+                let part = self.part(v);
+                let at = Mem::at(Register::RAX, self.width.bytes() * i32::from(v));
+                let cell = Cell { register: row * self.vectors() + v, at, part };
+                body(&mut self.a, cell);
             }
         }
-        Ok(())
     }
 
     /// Sets the pointer to row 3 by that to row 0.
-    fn find_lower_rows(&mut self) -> Result<(), IcedError> {
-        if !self.is_strided() {
-            return Ok(());
+    fn find_lower_rows(&mut self) {
+        if self.tile.left == Left::Strided {
+            let row = Mem { base: Register::RSI, index: Some((Register::R9, 2)), offset: 0 };
+            self.a.emit(Code::Lea_r64_m, &[Register::R8.into(), row.into()]);
+            self.add(Register::R8, Register::R9);
         }
-        self.a.lea(r8, ptr(rsi + r9 * 2))?;
-        self.a.add(r8, r9)
     }
 
     /// The loop of a level with all loops inside it.
-    fn emit_nest(&mut self, level: usize) -> Result<(), IcedError> {
+    fn emit_nest(&mut self, level: usize) {
         if level == 0 {
             return self.emit_innermost();
         }
-        let counter = [r13, r14][level - 1];
-        let mut head = self.a.create_label();
-        self.a.mov(counter, qword_ptr(rdi + GemmField::Counts.at(level)))?;
-        self.a.set_label(&mut head)?;
-        self.emit_nest(level - 1)?;
-        self.a.add(rsi, qword_ptr(rdi + GemmField::AMoves.at(level)))?;
-        self.a.add(rdx, qword_ptr(rdi + GemmField::BMoves.at(level)))?;
-        self.find_lower_rows()?;
-        self.a.dec(counter)?;
-        self.a.jnz(head)
+        let counter = [Register::R13, Register::R14][level - 1];
+        let head = self.a.label();
+        self.load_field(counter, GemmField::Counts.at(level));
+        match level == 1 && self.tile.run.is_some() {
+            true => self.a.place_loop(head),
+            false => self.a.place(head),
+        }
+        self.emit_nest(level - 1);
+        self.add_field(Register::RSI, GemmField::AMoves.at(level));
+        self.add_field(Register::RDX, GemmField::BMoves.at(level));
+        self.find_lower_rows();
+        self.a.emit(Code::Dec_rm64, &[counter.into()]);
+        self.a.jump(Code::Jne_rel32_64, head);
     }
 
-    fn emit_innermost(&mut self) -> Result<(), IcedError> {
+    fn emit_innermost(&mut self) {
         if let Some(run) = self.tile.run {
-            return (0..run).try_for_each(|_| self.emit_step());
+            return (0..run).for_each(|_| self.emit_step());
         }
-        self.a.mov(rcx, field_of(GemmField::Counts))?;
-        self.emit_loop(UNROLL)?;
-        self.emit_loop(1)
+        self.load_field(Register::RCX, GemmField::Counts.at(0));
+        self.emit_loop(UNROLL);
+        self.emit_loop(1);
     }
 
     /// Loops while at least `unroll` steps are left, that many a round.
-    fn emit_loop(&mut self, unroll: i32) -> Result<(), IcedError> {
-        let (mut head, mut done) = (self.a.create_label(), self.a.create_label());
-        self.a.sub(rcx, unroll)?;
-        self.a.jl(done)?;
-        self.a.set_label(&mut head)?;
-        for _ in 0..unroll {
-            self.emit_step()?;
+    fn emit_loop(&mut self, unroll: u8) {
+        let (head, done) = (self.a.label(), self.a.label());
+        let operands = [Register::RCX.into(), Operand::Signed8(unroll as i8)];
+        self.a.emit(Code::Sub_rm64_imm8, &operands);
+        self.a.jump(Code::Jl_rel32_64, done);
+        match unroll == UNROLL {
+            true => self.a.place_loop(head),
+            false => self.a.place(head),
         }
-        self.a.sub(rcx, unroll)?;
-        self.a.jge(head)?;
-        self.a.set_label(&mut done)?;
-        self.a.add(rcx, unroll)
+        (0..unroll).for_each(|_| self.emit_step());
+        self.a.emit(Code::Sub_rm64_imm8, &operands);
+        self.a.jump(Code::Jge_rel32_64, head);
+        self.a.place(done);
+        self.a.emit(Code::Add_rm64_imm8, &operands);
     }
 
-    fn emit_step(&mut self) -> Result<(), IcedError> {
-        match usize::from(self.tile.rows) >= self.vectors {
-            true => self.emit_step_by_rows()?,
-            false => self.emit_step_by_columns()?,
+    fn emit_step(&mut self) {
+        match self.tile.rows >= self.vectors() {
+            true => self.emit_step_by_rows(),
+            false => self.emit_step_by_columns(),
         }
-        self.a.add(rsi, r10)?;
-        if self.is_strided() {
-            self.a.add(r8, r10)?;
+        self.add(Register::RSI, Register::R10);
+        if self.tile.left == Left::Strided {
+            self.add(Register::R8, Register::R10);
         }
-        self.a.add(rdx, r11)
+        self.add(Register::RDX, Register::R11);
     }
 
     /// The right vectors stay in registers, the left elements pass by.
-    fn emit_step_by_rows(&mut self) -> Result<(), IcedError> {
-        let first = usize::from(self.tile.rows) * self.vectors;
-        for v in 0..self.vectors {
-            self.a.vmovups(YMM[first + v], right(v))?;
+    fn emit_step_by_rows(&mut self) {
+        let (first, vectors) = (self.sums(), self.vectors());
+        for v in 0..vectors {
+            self.load_right(first + v, v);
         }
-        for row in 0..usize::from(self.tile.rows) {
-            let factor = YMM[first + self.vectors];
-            self.a.vbroadcastss(factor, dword_ptr(self.left(row)))?;
-            for v in 0..self.vectors {
-                self.a.vfmadd231ps(YMM[row * self.vectors + v], factor, YMM[first + v])?;
+        for row in 0..self.tile.rows {
+            let factor = first + vectors;
+            self.load_left(factor, row);
+            for v in 0..vectors {
+                let right = self.vector(first + v);
+                self.multiply_add(row * vectors + v, factor, right);
             }
         }
-        Ok(())
     }
 
     /// The left elements stay in registers, the right vectors pass by.
-    fn emit_step_by_columns(&mut self) -> Result<(), IcedError> {
-        let rows = usize::from(self.tile.rows);
-        let first = rows * self.vectors;
-        for row in 0..rows {
-            self.a.vbroadcastss(YMM[first + row], dword_ptr(self.left(row)))?;
-        }
-        for v in 0..self.vectors {
+    fn emit_step_by_columns(&mut self) {
+        let (first, rows, vectors) = (self.sums(), self.tile.rows, self.vectors());
+        (0..rows).for_each(|row| self.load_left(first + row, row));
+        for v in 0..vectors {
             if rows == 1 {
-                self.a.vfmadd231ps(YMM[v], YMM[first], right(v))?;
+                let right = self.right(v);
+                self.multiply_add(v, first, right);
                 continue;
             }
-            self.a.vmovups(YMM[first + rows], right(v))?;
+            self.load_right(first + rows, v);
             for row in 0..rows {
-                let sum = YMM[row * self.vectors + v];
-                self.a.vfmadd231ps(sum, YMM[first + row], YMM[first + rows])?;
+                let right = self.vector(first + rows);
+                self.multiply_add(row * vectors + v, first + row, right);
             }
         }
-        Ok(())
     }
 
-    /// Where the left element of a row is.
-    fn left(&self, row: usize) -> AsmMemoryOperand {
-        match (self.tile.left, row) {
-            (Left::Packed, _) => rsi + 4 * row as i32,
-            (Left::Strided, 0) => rsi + 0,
-            (Left::Strided, 1) => rsi + r9,
-            (Left::Strided, 2) => rsi + r9 * 2,
-            (Left::Strided, 3) => r8 + 0,
-            (Left::Strided, 4) => r8 + r9,
-            (Left::Strided, _) => r8 + r9 * 2,
-        }
+    fn vector(&self, number: u8) -> Operand {
+        self.width.whole(number).into()
     }
 
-    fn is_strided(&self) -> bool {
-        self.tile.left == Left::Strided
+    /// `sum += factor * right`.
+    fn multiply_add(&mut self, sum: u8, factor: u8, right: Operand) {
+        let operands = [self.vector(sum), self.vector(factor), right];
+        self.a.emit(codes::fma(self.width, FmaForm::F231, Kind::F32), &operands);
     }
-}
 
-/// Vector `v` of a step of the right panel.
-fn right(v: usize) -> AsmMemoryOperand {
-    ymmword_ptr(rdx + VECTOR_BYTES * v as i32)
-}
+    /// Vector `v` of a step of the right panel.
+    fn right(&self, v: u8) -> Operand {
+        Mem::at(Register::RDX, self.width.bytes() * i32::from(v)).into()
+    }
 
-fn field_of(field: GemmField) -> AsmMemoryOperand {
-    qword_ptr(rdi + field as i32)
+    fn load_right(&mut self, to: u8, v: u8) {
+        self.a.emit(codes::load(self.width), &[self.vector(to), self.right(v)]);
+    }
+
+    /// The left element of a row, in all lanes.
+    fn load_left(&mut self, to: u8, row: u8) {
+        let base = if row < 3 { Register::RSI } else { Register::R8 };
+        let index = |rows| Some((Register::R9, rows)).filter(|_| rows > 0);
+        let at = match self.tile.left {
+            Left::Packed => Mem::at(Register::RSI, 4 * i32::from(row)),
+            Left::Strided => Mem { base, index: index(u32::from(row) % 3), offset: 0 },
+        };
+        self.a.emit(codes::broadcast(self.width), &[self.vector(to), at.into()]);
+    }
 }

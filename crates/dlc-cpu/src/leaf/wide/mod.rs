@@ -1,4 +1,4 @@
-//! Loops in 256-bit (AVX2 and FMA) and 512-bit (AVX-512) vectors, assembled.
+//! Leaves in 256-bit (AVX2 and FMA) and 512-bit (AVX-512) vectors, assembled.
 //!
 //! - [`asm`]: instructions, labels and constants to bytes.
 //! - [`codes`]: which instruction does what, in either width.
@@ -6,7 +6,7 @@
 //! - [`frame`]: what lives in registers and on the stack throughout a loop.
 //! - [`access`]: the elements of a vector: loads and stores, whole or in part.
 //! - [`loops`]: the loops around it, tails and folds.
-//! - [`gemm`]: register tiles of contractions.
+//! - [`gemm`]: register tiles of contractions; [`epilogue`]: what becomes of their sums.
 //!
 //! A leaf is one function of the System V convention: `rdi` points to its argument block, upper
 //! halves are cleared before the return, constants follow the code. Its bytes depend on no address.
@@ -14,6 +14,7 @@
 pub mod access;
 pub mod asm;
 pub mod codes;
+pub mod epilogue;
 pub mod frame;
 pub mod gemm;
 pub mod loops;

@@ -1,7 +1,9 @@
 //! The decisions: roles of axes, tiles, blocks.
 
-use super::tiling::{Offer, Problem, ResultSteps, even_block};
-use super::{Algorithm, Axes, BareLoad, ContractSchedule, PackOrder, Side, Steps, Tiling};
+use super::tiling::{Ending, Offer, Problem, even_block};
+use super::{
+    Algorithm, Axes, BareLoad, ContractSchedule, Epilogue, PackOrder, Side, Steps, Tiling,
+};
 use crate::schedule::domain::{AxisSet, Domain};
 use crate::schedule::{PlacedStore, Site};
 use dlc_kernel::{Axis, DType, Expr, ExprId, OptLevel};
@@ -87,9 +89,9 @@ impl<'k> Nest<'_, 'k> {
         let offers = [&left, &right].map(|side| self.offer(side, batch, depth));
         let choose = |rows: usize, columns: usize| {
             let sides = [&left, &right];
-            let result = self.result(sides[rows], sides[columns]);
+            let ending = &self.ending(sides[rows], sides[columns]);
             let problem =
-                Problem { level: self.site.config.level, batch: batch.points(), depth, result };
+                Problem { level: self.site.config.level, batch: batch.points(), depth, ending };
             Tiling::choose(problem, &offers[rows], &offers[columns])
         };
         let (as_given, swapped) = (choose(0, 1), choose(1, 0));
@@ -180,15 +182,16 @@ impl<'k> Nest<'_, 'k> {
         })
     }
 
-    /// The result as rows and columns see it.
-    fn result(&self, rows: &Side, columns: &Side) -> ResultSteps {
-        let step = |side: &Side| side.axes.last().map_or(1, |axis| self.store_coef(axis));
-        let [store] = &self.stores[..] else {
-            return ResultSteps { row: None, contiguous: step(columns) == 1 };
+    /// What becomes of the sums of these sides.
+    fn ending(&self, rows: &Side, columns: &Side) -> Ending {
+        let epilogue = Epilogue::new(&self.domain, &self.stores, &rows.axes, &columns.axes);
+        let even = |side: &Side| {
+            let is_one = |epilogue: &Epilogue| epilogue.places().all(|p| side.axes.is_one(p));
+            epilogue.as_ref().is_some_and(is_one)
         };
-        let is_sum = matches!(self.domain.exprs.get(store.value), Expr::Folded(0));
-        let is_result = is_sum && store.dtype == DType::F32 && step(columns) == 1;
-        ResultSteps { row: is_result.then(|| step(rows)), contiguous: step(columns) == 1 }
+        let contiguous = columns.axes.last().is_none_or(|axis| self.store_coef(axis) == 1);
+        let (even_rows, even_columns) = (even(rows), even(columns));
+        Ending { epilogue, even_rows, even_columns, contiguous }
     }
 
     /// Where an element of an operand is used once, packing does not pay.

@@ -8,7 +8,7 @@
 //! The choice is the cheapest of all combinations by an estimate in cycles. It depends on sizes and
 //! the level alone, never on the number of threads.
 
-use super::{Axes, Side, Which, div_ceil};
+use super::{Axes, Epilogue, Side, Which, div_ceil};
 use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
 use smallvec::SmallVec;
@@ -68,10 +68,11 @@ pub struct Steps {
 }
 
 /// Where tiles put their sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sums {
-    /// Into the result, which is nothing but the sums: floats from one row to the next.
-    Result(i64),
+    /// Nowhere: when all terms are summed, the tile makes the stores from its registers. Until then
+    /// they are in the unit's workspace.
+    Registers(Epilogue),
     /// Into the unit's workspace; the stores follow when all terms are summed.
     Workspace,
     /// Into the share's place in the shared workspace, to be added up in a stage of its own.
@@ -84,7 +85,7 @@ pub(super) struct Problem<'a> {
     pub level: Level,
     pub batch: i64,
     pub depth: &'a Axes,
-    pub result: ResultSteps,
+    pub ending: &'a Ending,
 }
 
 /// How a side can be supplied.
@@ -103,13 +104,35 @@ pub(super) struct Offer {
     pub pack_cost: f64,
 }
 
-/// The result, if the only store is the sums themselves.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ResultSteps {
-    /// Floats between neighbours along the last row axis.
-    pub row: Option<i64>,
+/// What becomes of the sums, as rows and columns see it.
+#[derive(Clone, Debug)]
+pub(super) struct Ending {
+    /// How a tile itself can make the stores, if its points are even.
+    pub epilogue: Option<Epilogue>,
+    /// Whether the rows are one axis to every tensor of the stores.
+    pub even_rows: bool,
+    /// The same of the columns.
+    pub even_columns: bool,
     /// Whether columns are neighbours in the first store.
     pub contiguous: bool,
+}
+
+impl Ending {
+    /// How a tile of these sides makes the stores.
+    fn of_tile(&self, rows: Cut, columns: Cut) -> Option<&Epilogue> {
+        let even = |cut: Cut, is_one: bool| is_one || cut.is_even();
+        let fits = even(rows, self.even_rows) && even(columns, self.even_columns);
+        self.epilogue.as_ref().filter(|_| fits)
+    }
+
+    /// Cycles to store a point.
+    fn store_cost(&self, rows: Cut, columns: Cut) -> f64 {
+        match (self.of_tile(rows, columns), self.contiguous) {
+            (Some(_), _) => 0.25,
+            (None, true) => 0.75,
+            (None, false) => 2.5,
+        }
+    }
 }
 
 /// Half a second-level cache, in floats: the rows of a block stay there while strips of columns
@@ -162,7 +185,16 @@ impl Tile {
 
     /// The tiles of a level: they fill its registers and leave room for what a step needs.
     const fn all(level: Level) -> &'static [Tile] {
-        const WIDE: [Tile; 6] = [
+        const ZMM: [Tile; 7] = [
+            Tile::new(14, 32),
+            Tile::new(9, 48),
+            Tile::new(6, 64),
+            Tile::new(28, 16),
+            Tile::new(4, 96),
+            Tile::new(2, 192),
+            Tile::new(1, 240),
+        ];
+        const YMM: [Tile; 6] = [
             Tile::new(6, 16),
             Tile::new(4, 24),
             Tile::new(12, 8),
@@ -171,7 +203,11 @@ impl Tile {
             Tile::new(1, 96),
         ];
         const PORTABLE: [Tile; 3] = [Tile::new(2, 16), Tile::new(4, 8), Tile::new(1, 32)];
-        if level.has_avx2() { &WIDE } else { &PORTABLE }
+        match level {
+            Level::X86_64V4 => &ZMM,
+            Level::X86_64V3 => &YMM,
+            Level::X86_64V2 | Level::Aarch64 => &PORTABLE,
+        }
     }
 }
 
@@ -200,6 +236,14 @@ impl Tiling {
     /// Where the panels of a side come from.
     pub fn supply(&self, which: Which) -> &Supply {
         if which == Which::Rows { &self.rows } else { &self.columns }
+    }
+
+    /// The stores that its tiles make.
+    pub fn epilogue(&self) -> Option<&Epilogue> {
+        match &self.sums {
+            Sums::Registers(epilogue) => Some(epilogue),
+            _ => None,
+        }
     }
 
     /// The length of the runs of a side that tiles keep to, if they do.
@@ -309,13 +353,13 @@ impl Cut<'_> {
 fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let depth = problem.depth.points() as f64;
     let blocks = (depth / tile.most_depth(rows.offer.points) as f64).ceil().max(1.0);
-    let crosses = columns.supply.is_direct();
+    let lines = if columns.supply.is_direct() { crossed_lines(problem.level) } else { 1.0 };
     let ((row_run, row_runs), (column_run, column_runs)) = (rows.runs(), columns.runs());
     let strip = |width: i64| {
         let vectors = div_ceil(width, problem.level.lanes());
         let tiles = |height: i64, count: i64| {
             let sums = (height * vectors) as f64;
-            count as f64 * (depth * cycles(height, vectors, crosses) + blocks * (sums + 10.0))
+            count as f64 * (depth * cycles(height, vectors, lines) + blocks * (sums + 10.0))
         };
         let (whole, rest) = (row_run / tile.rows, row_run % tile.rows);
         let calls = blocks * CALL * (i64::from(whole > 0) + i64::from(rest > 0)) as f64;
@@ -325,7 +369,7 @@ fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let last = if rest > 0 { strip(rest) } else { 0.0 };
     let sums = column_runs * (whole as f64 * strip(tile.columns) + last);
     let points = rows.offer.points as f64 * columns.offer.points as f64;
-    let stores = points * if problem.result.contiguous { 0.5 } else { 2.5 };
+    let stores = points * problem.ending.store_cost(rows, columns);
     let packing = rows.packing(depth) + columns.packing(depth);
     problem.batch as f64
         * (sums + stores + packing + beyond_first_level(problem, tile, rows, columns))
@@ -346,11 +390,15 @@ fn beyond_first_level(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> 
     tiles * problem.depth.points() as f64 * (row_lines.1 + column_lines.1)
 }
 
-/// Cycles for one term of a tile: two multiply-adds a cycle, two loads a cycle, and four cycles for
-/// an addition to be ready. Vectors read where they lie often cross lines of the cache.
-fn cycles(rows: i64, vectors: i64, crosses: bool) -> f64 {
-    let right = vectors as f64 * if crosses { 1.5 } else { 1.0 };
-    let loads = rows as f64 + right;
+/// Lines of the cache that a vector is in, where it is read in place.
+fn crossed_lines(level: Level) -> f64 {
+    1.0 + level.lanes() as f64 / 16.0
+}
+
+/// Cycles for one term of a tile: two multiply-adds a cycle, two lines of the cache a cycle, and
+/// four cycles for an addition to be ready.
+fn cycles(rows: i64, vectors: i64, lines: f64) -> f64 {
+    let loads = rows as f64 + vectors as f64 * lines;
     (((rows * vectors) as f64).max(loads) / 2.0).max(4.0) + 0.3
 }
 
@@ -378,9 +426,9 @@ impl Plan {
             (div_ceil(rows.points, row_block), div_ceil(columns.points, column_block));
         let units = problem.batch * row_blocks * column_blocks;
         let splits = splits(units, div_ceil(depth, depth_block));
-        let sums = match (splits, problem.result.row) {
-            (1, Some(step)) if row_cut.is_even() && column_cut.is_even() => Sums::Result(step),
-            (1, _) => Sums::Workspace,
+        let sums = match (splits, problem.ending.of_tile(row_cut, column_cut)) {
+            (1, Some(epilogue)) => Sums::Registers(epilogue.clone()),
+            (1, None) => Sums::Workspace,
             _ => Sums::Shares,
         };
         let bytes = |offer: &Offer| 4 * problem.batch * offer.points * depth;
@@ -465,7 +513,7 @@ impl fmt::Display for Supply {
 impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Sums::Result(step) => write!(f, "sums in the result by {step}"),
+            Sums::Registers(_) => f.write_str("stores from registers"),
             Sums::Workspace => f.write_str("sums in workspace"),
             Sums::Shares => f.write_str("sums in shares"),
         }

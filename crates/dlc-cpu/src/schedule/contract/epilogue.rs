@@ -1,0 +1,100 @@
+//! Stores that the leaf of a tile makes while the sums are in its registers.
+//!
+//! It can if every tensor it touches is even: along the columns its elements are neighbours or one
+//! and the same, along the rows they are a constant number of elements apart, all of four bytes and
+//! provably inside.
+
+use super::Axes;
+use crate::leaf::epilogue::{self as leaf, MAX_STREAMS, Spread};
+use crate::leaf::lanes::{Kind, Lanes, Op, Vector};
+use crate::schedule::PlacedStore;
+use crate::schedule::domain::{Domain, Place};
+use crate::schedule::stretch::{Area, Draft, Stream};
+use dlc_kernel::{DType, ExprId};
+use std::sync::Arc;
+
+/// A leaf's epilogue, and what its argument block is filled with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epilogue {
+    /// What is called.
+    pub leaf: Arc<leaf::Epilogue>,
+    /// By stream of the leaf, but for those that follow.
+    pub streams: Vec<TileStream>,
+    /// By stream, from there on: a value that is the same for all points of a tile.
+    pub values: Vec<ExprId>,
+}
+
+/// The elements of a buffer at the points of a tile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TileStream {
+    /// The buffer and where.
+    pub stream: Stream,
+    /// Elements from one row to the next.
+    pub row_step: i64,
+}
+
+impl Epilogue {
+    /// The epilogue that makes `stores` of the sums of `rows` and `columns`, if a leaf can.
+    pub(super) fn new(
+        domain: &Domain,
+        stores: &[PlacedStore],
+        rows: &Axes,
+        columns: &Axes,
+    ) -> Option<Epilogue> {
+        let mut draft = Draft::new(domain, Area::Tile { rows, columns });
+        let stored = draft.describe_stores(stores)?;
+        let Draft { lanes, streams, uniforms: values, .. } = draft;
+        let spread = |stream: &Stream| match step(columns, stream) {
+            0 => Spread::Still,
+            _ => Spread::Neighbours,
+        };
+        let stills = values.iter().map(|_| Spread::Still);
+        let spreads: Vec<Spread> = streams.iter().map(spread).chain(stills).collect();
+        let neighbours = |s: &(u16, Vector)| spreads[usize::from(s.0)] == Spread::Neighbours;
+        let truths = values.iter().any(|&id| domain.exprs.dtype(id) == DType::Bool);
+        if truths || spreads.len() > MAX_STREAMS || !stored.iter().all(neighbours) {
+            return None;
+        }
+        let (lanes, stores) = arranged(&lanes, &stored, streams.len() as u16);
+        let leaf = Arc::new(leaf::Epilogue { lanes, streams: spreads, stores });
+        let stream = |stream: Stream| TileStream { row_step: step(rows, &stream), stream };
+        Some(Epilogue { leaf, streams: streams.into_iter().map(stream).collect(), values })
+    }
+
+    /// The places of everything it touches.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.streams.iter().map(|s| &s.stream.place)
+    }
+
+    /// Bytes of the argument block: behind what the leaf knows of are the values.
+    pub fn args_bytes(&self) -> u32 {
+        self.value_at(self.values.len()) as u32
+    }
+
+    /// Where a value is in the argument block.
+    pub fn value_at(&self, value: usize) -> i32 {
+        self.leaf.args_bytes() as i32 + 8 * value as i32
+    }
+}
+
+/// Elements from one step of the last axis to the next.
+fn step(axes: &Axes, stream: &Stream) -> i64 {
+    axes.last().map_or(0, |axis| stream.place.linear.coef(axis))
+}
+
+/// The code in an order that keeps few values alive: the sum first, everything else just before its
+/// first use. Uniforms become inputs from stream `first` on.
+fn arranged(lanes: &Lanes, stores: &[(u16, Vector)], first: u16) -> (Lanes, Vec<(u16, Vector)>) {
+    let mut new = Lanes::default();
+    let mut known = vec![new.add(Op::Carry(Kind::F32, 0)); lanes.len()];
+    let roots: Vec<Vector> = stores.iter().map(|s| s.1).collect();
+    for v in lanes.by_need(&roots) {
+        let op = match lanes.op(v).map(|x| known[x.0 as usize]) {
+            Op::Uniform(kind, k) => Op::Input(kind, first + k),
+            op => op,
+        };
+        known[v.0 as usize] = new.add(op);
+    }
+    let stores = stores.iter().map(|&(stream, v)| (stream, known[v.0 as usize])).collect();
+    (new, stores)
+}
