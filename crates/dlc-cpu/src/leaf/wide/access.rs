@@ -21,6 +21,9 @@ pub const ADDRESSES: [Register; MAX_ADDRESSES] = [
     Register::R14,
 ];
 
+/// Bytes that come near at once.
+const CACHE_LINE: usize = 64;
+
 /// The element of a stream that is `distance` elements after the current one.
 pub fn element(stream: Stream, distance: i32) -> Mem {
     let bytes = stream.dtype.bytes();
@@ -52,7 +55,7 @@ pub struct Access<'c> {
     pub part: Part,
     /// The first element, counted from the current one.
     pub first: i32,
-    /// By stream: where on the stack the bytes of a tail are.
+    /// By stream: where on the stack the elements of a tail are.
     pub staged: &'c [Option<Mem>],
 }
 
@@ -61,6 +64,18 @@ impl Access<'_> {
     fn address(&self, (copy, stream): (usize, usize)) -> Mem {
         let first = self.first + copy as i32 * self.width.lanes();
         self.staged[stream].unwrap_or_else(|| element(self.code.streams[stream], first))
+    }
+
+    /// Brings near what is wanted next of every cache line of some vectors.
+    pub fn look_ahead(&self, a: &mut Assembler, copies: i32) {
+        for &(stream, distance) in &self.code.ahead {
+            let stream = self.code.streams[usize::from(stream)];
+            let from = element(stream, self.first);
+            let bytes = copies * self.width.lanes() * stream.dtype.bytes() as i32;
+            for offset in (0..bytes).step_by(CACHE_LINE) {
+                a.emit(Code::Prefetcht0_m8, &[from.plus(distance + offset).into()]);
+            }
+        }
     }
 
     /// Loads input `input`, which numbers copies and their streams.
@@ -75,7 +90,7 @@ impl Access<'_> {
             (Part::Tail, Width::Zmm) => {
                 a.emit_masked(load(self.width), &[whole, from], Masked::Zeroing);
             }
-            (Part::Tail, Width::Ymm) if dtype.bytes() == 4 => {
+            (Part::Tail, Width::Ymm) if self.staged[stream].is_none() => {
                 let mask = self.width.whole(mask_register(self.width)).into();
                 a.emit(Code::VEX_Vmaskmovps_ymm_ymm_m256, &[whole, mask, from]);
             }
@@ -114,10 +129,11 @@ impl Access<'_> {
             (Part::Tail, Width::Zmm) => {
                 a.emit_masked(codes::store(self.width), &[to, whole], Masked::Merging);
             }
-            (Part::Tail, Width::Ymm) => {
+            (Part::Tail, Width::Ymm) if self.staged[at.1].is_none() => {
                 let mask = self.width.whole(mask_register(self.width)).into();
                 a.emit(Code::VEX_Vmaskmovps_m256_ymm_ymm, &[to, mask, whole]);
             }
+            (Part::Tail, Width::Ymm) => a.emit(codes::store(self.width), &[to, whole]),
             (Part::Streamed, _) => a.emit(codes::store_streaming(self.width), &[to, whole]),
             (Part::Whole, _) => a.emit(codes::store(self.width), &[to, whole]),
         }
