@@ -10,6 +10,7 @@
 //!   machine is part of it, equal functions are one function.
 //! - [`leaf`]: small hot functions behind a boundary that other compilers can stand behind too.
 //! - [`jit`]: Cranelift IR to executable memory, in parallel.
+//! - [`caches`]: how much memory is near.
 //! - [`lower`]: all of the above for a whole program, with its memory plan.
 //! - [`pool`], [`share`]: threads, and who executes which units.
 //! - [`entry`], [`executable`]: works and arenas; storage, calls, errors.
@@ -31,6 +32,7 @@
 
 pub mod abi;
 pub mod arrange;
+pub mod caches;
 pub mod codegen;
 pub mod entry;
 pub mod executable;

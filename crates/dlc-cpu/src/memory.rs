@@ -43,6 +43,9 @@ impl Memory {
             // SAFETY: advice on pages of our own map. Without huge pages all still works.
             unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
         }
+        // Masked loads that reach into a page which is not there yet are very slow.
+        // SAFETY: advice on pages of our own map. Else they come when they are touched.
+        unsafe { libc::madvise(start.cast(), bytes, libc::MADV_POPULATE_WRITE) };
         Some(Memory { start, bytes, map, map_bytes })
     }
 

@@ -59,7 +59,8 @@ impl Draft {
 
     fn finish(self, unroll: u8) -> Loop {
         let Draft { lanes, streams, uniforms, stores, folds, .. } = self;
-        Loop { lanes, streams, uniforms, stores, folds, unroll, streaming: false }
+        let ahead = Vec::new();
+        Loop { lanes, streams, uniforms, stores, folds, unroll, ahead, streaming: false }
     }
 }
 
@@ -266,15 +267,17 @@ fn sums_and_products_of_numbers() {
     }
 }
 
-/// Stores that pass by the caches, to aligned streams.
+/// Stores that pass by the caches, to aligned streams and others; loads of whole words and bytes.
 #[test]
 fn streaming_stores() {
     let mut draft = Draft::default();
-    let (x, y) = (draft.input(DType::F32), draft.input(DType::F32));
+    let (x, y, b) = (draft.input(DType::F32), draft.input(DType::F32), draft.input(DType::Bool));
     let (sum, product) = (draft.lanes.sum(x, y), draft.lanes.product(x, y));
-    draft.output(DType::F32, sum);
+    let picked = draft.lanes.select(b, sum, y);
+    draft.output(DType::F32, picked);
     draft.output(DType::F32, product);
-    let leaf = Loop { streaming: true, ..draft.finish(4) };
+    draft.fold(FoldOp::Max, DType::F32, sum);
+    let leaf = Loop { streaming: true, ahead: vec![(0, 4096), (2, -64)], ..draft.finish(4) };
     check("streaming", &leaf, &[]);
 }
 

@@ -52,7 +52,7 @@ fn softmax_and_log_softmax() {
     }
 }
 
-/// The powers of the second pass wait for the third one in the place of the result.
+/// The powers of the second pass wait for the third one in the scratch room.
 #[test]
 fn a_costly_value_is_computed_once() {
     for c in (16..=40).chain([1000]) {
@@ -71,6 +71,33 @@ fn a_costly_value_is_computed_once() {
         let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
         assert!(schedule.contains("sum by a leaf x2, keeping a value; each b1"), "{schedule}");
         check(&program, &noise_inputs(&program, 4), 3e-6);
+    }
+}
+
+/// Results that outgrow the caches take another way to memory, from rows that begin anywhere.
+#[test]
+fn rows_of_large_results_are_those_of_small_ones() {
+    let program = |n: i64| {
+        let mut draft = Draft::default();
+        let (x, y) = (draft.input(&[n, 1021]), draft.output(&[n, 1021]));
+        let mut e = Exprs::new();
+        let Softmax { x, power, softmax, .. } = softmax_of(&mut e, x);
+        let steps = vec![
+            Step::Fold(FoldOp::Max, x),
+            Step::Fold(FoldOp::Sum, power),
+            Step::StoreEach(store(y, &[0, 1], softmax)),
+        ];
+        row(&mut draft, &[n], &[1021], e, steps);
+        draft.program()
+    };
+    let target = CpuTarget::detect().unwrap();
+    let large = noise_inputs(&program(6000), 4);
+    let all = run(&target, &program(6000), &options(OptLevel::O2, 2), &large).unwrap();
+    let rows = |tensor: &Tensor, at: usize| tensor.as_f32().unwrap()[at * 1021..][..1021].to_vec();
+    for at in [0, 1, 2999, 5999] {
+        let one = [Tensor::f32([1, 1021], rows(&large[0], at))];
+        let alone = run(&target, &program(1), &options(OptLevel::O2, 1), &one).unwrap();
+        assert_eq!(rows(&all[0], at), rows(&alone[0], 0), "row {at}");
     }
 }
 
@@ -126,6 +153,51 @@ fn reductions_over_any_axes() {
         }
         let program = reduction(shape, kept, DType::I32, FoldOp::ArgMax).program();
         check(&program, &noise_inputs(&program, 6), 0.0);
+    }
+}
+
+/// Folds over anything but the last axis, whose rows leaves walk over side by side.
+#[test]
+fn rows_side_by_side() {
+    for columns in [16, 17, 31, 70, 300] {
+        for op in [FoldOp::Sum, FoldOp::Max, FoldOp::Min] {
+            let draft = reduction(&[5, 3, columns], &[2], DType::F32, op);
+            let program = draft.program();
+            let target = CpuTarget::new(Level::X86_64V3);
+            let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
+            assert!(schedule.contains("abreast by leaves"), "{schedule}");
+            check(&program, &noise_inputs(&program, 4), 3e-6);
+        }
+    }
+}
+
+/// Statistics of channels that stand last, and what is made of them: what all points of a channel
+/// share is computed once.
+#[test]
+fn channels_that_stand_last() {
+    for (n, s, c) in [(2, 9, 16), (3, 5, 70), (1, 11, 260)] {
+        let mut draft = Draft::default();
+        let (x, y) = (draft.input(&[n, s, c]), draft.output(&[n, s, c]));
+        let z = draft.output(&[c]);
+        let mut e = Exprs::new();
+        let x = load(&mut e, x, at(&[1, 2, 0]));
+        let count = e.constant(DType::F32, (n * s) as f64);
+        let [sum, squares] = [0, 1].map(|step| folded(&mut e, step, DType::F32));
+        let mean = binary(&mut e, BinaryOp::Div, sum, count);
+        let centred = binary(&mut e, BinaryOp::Sub, x, mean);
+        let square = binary(&mut e, BinaryOp::Mul, centred, centred);
+        let variance = binary(&mut e, BinaryOp::Div, squares, count);
+        let scale = unary(&mut e, UnaryOp::Rsqrt, variance);
+        let normal = binary(&mut e, BinaryOp::Mul, centred, scale);
+        let steps = vec![
+            Step::Fold(FoldOp::Sum, x),
+            Step::Fold(FoldOp::Sum, square),
+            Step::StoreEach(store(y, &[1, 2, 0], normal)),
+            Step::StoreRow(store(z, &[0], scale)),
+        ];
+        row(&mut draft, &[c], &[n, s], e, steps);
+        let program = draft.program();
+        check(&program, &noise_inputs(&program, 4), 1e-5);
     }
 }
 

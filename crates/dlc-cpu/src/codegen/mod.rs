@@ -6,6 +6,7 @@
 //! and to nothing else of the host, so that equal functions are one function and code could be
 //! shipped.
 
+pub mod abreast;
 pub mod check;
 pub mod contract;
 pub mod expr;
@@ -129,6 +130,7 @@ pub fn emit(
     let b = FunctionBuilder::new(&mut function, &mut context);
     let mut emitter = Emitter::new(b, config, call_conv, operands);
     body(&mut emitter);
+    emitter.fence_streams();
     emitter.b.ins().return_(&[]);
     let leaves = emitter.leaves.iter().map(|l| l.0.clone()).collect();
     emitter.b.seal_all_blocks();
@@ -194,6 +196,14 @@ impl<'a> Emitter<'a> {
         let known = self.leaves.iter().find(|l| l.0 == leaf).map(|l| l.1);
         let function = known.unwrap_or_else(|| self.import_leaf(leaf));
         self.b.ins().call(function, &[arguments]);
+    }
+
+    /// Lets other threads see what leaves have stored past the caches.
+    fn fence_streams(&mut self) {
+        let streams = |l: &(Leaf, FuncRef)| matches!(&l.0, Leaf::Loop(code) if code.streaming);
+        if self.leaves.iter().any(streams) {
+            self.b.ins().fence();
+        }
     }
 
     fn import_leaf(&mut self, leaf: Leaf) -> FuncRef {

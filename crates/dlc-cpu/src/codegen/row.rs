@@ -3,7 +3,7 @@
 use super::expr::{Evaluator, Lanes, Val};
 use super::fold::{Reducer, merge_all};
 use super::map::set_axes;
-use super::{Emitter, LANES, NOTRAP, Part, Phase, When, emit, load, stretch};
+use super::{Emitter, LANES, NOTRAP, Part, Phase, When, abreast, emit, load, stretch};
 use crate::schedule::domain::{AxisSet, Linear, strides};
 use crate::schedule::row::{Pass, RowFold, RowLanes, RowSchedule};
 use crate::schedule::stretch::Stretch;
@@ -48,9 +48,12 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         e.for_units(&schedule.unit_extents(), |e, point| {
             ev.enter();
             set_axes(&mut ev, &loops, point);
-            match schedule.outer_lanes() {
-                None => self.emit_row(e, &mut ev),
-                Some(axis) => {
+            match (schedule.outer_lanes(), &schedule.abreast) {
+                (None, _) => self.emit_row(e, &mut ev),
+                (Some(_), Some(abreast)) => {
+                    abreast::emit(e, &mut ev, schedule, abreast, point[loops.len()]);
+                }
+                (Some(axis), None) => {
                     let first = e.b.ins().imul_imm_s(point[loops.len()], LANES);
                     self.emit_rows(e, &mut ev, axis, first);
                 }

@@ -27,7 +27,10 @@ pub(super) fn call(
     ev.set_lanes(None);
     for (k, stream) in stretch.addresses.iter().enumerate() {
         let (offset, _) = load::place_offset(ev, e, &stream.place, None, None);
-        let base = e.base(stream.buffer);
+        let base = match stream.buffer {
+            Some(buffer) => e.base(buffer),
+            None => e.scratch(),
+        };
         let address = e.add_scaled(base, offset, stream.dtype.bytes() as i64);
         e.b.ins().store(NOTRAP, address, args, leaf.address_at(k));
     }

@@ -112,12 +112,39 @@ impl Writer<'_, '_> {
                     Shift::Arithmetic => self.b.ins().sshr_imm_u(x, i64::from(by)),
                 }
             }
+            (Op::Pick(table, _), _) => self.pick(table, x.expect("a pick has an operand").0),
             (Op::Fma(..), &[(x, _), (y, _), (z, _)]) => {
                 multiply_add(self.b, self.multiply, x, y, z)
             }
             (Op::Select(..), &[(c, _), (x, _), (y, _)]) => self.select(c, x, y),
             _ => unreachable!("`{op}` is given"),
         }
+    }
+
+    /// The entry of a table that the low two bits of `x` pick: its bytes, by their numbers.
+    fn pick(&mut self, table: [u32; 4], x: Value) -> Value {
+        if self.width == Width::Scalar {
+            return self.pick_scalar(table, x);
+        }
+        let pair = |at: usize| u64::from(table[at + 1]) << 32 | u64::from(table[at]);
+        let table = self.lane_bits([pair(0), pair(2)], I8X16);
+        let three = self.constant(Kind::I32, 3);
+        let entry = self.b.ins().band(x, three);
+        let [four_times, bytes] = [0x0404_0404, 0x0302_0100].map(|c| self.constant(Kind::I32, c));
+        let first = self.b.ins().imul(entry, four_times);
+        let numbers = self.b.ins().bor(first, bytes);
+        let numbers = self.cast_bits(numbers, I8X16);
+        let picked = self.b.ins().swizzle(table, numbers);
+        self.cast_bits(picked, I32X4)
+    }
+
+    fn pick_scalar(&mut self, table: [u32; 4], x: Value) -> Value {
+        let [odd, upper] = [1, 2].map(|bit| self.b.ins().band_imm_u(x, bit));
+        let pairs = [0, 2].map(|at| {
+            let [even, uneven] = [0, 1].map(|k| self.constant(Kind::I32, table[at + k].into()));
+            self.b.ins().select(odd, uneven, even)
+        });
+        self.b.ins().select(upper, pairs[1], pairs[0])
     }
 
     fn select(&mut self, c: Value, x: Value, y: Value) -> Value {

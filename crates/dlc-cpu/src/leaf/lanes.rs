@@ -9,8 +9,10 @@
 pub mod math;
 pub mod ops;
 pub mod pow;
+pub mod sign;
 
 use rustc_hash::FxHashMap;
+use sign::Sign;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
@@ -132,6 +134,8 @@ pub enum Op {
     Binary(Binary, Vector, Vector),
     /// By a constant.
     Shift(Shift, Vector, u8),
+    /// The entry of a table (`I32`) that the low two bits of an `I32` pick.
+    Pick([u32; 4], Vector),
     /// Gives a `Mask`.
     Compare(Compare, Vector, Vector),
     /// `.0 * .1 + .2`, rounded once where the level can (`F32`, `Half`).
@@ -145,6 +149,7 @@ pub enum Op {
 pub struct Lanes {
     ops: Vec<Op>,
     kinds: Vec<Kind>,
+    signs: Vec<Sign>,
     known: FxHashMap<Op, Vector>,
 }
 
@@ -169,7 +174,7 @@ impl Op {
             Op::Const(..) | Op::Uniform(..) | Op::Input(..) | Op::Carry(..) | Op::Index => {
                 [None; 3]
             }
-            Op::Unary(_, x) | Op::Shift(_, x, _) => [Some(x), None, None],
+            Op::Unary(_, x) | Op::Shift(_, x, _) | Op::Pick(_, x) => [Some(x), None, None],
             Op::Binary(_, x, y) | Op::Compare(_, x, y) => [Some(x), Some(y), None],
             Op::Fma(x, y, z) | Op::Select(x, y, z) => [Some(x), Some(y), Some(z)],
         };
@@ -184,6 +189,7 @@ impl Op {
             Op::Unary(op, x) => Op::Unary(op, new(x)),
             Op::Binary(op, x, y) => Op::Binary(op, new(x), new(y)),
             Op::Shift(shift, x, by) => Op::Shift(shift, new(x), by),
+            Op::Pick(table, x) => Op::Pick(table, new(x)),
             Op::Compare(op, x, y) => Op::Compare(op, new(x), new(y)),
             Op::Fma(x, y, z) => Op::Fma(new(x), new(y), new(z)),
             Op::Select(x, y, z) => Op::Select(new(x), new(y), new(z)),
@@ -213,6 +219,16 @@ impl Lanes {
         self.kinds[v.0 as usize]
     }
 
+    /// What is known about the signs of the lanes of `v`.
+    pub fn sign(&self, v: Vector) -> Sign {
+        self.signs[v.0 as usize]
+    }
+
+    /// Makes it known that no lane of `v` is above 0.
+    pub fn assume_not_positive(&mut self, v: Vector) {
+        self.signs[v.0 as usize] = Sign::NotPositive;
+    }
+
     /// Adds an operation, unless it is there already.
     ///
     /// # Panics
@@ -225,6 +241,7 @@ impl Lanes {
         let v = Vector(self.ops.len() as u32);
         self.ops.push(op);
         self.kinds.push(kind);
+        self.signs.push(sign::of(self, op));
         self.known.insert(op, v);
         v
     }
@@ -261,7 +278,7 @@ impl Lanes {
         let kind = match (op, kinds.as_slice()) {
             (Op::Const(kind, _) | Op::Uniform(kind, _) | Op::Input(kind, _), []) => Some(kind),
             (Op::Carry(kind, _), []) => Some(kind),
-            (Op::Index, []) | (Op::Shift(..), [Kind::I32]) => Some(Kind::I32),
+            (Op::Index, []) | (Op::Shift(..) | Op::Pick(..), [Kind::I32]) => Some(Kind::I32),
             (Op::Unary(op, _), &[x]) => unary_kind(op, x),
             (Op::Binary(op, ..), &[x, y]) if x == y => binary_kind(op, x),
             (Op::Compare(..), [Kind::F32, Kind::F32] | [Kind::I32, Kind::I32]) => Some(Kind::Mask),
@@ -380,6 +397,11 @@ impl Lanes {
         self.add(Op::Shift(shift, x, by))
     }
 
+    /// One of four entries of a table.
+    pub fn pick(&mut self, table: [u32; 4], x: Vector) -> Vector {
+        self.add(Op::Pick(table, x))
+    }
+
     /// A comparison.
     pub fn compare(&mut self, compare: Compare, x: Vector, y: Vector) -> Vector {
         self.add(Op::Compare(compare, x, y))
@@ -410,6 +432,7 @@ impl fmt::Display for Op {
             Op::Binary(op, ..) => fmt_with(f, &format!("{op:?}"), *self),
             Op::Compare(op, ..) => fmt_with(f, &format!("{op:?}"), *self),
             Op::Shift(op, x, by) => write!(f, "shift_{op:?} v{}, {by}", x.0),
+            Op::Pick(table, x) => write!(f, "pick {table:x?}, v{}", x.0),
             Op::Fma(..) => fmt_with(f, "fma", *self),
             Op::Select(..) => fmt_with(f, "select", *self),
         }

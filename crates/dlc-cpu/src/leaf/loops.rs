@@ -27,8 +27,10 @@ pub struct Loop {
     pub folds: Vec<Fold>,
     /// Vectors computed before the loop is closed; each has fold states of its own.
     pub unroll: u8,
+    /// Streams of which the elements so many bytes on are wanted next: they are brought near.
+    pub ahead: Vec<(u16, i32)>,
     /// Whether stores pass by the caches, where they are as aligned as that wants; all of them are
-    /// of four bytes.
+    /// of four bytes. Other threads see them after the caller's next fence.
     pub streaming: bool,
 }
 
@@ -167,6 +169,9 @@ impl std::fmt::Display for Loop {
         let streams: Vec<String> = self.streams.iter().map(Stream::to_string).collect();
         let streaming = if self.streaming { ", streaming" } else { "" };
         writeln!(f, "streams {}; x{}{streaming}", streams.join(", "), self.unroll)?;
+        for (stream, bytes) in &self.ahead {
+            writeln!(f, "  ahead {stream} by {bytes}")?;
+        }
         write!(f, "{}", self.lanes)?;
         for (k, fold) in self.folds.iter().enumerate() {
             writeln!(f, "  carry {k} = {} v{}", fold.op, fold.next.0)?;

@@ -115,6 +115,11 @@ impl AxisSet {
         AxisSet(self.0 | other.0)
     }
 
+    /// Whether some member is in `other`.
+    pub fn meets(self, other: AxisSet) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// Whether all members are in `other`.
     pub fn within(self, other: AxisSet) -> bool {
         self.0 & !other.0 == 0
@@ -313,17 +318,17 @@ impl<'k> Domain<'k> {
 
     /// `roots` and everything they read, operands first; affine values are not looked into.
     pub fn reachable(&self, roots: &[ExprId]) -> Vec<ExprId> {
-        self.reachable_beside(roots, None)
+        self.reachable_beside(roots, &[])
     }
 
-    /// [`Domain::reachable`] without what only `known` reads.
-    pub fn reachable_beside(&self, roots: &[ExprId], known: Option<ExprId>) -> Vec<ExprId> {
+    /// [`Domain::reachable`] without what only `known` values read.
+    pub fn reachable_beside(&self, roots: &[ExprId], known: &[ExprId]) -> Vec<ExprId> {
         let mut seen = vec![false; self.exprs.len()];
         let mut open = roots.to_vec();
         while let Some(id) = open.pop() {
             if !std::mem::replace(&mut seen[id.0 as usize], true)
                 && self.affine[id.0 as usize].is_none()
-                && known != Some(id)
+                && !known.contains(&id)
             {
                 open.extend(self.exprs.get(id).operands());
             }
@@ -331,9 +336,8 @@ impl<'k> Domain<'k> {
         (0..seen.len()).filter(|&i| seen[i]).map(|i| ExprId(i as u32)).collect()
     }
 
-    /// Drops axes of extent 1 and merges neighbours within `groups` (ranges that partition the
-    /// axes, in order) that every access below `roots` and every place of `stores` walks through
-    /// as one. Returns how many axes each group has afterwards.
+    /// Drops axes of extent 1 and merges neighbours within `groups` (which partition the axes in
+    /// order) that all accesses walk through as one. Gives the number of axes left in each group.
     pub fn merge(
         &mut self,
         roots: &[ExprId],

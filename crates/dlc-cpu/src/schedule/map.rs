@@ -4,14 +4,12 @@ use super::contract::BareLoad;
 use super::domain::{Domain, extents};
 use super::stretch::{Stretch, Task, vectors_at_once};
 use super::{Config, PlacedStore, Site, lanes, place_stores};
+use crate::caches;
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
 
 /// The longest stretch of lanes that is one unit.
 const BLOCK: i64 = 1024;
-
-/// Bytes of results that no last-level cache holds besides what they are computed from.
-const STREAMED_BYTES: i64 = 32 << 20;
 
 /// How one segment of a map is computed.
 #[derive(Clone, Debug)]
@@ -79,10 +77,12 @@ impl<'k> MapSchedule<'k> {
         let mut schedule = MapSchedule { config, domain, stores, shape, stretch: None };
         if config.opt_level > OptLevel::O0 {
             schedule.shape = schedule.choose_shape(site);
-            let task = Task { stores: &schedule.stores, folds: &[], leaves: None, finds: None };
+            let task = Task { stores: &schedule.stores, ..Task::default() };
             let stretch = |axis| Stretch::new(&schedule.domain, axis, task);
             schedule.stretch = schedule.lanes().and_then(stretch);
-            schedule.stream_results(site);
+            if outgrows_caches(site, &schedule.domain, &schedule.stores, &schedule.roots()) {
+                schedule.stretch.iter_mut().for_each(Stretch::stream_results);
+            }
         }
         Ok(schedule)
     }
@@ -200,18 +200,6 @@ impl<'k> MapSchedule<'k> {
         MapShape::Nested { lanes, block, tail: self.tail(site, n) }
     }
 
-    /// Large results need not push everything else out of the caches.
-    fn stream_results(&mut self, site: Site) {
-        let bytes: i64 = self.stores.iter().map(|s| s.dtype.bytes() as i64).sum();
-        let whole_words = self.stores.iter().all(|s| s.dtype.bytes() == 4);
-        let large = self.domain.points().saturating_mul(bytes) > STREAMED_BYTES;
-        let in_place = self.is_in_place(site);
-        if let Some(stretch) = &mut self.stretch {
-            let leaf = std::sync::Arc::make_mut(&mut stretch.leaf);
-            leaf.streaming = whole_words && large && !in_place;
-        }
-    }
-
     fn tail(&self, site: Site, n: i64) -> Tail {
         let nodes = self.domain.reachable(&self.roots());
         let random =
@@ -223,11 +211,8 @@ impl<'k> MapSchedule<'k> {
         }
     }
 
-    /// Whether some storage is loaded and stored.
     fn is_in_place(&self, site: Site) -> bool {
-        let loaded = loaded(&self.domain, &self.roots());
-        let loads = |id| loaded.iter().any(|&l| site.storage(l) == site.storage(id));
-        self.stores.iter().any(|s| loads(s.buffer))
+        is_in_place(site, &self.domain, &self.stores, &self.roots())
     }
 
     /// Whether vectors past the end of the only axis touch nothing but padding.
@@ -248,6 +233,35 @@ impl<'k> MapSchedule<'k> {
         };
         self.stores.iter().all(whole) && (n % FLAT_UNIT == 0 || nodes.iter().all(harmless))
     }
+}
+
+/// Whether some storage is loaded and stored.
+pub(super) fn is_in_place<'s>(
+    site: Site,
+    domain: &Domain,
+    stores: impl IntoIterator<Item = &'s PlacedStore>,
+    roots: &[ExprId],
+) -> bool {
+    let loaded = loaded(domain, roots);
+    let loads = |id| loaded.iter().any(|&l| site.storage(l) == site.storage(id));
+    stores.into_iter().any(|s| loads(s.buffer))
+}
+
+/// Whether what is loaded and stored leaves no room for anything else in the last-level cache, and
+/// nothing of it is both: results need not take the place of what is yet to be read.
+pub(super) fn outgrows_caches(
+    site: Site,
+    domain: &Domain,
+    stores: &[PlacedStore],
+    roots: &[ExprId],
+) -> bool {
+    let bytes = |id: BufferId| {
+        let buffer = site.program.buffer(id);
+        buffer.elements().unwrap_or(0).saturating_mul(buffer.dtype.bytes())
+    };
+    let touched = loaded(domain, roots).into_iter().chain(stores.iter().map(|s| s.buffer));
+    let touched = touched.map(bytes).fold(0, usize::saturating_add);
+    touched > caches::last_level() / 4 * 3 && !is_in_place(site, domain, stores, roots)
 }
 
 /// The buffers that `roots` load, each once, in order.

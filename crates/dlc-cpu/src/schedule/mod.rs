@@ -1,10 +1,12 @@
 //! The target's own decisions for every kernel, made before any code: what is parallel, what is
 //! vectorized, how loops are blocked. Printed by `--emit schedule`, one file for each form.
 
+pub mod abreast;
 pub mod contract;
 pub mod domain;
 pub mod lanes;
 pub mod map;
+pub mod passes;
 pub mod row;
 pub mod scatter;
 pub mod stretch;

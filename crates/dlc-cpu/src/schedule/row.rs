@@ -6,11 +6,12 @@
 //! they are cut depends on their shape alone. Steps that do not wait for one another's folds share
 //! one walk over the row, a [`Pass`].
 
+use super::abreast::{self, Abreast};
 use super::domain::{AxisSet, Domain, Linear, extents, strides};
-use super::map::loaded;
-use super::stretch::{Kept, Stream, Stretch, Task, vectors_at_once};
+use super::map::{is_in_place, loaded};
+use super::stretch::{Stretch, vectors_at_once};
 use super::{Config, PlacedStore, Site, Workspace, lanes, place_stores};
-use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, FoldOp, Form, OptLevel, Step, Store};
+use dlc_kernel::{Axis, BufferId, Expr, ExprId, FoldOp, Form, OptLevel, Step, Store};
 use std::fmt;
 
 /// The most points of a row that are written out one by one.
@@ -39,6 +40,8 @@ pub struct RowSchedule<'k> {
     pub stores: Vec<PlacedStore>,
     /// Where vectors lie.
     pub lanes: RowLanes,
+    /// Leaves along the outer axis that is vectorized, if they can do all.
+    pub abreast: Option<Abreast>,
     /// Whether the inner loops are written out.
     pub unrolled: bool,
 }
@@ -107,6 +110,7 @@ impl<'k> RowSchedule<'k> {
             passes: Vec::new(),
             stores: Vec::new(),
             lanes: RowLanes::None,
+            abreast: None,
             unrolled: false,
         };
         schedule.share_passes(steps, stores);
@@ -120,7 +124,13 @@ impl<'k> RowSchedule<'k> {
     pub fn workspace(&self) -> Workspace {
         let results = self.folds().len() as i64 * self.chunks * self.rows();
         let shared = if self.chunks > 1 { 4 * results as usize } else { 0 };
-        Workspace { shared, ..Workspace::default() }
+        let keeps = self.passes.iter().flat_map(|p| &p.stretch).any(Stretch::uses_scratch);
+        let scratch = match &self.abreast {
+            Some(abreast) => abreast.scratch_bytes(),
+            None if keeps => 4 * self.row_points() as usize,
+            None => 0,
+        };
+        Workspace { shared, scratch, ..Workspace::default() }
     }
 
     /// The folds, in order.
@@ -181,8 +191,14 @@ impl<'k> RowSchedule<'k> {
     /// The extents of the parallel domain, row-major: the outer loops, then vectors of rows.
     pub fn unit_extents(&self) -> Vec<i64> {
         let loops = self.outer_loops().into_iter().map(|a| self.extent(a));
-        let vectors = self.outer_lanes().map(|a| (self.extent(a) + 3) / 4);
+        let together = self.rows_together();
+        let vectors = self.outer_lanes().map(|a| (self.extent(a) + together - 1) / together);
         loops.chain(vectors).collect()
+    }
+
+    /// Rows of a unit along the outer axis that is vectorized.
+    fn rows_together(&self) -> i64 {
+        if self.abreast.is_some() { abreast::BLOCK } else { 4 }
     }
 
     /// The size of the parallel domain.
@@ -206,11 +222,10 @@ impl<'k> RowSchedule<'k> {
             }
             RowLanes::Overlapping(axis) | RowLanes::Partial(axis) => (Some(axis), row),
         };
-        let at_once = match self.passes.iter().all(|p| p.stretch.is_some()) {
-            true => vectors_at_once(self.config.level),
-            false => 1.0,
-        };
-        lanes::nanoseconds(evaluations * self.instructions(axis) / at_once + 20.0)
+        let by_leaves = self.passes.iter().all(|p| p.stretch.is_some()) || self.abreast.is_some();
+        let at_once = if by_leaves { vectors_at_once(self.config.level) } else { 1.0 };
+        let vectors = self.rows_together() as f64 / 4.0;
+        lanes::nanoseconds(vectors * evaluations * self.instructions(axis) / at_once + 20.0)
     }
 
     /// The row-major position of a point in its row.
@@ -247,60 +262,9 @@ impl<'k> RowSchedule<'k> {
         self.unrolled = lone && inner <= UNROLLED_POINTS;
         self.cut_folds();
         self.find_stretches(site);
-    }
-
-    /// Leaves for the passes. Two passes that need the same costly value share it, if the second
-    /// one stores where the first one may leave it.
-    fn find_stretches(&mut self, site: Site) {
-        let RowLanes::Inner(axis) = self.lanes else { return };
-        let stretch = |pass: &Pass, leaves: Option<&Kept>, finds: Option<&Kept>| {
-            let task = Task { stores: &pass.stores, folds: &pass.folds, leaves, finds };
-            Stretch::new(&self.domain, axis, task)
-        };
-        let mut found: Vec<_> = self.passes.iter().map(|p| stretch(p, None, None)).collect();
-        for second in 1..self.passes.len() {
-            let Some(kept) = self.shared_value(site, axis, second) else { continue };
-            let first = stretch(&self.passes[second - 1], Some(&kept), None);
-            let second_stretch = stretch(&self.passes[second], None, Some(&kept));
-            if let (Some(first), Some(next)) = (first, second_stretch) {
-                (found[second - 1], found[second]) = (Some(first), Some(next));
-                break;
-            }
+        if self.chunks == 1 && !self.unrolled {
+            self.abreast = self.outer_lanes().and_then(|axis| Abreast::new(self, axis));
         }
-        self.passes.iter_mut().zip(found).for_each(|(pass, stretch)| pass.stretch = stretch);
-    }
-
-    /// A value that pass `second` could find where it stores its own, because the pass before it
-    /// computes it too.
-    fn shared_value(&self, site: Site, axis: Axis, second: usize) -> Option<Kept> {
-        let [before, after] = [&self.passes[second - 1], &self.passes[second]];
-        let [store] = &after.stores[..] else { return None };
-        let early = self.domain.reachable(&before.roots());
-        let late = self.domain.reachable(&after.roots());
-        let shared = late.iter().rev().find(|id| early.contains(id) && self.is_costly(**id, axis));
-        let id = *shared?;
-        let (buffer, dtype, place) = (store.buffer, store.dtype, store.place.clone());
-        let rest = self.domain.reachable_beside(&after.roots(), Some(id));
-        let later = self.passes[second + 1..].iter().flat_map(Pass::roots).collect::<Vec<_>>();
-        let later = self.domain.reachable(&later);
-        let overwrites = |other| site.storage(other) == site.storage(buffer);
-        let reads = |id: &ExprId| match self.domain.exprs.get(*id) {
-            Expr::Load { buffer, .. } => overwrites(*buffer),
-            _ => false,
-        };
-        let elsewhere = |id: &ExprId| self.domain.places[id.0 as usize].as_ref() != Some(&place);
-        let free = !rest.iter().chain(&later).any(reads)
-            && !early.iter().any(|id| reads(id) && elsewhere(id))
-            && !before.stores.iter().any(|s| overwrites(s.buffer));
-        let fits = dtype == DType::F32 && self.domain.exprs.dtype(id) == DType::F32;
-        (free && fits).then_some(Kept { id, stream: Stream { buffer, dtype, place } })
-    }
-
-    /// Whether a value that differs along `axis` costs more than to store and load it.
-    fn is_costly(&self, id: ExprId, axis: Axis) -> bool {
-        const MEMORY: f64 = 6.0;
-        let varies = self.domain.uses[id.0 as usize].contains(axis);
-        varies && lanes::vector_cost(&self.domain, &[id], &[], Some(axis)) > MEMORY
     }
 
     /// Cuts a few long rows that only reduce into chunks.
@@ -346,13 +310,11 @@ impl<'k> RowSchedule<'k> {
     /// Whether rows may be computed twice, at the same time even: nothing is random, and nothing
     /// that is stored is loaded.
     fn may_overlap(&self, site: Site, axis: Axis) -> bool {
-        let loaded = loaded(&self.domain, &self.roots());
-        let in_place =
-            |s: &PlacedStore| loaded.iter().any(|&l| site.storage(l) == site.storage(s.buffer));
         let nodes = self.domain.reachable(&self.roots());
         let random =
             nodes.iter().any(|&id| matches!(self.domain.exprs.get(id), Expr::Random { .. }));
-        self.extent(axis) >= 4 && !random && !self.all_stores().any(in_place)
+        let in_place = is_in_place(site, &self.domain, self.all_stores(), &self.roots());
+        self.extent(axis) >= 4 && !random && !in_place
     }
 
     /// Cheap elements wait for the addition before them: several running sums hide that.
@@ -443,6 +405,7 @@ impl fmt::Display for RowSchedule<'_> {
             RowLanes::Overlapping(a) => write!(f, "lanes a{}, last vector overlaps", a.0)?,
             RowLanes::Partial(a) => write!(f, "lanes a{}", a.0)?,
         }
+        f.write_str(if self.abreast.is_some() { ", abreast by leaves" } else { "" })?;
         write!(f, "{};", if self.unrolled { ", unrolled" } else { "" })?;
         for pass in &self.passes {
             pass.folds.iter().try_for_each(|fold| write!(f, " {}", fold.op))?;

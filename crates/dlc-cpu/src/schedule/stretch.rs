@@ -12,12 +12,15 @@ use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
 use crate::leaf::loops::{self, Fold, Loop, MAX_ADDRESSES};
 use crate::leaf::wide::Width;
 use crate::level::Level;
-use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, Scalar};
+use dlc_kernel::{Axis, BinaryOp, BufferId, DType, Expr, ExprId, FoldOp, Scalar};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// The shortest axis that is worth calls of a leaf.
 const SHORTEST: i64 = 16;
+
+/// The farthest that memory is brought near beforehand, in bytes: half of a first-level cache.
+const FARTHEST: i64 = 1 << 14;
 
 /// The most registers that fold states may take.
 const MOST_STATES: usize = 8;
@@ -29,43 +32,49 @@ pub struct Stretch {
     pub axis: Axis,
     /// What is called.
     pub leaf: Arc<Loop>,
+    /// By stream of the leaf.
+    pub streams: Vec<Stream>,
     /// By address of the leaf: the stream that begins there.
     pub addresses: Vec<Stream>,
     /// By uniform of the leaf: the value at the stretch's first point.
     pub uniforms: Vec<ExprId>,
 }
 
-/// The elements of a buffer along the axis.
+/// Elements in memory along the axis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
-    /// The buffer.
-    pub buffer: BufferId,
-    /// Its storage type.
+    /// The buffer; if none, the worker's scratch room.
+    pub buffer: Option<BufferId>,
+    /// The storage type.
     pub dtype: DType,
     /// Where its elements are.
     pub place: Place,
 }
 
-/// A value that one stretch leaves where a later one over the same points stores its own.
+/// A value that one stretch leaves in the scratch room for a later one over the same points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The value, an `F32`.
+    /// The value, an `F32` or `I32`.
     pub id: ExprId,
     /// Where.
-    pub stream: Stream,
+    pub place: Place,
 }
 
 /// What a stretch computes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Task<'t> {
     /// Stores at every point.
     pub stores: &'t [PlacedStore],
-    /// Folds over the points.
+    /// Folds, over the points along the axis or those of other axes.
     pub folds: &'t [RowFold],
+    /// By fold, if each point has one of its own: where its state is in the scratch room.
+    pub states: &'t [Place],
+    /// All folds of the row: those of earlier passes are known.
+    pub row: &'t [RowFold],
     /// Stored besides.
-    pub leaves: Option<&'t Kept>,
+    pub leaves: &'t [Kept],
     /// Computed and stored before.
-    pub finds: Option<&'t Kept>,
+    pub finds: &'t [Kept],
 }
 
 impl Stretch {
@@ -74,24 +83,66 @@ impl Stretch {
         if domain.extents[axis.0 as usize] < SHORTEST {
             return None;
         }
-        let mut draft = Draft::new(domain, Area::Line(axis));
-        if let Some(Kept { id, stream }) = task.finds {
-            let stream = draft.stream(stream.clone())?;
-            let vector = draft.lanes.add(Op::Input(Kind::F32, stream));
-            draft.vectors.insert(*id, vector);
+        let mut draft = Draft::new(domain, Area::Line(axis), task.row);
+        for kept in task.finds {
+            let vector = draft.input(kept.stream(domain))?;
+            draft.vectors.insert(kept.id, vector);
+            if matches!(domain.exprs.get(kept.id), Expr::Folded(_)) {
+                draft.moving = draft.moving.union(AxisSet::FOLDED);
+            }
         }
         let values = task.values();
-        for id in domain.reachable_beside(&values, task.finds.map(|k| k.id)) {
+        let found: Vec<ExprId> = task.finds.iter().map(|k| k.id).collect();
+        for id in domain.reachable_beside(&values, &found) {
             draft.describe(id, values.contains(&id))?;
         }
-        let folds = task.folds.iter().enumerate().map(|(k, f)| draft.fold(k, *f));
-        let folds = folds.collect::<Option<Vec<Fold>>>()?;
-        let stores = task.stores.iter().map(|store| draft.store(store));
-        let mut stores = stores.collect::<Option<Vec<(u16, Vector)>>>()?;
-        if let Some(Kept { id, stream }) = task.leaves {
-            stores.push((draft.stream(stream.clone())?, draft.vector(*id)));
+        let mut stores = Vec::new();
+        for (fold, state) in task.folds.iter().zip(task.states) {
+            let dtype = domain.exprs.dtype(fold.value);
+            let stream = Stream { buffer: None, dtype, place: state.clone() };
+            let state = draft.input(stream.clone())?;
+            stores.push((draft.stream(stream)?, draft.merge(*fold, state)?));
+        }
+        let own = task.folds.iter().skip(task.states.len()).enumerate();
+        let folds = own.map(|(k, f)| draft.fold(k, *f)).collect::<Option<Vec<Fold>>>()?;
+        for store in task.stores {
+            stores.push(draft.store(store)?);
+        }
+        for kept in task.leaves {
+            stores.push((draft.stream(kept.stream(domain))?, draft.vector(kept.id)));
         }
         draft.finish(axis, stores, folds)
+    }
+
+    /// Whether some of its streams are in the scratch room.
+    pub fn uses_scratch(&self) -> bool {
+        self.streams.iter().any(|s| s.buffer.is_none())
+    }
+
+    /// Makes it bring near what lies one step further along another axis.
+    pub fn look_ahead(&mut self, next: Axis) {
+        let distance = |(k, stream): (usize, &Stream)| {
+            let bytes = stream.place.linear.coef(next).saturating_mul(stream.dtype.bytes() as i64);
+            let wanted = self.leaf.loads(k) && stream.buffer.is_some();
+            (wanted && bytes != 0 && bytes.abs() <= FARTHEST).then_some((k as u16, bytes as i32))
+        };
+        let ahead = self.streams.iter().enumerate().filter_map(distance).collect();
+        Arc::make_mut(&mut self.leaf).ahead = ahead;
+    }
+
+    /// Makes its stores pass by the caches, if all are of whole words to buffers.
+    pub fn stream_results(&mut self) {
+        let may = |s: &Stream| s.buffer.is_some() && s.dtype.bytes() == 4;
+        let leaf = Arc::make_mut(&mut self.leaf);
+        let all = leaf.stores.iter().all(|s| may(&self.streams[usize::from(s.0)]));
+        leaf.streaming = all && !leaf.stores.is_empty();
+    }
+}
+
+impl Kept {
+    fn stream(&self, domain: &Domain) -> Stream {
+        let dtype = domain.exprs.dtype(self.id);
+        Stream { buffer: None, dtype, place: self.place.clone() }
     }
 }
 
@@ -118,7 +169,7 @@ impl Task<'_> {
     fn values(&self) -> Vec<ExprId> {
         let folded = self.folds.iter().map(|f| f.value);
         let stored = self.stores.iter().map(|s| s.value);
-        folded.chain(stored).chain(self.leaves.map(|k| k.id)).collect()
+        folded.chain(stored).chain(self.leaves.iter().map(|k| k.id)).collect()
     }
 }
 
@@ -137,13 +188,13 @@ pub(super) enum Area<'r> {
 }
 
 impl Area<'_> {
-    /// Whether what depends on `uses` is another value at every point.
-    fn varies(self, uses: AxisSet) -> bool {
+    /// What a value depends on that is not the same at all points.
+    fn moving(self) -> AxisSet {
         match self {
-            Area::Line(axis) => uses.contains(axis),
+            Area::Line(axis) => AxisSet::of(axis),
             Area::Tile { rows, columns } => {
-                let mut axes = rows.axes.iter().chain(&columns.axes);
-                uses.0 & AxisSet::FOLDED.0 != 0 || axes.any(|&axis| uses.contains(axis))
+                let axes = rows.axes.iter().chain(&columns.axes);
+                axes.fold(AxisSet::FOLDED, |set, &axis| set.union(AxisSet::of(axis)))
             }
         }
     }
@@ -167,6 +218,9 @@ impl Area<'_> {
 pub(super) struct Draft<'d, 'k> {
     domain: &'d Domain<'k>,
     area: Area<'d>,
+    /// What a value depends on that is not the same for all points.
+    moving: AxisSet,
+    row: &'d [RowFold],
     pub lanes: Lanes,
     pub streams: Vec<Stream>,
     addresses: Vec<Stream>,
@@ -176,10 +230,12 @@ pub(super) struct Draft<'d, 'k> {
 }
 
 impl<'d, 'k> Draft<'d, 'k> {
-    pub fn new(domain: &'d Domain<'k>, area: Area<'d>) -> Draft<'d, 'k> {
+    pub fn new(domain: &'d Domain<'k>, area: Area<'d>, row: &'d [RowFold]) -> Draft<'d, 'k> {
         Draft {
             domain,
             area,
+            moving: area.moving(),
+            row,
             lanes: Lanes::default(),
             streams: Vec::new(),
             addresses: Vec::new(),
@@ -190,7 +246,7 @@ impl<'d, 'k> Draft<'d, 'k> {
     }
 
     fn varies(&self, id: ExprId) -> bool {
-        self.area.varies(self.domain.uses[id.0 as usize])
+        self.domain.uses[id.0 as usize].meets(self.moving)
     }
 
     /// Describes the values that a tile stores; gives the streams and what is stored to them.
@@ -203,7 +259,7 @@ impl<'d, 'k> Draft<'d, 'k> {
     }
 
     fn store(&mut self, store: &PlacedStore) -> Option<(u16, Vector)> {
-        let (buffer, dtype) = (store.buffer, store.dtype);
+        let (buffer, dtype) = (Some(store.buffer), store.dtype);
         let stream = self.stream(Stream { buffer, dtype, place: store.place.clone() })?;
         Some((stream, self.vector(store.value)))
     }
@@ -261,9 +317,8 @@ impl<'d, 'k> Draft<'d, 'k> {
             }
             Expr::Load { buffer, fill, .. } => {
                 let place = self.domain.places[id.0 as usize].as_ref().expect("a load has a place");
-                let (buffer, dtype) = (*buffer, fill.dtype);
-                let stream = self.stream(Stream { buffer, dtype, place: place.clone() })?;
-                Some(self.lanes.add(Op::Input(ops::kind(fill.dtype), stream)))
+                let (buffer, dtype) = (Some(*buffer), fill.dtype);
+                self.input(Stream { buffer, dtype, place: place.clone() })
             }
             Expr::Unary(op, x) => {
                 let operand = self.vector(*x);
@@ -271,7 +326,11 @@ impl<'d, 'k> Draft<'d, 'k> {
             }
             Expr::Binary(op, x, y) if ops::has_binary(*op, exprs.dtype(*x)) => {
                 let [a, b] = [*x, *y].map(|id| self.vector(id));
-                Some(ops::binary(&mut self.lanes, *op, exprs.dtype(*x), a, b))
+                let value = ops::binary(&mut self.lanes, *op, exprs.dtype(*x), a, b);
+                if *op == BinaryOp::Sub && self.is_largest(*y, *x) {
+                    self.lanes.assume_not_positive(value);
+                }
+                Some(value)
             }
             Expr::Select(c, x, y) => {
                 let [c, x, y] = [*c, *x, *y].map(|id| self.vector(id));
@@ -282,6 +341,20 @@ impl<'d, 'k> Draft<'d, 'k> {
                 Some(ops::cast(&mut self.lanes, exprs.dtype(*x), *to, operand))
             }
             _ => None,
+        }
+    }
+
+    /// Whether `bound` is the maximum of `value` over the row, or more.
+    fn is_largest(&self, bound: ExprId, value: ExprId) -> bool {
+        let exprs = self.domain.exprs;
+        let largest = |id: ExprId| {
+            let folds = |f: &RowFold| f.op == FoldOp::Max && f.value == value;
+            let is = |f: &RowFold| *exprs.get(id) == Expr::Folded(f.step) && folds(f);
+            exprs.dtype(id) == DType::F32 && self.row.iter().any(is)
+        };
+        match exprs.get(bound) {
+            Expr::Binary(BinaryOp::Max, x, y) => largest(*x) || largest(*y),
+            _ => largest(bound),
         }
     }
 
@@ -312,15 +385,26 @@ impl<'d, 'k> Draft<'d, 'k> {
         loops::Stream { dtype, address, offset }
     }
 
+    /// The elements of a stream.
+    fn input(&mut self, stream: Stream) -> Option<Vector> {
+        let kind = ops::kind(stream.dtype);
+        let stream = self.stream(stream)?;
+        Some(self.lanes.add(Op::Input(kind, stream)))
+    }
+
     fn fold(&mut self, at: usize, fold: RowFold) -> Option<Fold> {
         let dtype = self.domain.exprs.dtype(fold.value);
-        if !ops::can_fold(fold.op, dtype) {
-            return None;
-        }
         let state = self.lanes.add(Op::Carry(ops::kind(dtype), at as u16));
-        let value = self.vector(fold.value);
-        let next = ops::merge(&mut self.lanes, fold.op, dtype, state, value);
+        let next = self.merge(fold, state)?;
         Some(Fold { op: fold.op, dtype, next })
+    }
+
+    /// The state of a fold after the current element.
+    fn merge(&mut self, fold: RowFold, state: Vector) -> Option<Vector> {
+        let dtype = self.domain.exprs.dtype(fold.value);
+        let value = self.vector(fold.value);
+        ops::can_fold(fold.op, dtype)
+            .then(|| ops::merge(&mut self.lanes, fold.op, dtype, state, value))
     }
 
     fn finish(self, axis: Axis, stores: Vec<(u16, Vector)>, folds: Vec<Fold>) -> Option<Stretch> {
@@ -335,11 +419,13 @@ impl<'d, 'k> Draft<'d, 'k> {
             stores,
             folds,
             unroll: 1,
+            ahead: Vec::new(),
             streaming: false,
         };
         leaf.unroll = unroll(&leaf);
-        let (addresses, uniforms) = (self.addresses, self.uniforms);
-        Some(Stretch { axis, leaf: Arc::new(leaf), addresses, uniforms })
+        let leaf = Arc::new(leaf);
+        let (streams, addresses, uniforms) = (self.streams, self.addresses, self.uniforms);
+        Some(Stretch { axis, leaf, streams, addresses, uniforms })
     }
 }
 

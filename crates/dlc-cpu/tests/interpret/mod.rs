@@ -199,7 +199,7 @@ impl Cpu {
     fn integer(&self, i: &Instruction) -> Option<u64> {
         let [x, y] = [0, 1].map(|k| if i.op_count() > k { k } else { 0 });
         Some(match i.mnemonic() {
-            Mnemonic::Mov | Mnemonic::Movzx => self.read(i, 1),
+            Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movnti => self.read(i, 1),
             Mnemonic::Lea => self.address(i) as u64,
             Mnemonic::Add => self.read(i, x).wrapping_add(self.read(i, y)),
             Mnemonic::Sub => self.read(i, x).wrapping_sub(self.read(i, y)),

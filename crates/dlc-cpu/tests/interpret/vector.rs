@@ -254,6 +254,7 @@ fn integers(i: &Instruction, c: u8, z: Lanes, x: Lanes, y: Lanes, mask: Lanes) -
             assert_eq!(c, 0xca, "a bitwise choice");
             each(|l| z[l] & x[l] | !z[l] & y[l])
         }
+        Vpermilps if i.op2_kind() != OpKind::Immediate8 => each(|l| x[l & !3 | y[l] as usize & 3]),
         Vpermilps => each(|l| x[l & !3 | usize::from(c) >> (2 * (l & 3)) & 3]),
         Vshufps => each(|l| {
             let at = l & !3 | usize::from(c) >> (2 * (l & 3)) & 3;

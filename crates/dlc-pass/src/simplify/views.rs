@@ -3,7 +3,7 @@
 use super::{At, Exactness::*, Rewriter, Rule};
 use dlc_graph::op::{Op, Reshape, View};
 use dlc_graph::{Shape, Value};
-use dlc_kernel::{Access, Index, Size};
+use dlc_kernel::{Access, Axis, Index, Size};
 
 pub const RULES: &[Rule] = &[
     Rule { name: "view of everything", exactness: Exact, apply: identity },
@@ -12,6 +12,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "reshape to the same shape", exactness: Exact, apply: same_shape },
     Rule { name: "reshape of a reshape", exactness: Exact, apply: double_reshape },
     Rule { name: "reshape of dims of extent 1", exactness: Exact, apply: unit_dims },
+    Rule { name: "reshape of a repetition", exactness: Exact, apply: reshaped_repetition },
     Rule { name: "reshape after pointwise", exactness: Exact, apply: reshape_last },
     Rule { name: "concatenation of one", exactness: Exact, apply: one_part },
 ];
@@ -125,6 +126,37 @@ fn unit_view(from: &Shape, to: &Shape) -> Option<Access> {
     let mut access = Access::new(from.iter().map(|_| Index::constant(0i64)));
     dims.iter().zip(&axes).for_each(|(&d, &a)| access.coords[d as usize] = Index::axis(a));
     Some(access)
+}
+
+/// A view that repeats its elements along all axes that a reshape splits, or merges, is a view that
+/// repeats them along what these become.
+fn reshaped_repetition(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::Reshape(Reshape { shape }) = at.op else { return None };
+    let Op::View(view) = r.g.op(at.operands[0]).clone() else { return None };
+    let coords = kept_coords(&view, shape)?;
+    let access = read_through(&Access::new(coords), &view, shape);
+    let x = r.g.operands(at.operands[0])[0];
+    Some(r.make(View { axes: shape.clone(), access, fill: view.fill }, &[x], at.origin))
+}
+
+/// Where the axes of a view stand in `shape`; those that it does not read by stand still. All that
+/// it reads by must be there.
+fn kept_coords(view: &View, shape: &Shape) -> Option<Vec<Index>> {
+    let used = |axis: usize| view.access.uses(Axis(axis as u32));
+    let mut coords = vec![Index::constant(0i64); view.axes.len()];
+    if let Some(split) = merged_dims(shape, &view.axes) {
+        for axis in (0..coords.len()).filter(|&a| used(a)) {
+            let whole = split[axis].len() == 1;
+            coords[axis] = whole.then(|| Index::axis(split[axis].start as u32))?;
+        }
+        return Some(coords);
+    }
+    for (at, merged) in merged_dims(&view.axes, shape)?.into_iter().enumerate() {
+        for axis in merged.clone().filter(|&a| used(a)) {
+            coords[axis] = (merged.len() == 1).then(|| Index::axis(at as u32))?;
+        }
+    }
+    Some(coords)
 }
 
 /// A pointwise operation on a reshape that merges dims works on what was merged instead, its other

@@ -267,7 +267,8 @@ impl Contraction<'_, '_> {
         let mut found = Vec::new();
         for TileStream { stream, row_step } in &epilogue.streams {
             let bytes = stream.dtype.bytes() as i64;
-            let at = e.address(stream.buffer, &stream.place, &point, bytes);
+            let buffer = stream.buffer.expect("what a tile touches is in buffers");
+            let at = e.address(buffer, &stream.place, &point, bytes);
             found.push((at, e.int(bytes * row_step)));
         }
         for k in 0..epilogue.values.len() {

@@ -21,6 +21,9 @@ pub const ADDRESSES: [Register; MAX_ADDRESSES] = [
     Register::R14,
 ];
 
+/// Bytes that come near at once.
+const CACHE_LINE: usize = 64;
+
 /// The element of a stream that is `distance` elements after the current one.
 pub fn element(stream: Stream, distance: i32) -> Mem {
     let bytes = stream.dtype.bytes();
@@ -52,7 +55,7 @@ pub struct Access<'c> {
     pub part: Part,
     /// The first element, counted from the current one.
     pub first: i32,
-    /// By stream: where on the stack the bytes of a tail are.
+    /// By stream: where on the stack the elements of a tail are.
     pub staged: &'c [Option<Mem>],
 }
 
@@ -63,6 +66,23 @@ impl Access<'_> {
         self.staged[stream].unwrap_or_else(|| element(self.code.streams[stream], first))
     }
 
+    /// Brings near what is wanted next of every cache line of some vectors.
+    pub fn look_ahead(&self, a: &mut Assembler, copies: i32) {
+        for &(stream, distance) in &self.code.ahead {
+            let stream = self.code.streams[usize::from(stream)];
+            let from = element(stream, self.first);
+            let bytes = copies * self.width.lanes() * stream.dtype.bytes() as i32;
+            for offset in (0..bytes).step_by(CACHE_LINE) {
+                a.emit(Code::Prefetcht0_m8, &[from.plus(distance + offset).into()]);
+            }
+        }
+    }
+
+    /// Which of a stream's elements there are where it is accessed: all, in the room of its tail.
+    fn part_of(&self, stream: usize) -> Part {
+        if self.staged[stream].is_some() { Part::Whole } else { self.part }
+    }
+
     /// Loads input `input`, which numbers copies and their streams.
     pub fn load(&self, a: &mut Assembler, input: usize, (to, temporary): (u8, u8)) -> Place {
         let count = self.code.streams.len();
@@ -71,7 +91,7 @@ impl Access<'_> {
         let from = self.address((copy, stream));
         let whole = Operand::Reg(self.width.whole(to));
         match (self.part, self.width) {
-            _ if dtype.bytes() == 4 => load_words(a, self.part, to, from),
+            _ if dtype.bytes() == 4 => load_words(a, self.part_of(stream), to, from),
             (Part::Tail, Width::Zmm) => {
                 let load = codes::load_bytes(self.width);
                 a.emit_masked(load, &[whole, from.into()], Masked::Zeroing);
@@ -106,7 +126,7 @@ impl Access<'_> {
         if dtype.bytes() == 1 {
             return self.store_bytes(a, dtype, to.into(), register, free);
         }
-        store_words(a, self.part, to, register);
+        store_words(a, self.part_of(at.1), to, register);
     }
 
     fn store_bytes(

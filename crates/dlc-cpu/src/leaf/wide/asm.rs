@@ -172,6 +172,12 @@ impl Assembler {
         self.constant(bits.to_le_bytes().repeat(self.width.bytes() as usize / 8))
     }
 
+    /// A vector whose 128-bit lanes are all `table`.
+    pub fn table(&mut self, table: [u32; 4]) -> Mem {
+        let bytes: Vec<u8> = table.into_iter().flat_map(u32::to_le_bytes).collect();
+        self.constant(bytes.repeat(self.width.bytes() as usize / 16))
+    }
+
     /// A vector whose 32-bit lanes count from `first`.
     pub fn counting(&mut self, first: i32) -> Mem {
         let lanes = first..first + self.width.lanes();

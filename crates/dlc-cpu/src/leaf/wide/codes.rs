@@ -217,6 +217,12 @@ pub fn narrow(width: Width) -> Code {
     width.pick(Code::VEX_Vcvtpd2ps_xmm_ymmm256, Code::EVEX_Vcvtpd2ps_ymm_k1z_zmmm512b64_er)
 }
 
+/// Lanes within each 128 bits, by the low two bits of each lane of another vector.
+pub fn pick(width: Width) -> Code {
+    let zmm = Code::EVEX_Vpermilps_zmm_k1z_zmm_zmmm512b32;
+    width.pick(Code::VEX_Vpermilps_ymm_ymm_ymmm256, zmm)
+}
+
 /// Lanes within each 128 bits, by a constant.
 pub fn permute(width: Width) -> Code {
     width.pick(Code::VEX_Vpermilps_ymm_ymmm256_imm8, Code::EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8)

@@ -44,10 +44,6 @@ impl Writer<'_> {
         self.a.emit(Code::And_rm64_imm8, &[Register::RSP.into(), Operand::Signed8(-64)]);
         self.emit_loops();
         self.emit_results();
-        if self.code.streaming {
-            // Other threads see results in the order of ordinary stores.
-            self.a.emit(Code::Sfence, &[]);
-        }
         self.a.emit(Code::VEX_Vzeroupper, &[]);
         self.mov(Register::RSP, Register::RBP);
         saved.iter().rev().for_each(|&r| self.a.emit(Code::Pop_r64, &[r.into()]));
@@ -56,16 +52,20 @@ impl Writer<'_> {
         self.a.bytes()
     }
 
-    /// The caller's registers that are used: for the frame, for streams, for copying bytes.
+    /// The caller's registers that are used: for the frame, for streams, for copying elements.
     fn saved(&self) -> impl Iterator<Item = Register> {
         let addresses = ADDRESSES.iter().take(self.code.addresses()).skip(FIRST_SAVED);
-        let bytes = self.has_bytes().then_some(Register::R15);
-        [Register::RBP].into_iter().chain(addresses.copied()).chain(bytes)
+        let copies = (0..self.code.streams.len()).any(|k| self.is_staged(k));
+        let copied = copies.then_some(Register::R15);
+        [Register::RBP].into_iter().chain(addresses.copied()).chain(copied)
     }
 
-    /// Whether tails go through the stack, byte by byte.
-    fn has_bytes(&self) -> bool {
-        self.width == Width::Ymm && self.code.streams.iter().any(|s| s.dtype.bytes() == 1)
+    /// Whether tails of a stream go through the stack, element by element: AVX2 has no masks for
+    /// bytes, nor for stores past the caches.
+    fn is_staged(&self, stream: usize) -> bool {
+        let stored = || self.code.stores.iter().any(|s| usize::from(s.0) == stream);
+        let bytes = self.code.streams[stream].dtype.bytes() == 1;
+        self.width == Width::Ymm && (bytes || self.code.streaming && stored())
     }
 
     fn mov(&mut self, to: Register, from: Register) {
@@ -87,8 +87,7 @@ impl Writer<'_> {
         self.a.emit(Code::Xor_r32_rm32, &[Register::EAX.into(), Register::EAX.into()]);
         if self.code.streaming {
             self.emit_streamed_loop();
-        }
-        if self.code.unroll > 1 {
+        } else if self.code.unroll > 1 {
             self.emit_loop(self.code.unroll.into(), Part::Whole);
         }
         self.emit_loop(1, Part::Whole);
@@ -102,24 +101,36 @@ impl Writer<'_> {
         let stored = self.code.stores.iter().map(|s| self.code.streams[usize::from(s.0)]);
         let stored: Vec<Mem> = stored.map(|stream| element(stream, 0)).collect();
         let bytes = Operand::Signed32(self.width.bytes() - 1);
-        let (left, count) = (Register::R10.into(), Register::RCX.into());
-        self.a.emit(Code::Lea_r64_m, &[left, stored[0].into()]);
+        let address = Operand::Reg(Register::R10);
+        self.set_unaligned(stored[0]);
+        self.mov(Register::RCX, Register::R10);
+        self.emit_some();
+        self.set_unaligned(stored[0]);
+        self.mov(Register::RAX, Register::R10);
+        self.load_argument(Register::RCX, Loop::COUNT);
+        let unaligned = self.a.label();
+        for stream in stored {
+            self.a.emit(Code::Lea_r64_m, &[address, stream.into()]);
+            self.a.emit(Code::Test_rm64_imm32, &[address, bytes]);
+            self.a.jump(Code::Jne_rel32_64, unaligned);
+        }
+        self.emit_loop(self.code.unroll.into(), Part::Streamed);
+        if self.code.unroll > 1 {
+            self.emit_loop(1, Part::Streamed);
+        }
+        self.a.place(unaligned);
+    }
+
+    /// `r10` is how many elements come before the first aligned vector of a stream, at most all.
+    fn set_unaligned(&mut self, first: Mem) {
+        let (left, count) = (Register::R10.into(), Mem::at(Register::RDI, Loop::COUNT).into());
+        let bytes = Operand::Signed32(self.width.bytes() - 1);
+        self.a.emit(Code::Lea_r64_m, &[left, Mem { index: None, ..first }.into()]);
         self.a.emit(Code::Neg_rm64, &[left]);
         self.a.emit(Code::And_rm64_imm32, &[left, bytes]);
         self.a.emit(Code::Shr_rm64_imm8, &[left, Operand::Imm8(2)]);
         self.a.emit(Code::Cmp_r64_rm64, &[left, count]);
         self.a.emit(Code::Cmovg_r64_rm64, &[left, count]);
-        self.emit_some();
-        self.load_argument(Register::RCX, Loop::COUNT);
-        self.a.emit(Code::Add_r64_rm64, &[Register::RAX.into(), left]);
-        let unaligned = self.a.label();
-        for stream in stored {
-            self.a.emit(Code::Lea_r64_m, &[left, stream.into()]);
-            self.a.emit(Code::Test_rm64_imm32, &[left, bytes]);
-            self.a.jump(Code::Jne_rel32_64, unaligned);
-        }
-        self.emit_loop(self.code.unroll.into(), Part::Streamed);
-        self.a.place(unaligned);
     }
 
     /// States before the first element.
@@ -200,9 +211,12 @@ impl Writer<'_> {
     /// The code of `copies` vectors, from the one that is `first` vectors on.
     fn emit_vectors(&mut self, first: i32, copies: u16, part: Part) {
         let (code, lanes) = (self.code, self.width.lanes());
-        let staged = self.stage_bytes(part);
+        let staged = self.stage_tails(part);
         let access =
             Access { code, width: self.width, part, first: first * lanes, staged: &staged };
+        if part != Part::Tail {
+            access.look_ahead(&mut self.a, copies.into());
+        }
         let (straight, roots) = code.interleaved(copies, lanes);
         let count = code.folds.len();
         let states: Vec<u8> =
@@ -216,7 +230,8 @@ impl Writer<'_> {
         };
         let (a, frame) = (&mut self.a, &mut self.frame);
         let roots = [&next[..], &stored[..]].concat();
-        let (stores, early) = (code.stores.len(), next.is_empty() && code.may_store_early());
+        let at_once = next.is_empty() && staged.iter().all(Option::is_none);
+        let (stores, early) = (code.stores.len(), at_once && code.may_store_early());
         let places = straight::emit(
             a,
             frame,
@@ -305,49 +320,63 @@ impl Writer<'_> {
         };
         access.store(&mut self.a, (copy, stream), register, [first, second]);
         if let Some(from) = access.staged[stream] {
-            self.copy_bytes(stream, from, Direction::ToStream);
+            self.copy_elements(stream, from, Direction::ToStream);
         }
     }
 
-    /// Room on the stack for the bytes of a tail; those of streams that are loaded are in it.
-    fn stage_bytes(&mut self, part: Part) -> Vec<Option<Mem>> {
-        let streams = self.code.streams.clone();
-        let mut staged = vec![None; streams.len()];
-        if part != Part::Tail || !self.has_bytes() {
-            return staged;
-        }
-        for (k, _) in streams.iter().enumerate().filter(|(_, s)| s.dtype.bytes() == 1) {
-            let room = self.frame.slot(self.width);
-            self.frame.keep_slots();
-            staged[k] = Some(room);
-            if self.code.loads(k) {
-                self.copy_bytes(k, room, Direction::FromStream);
-            }
-        }
-        staged
-    }
-
-    /// Copies the bytes that are left between a stream and the stack.
-    fn copy_bytes(&mut self, stream: usize, room: Mem, direction: Direction) {
-        let stream = self.code.streams[stream];
-        let (head, address) = (self.a.label(), ADDRESSES[usize::from(stream.address)]);
-        let (byte, low) = (Register::R15.into(), Register::R15L.into());
-        let left = Some((Register::R10, 1));
-        let on_stack = Mem { index: left, ..room }.into();
-        let in_stream = Mem { base: address, index: left, offset: stream.offset }.into();
-        let (from, to) = match direction {
-            Direction::FromStream => (in_stream, on_stack),
-            Direction::ToStream => (on_stack, in_stream),
+    /// Room on the stack for the elements of a tail; those of streams that are loaded are in it.
+    fn stage_tails(&mut self, part: Part) -> Vec<Option<Mem>> {
+        let streams = self.code.streams.len();
+        let stage = |k| {
+            let is_staged = part == Part::Tail && self.is_staged(k);
+            is_staged.then(|| self.stage_tail(k))
         };
+        (0..streams).map(stage).collect()
+    }
+
+    fn stage_tail(&mut self, stream: usize) -> Mem {
+        let room = self.frame.slot(self.width);
+        self.frame.keep_slots();
+        if self.code.loads(stream) {
+            self.copy_elements(stream, room, Direction::FromStream);
+        }
+        room
+    }
+
+    /// Copies the elements that are left between a stream and the stack.
+    fn copy_elements(&mut self, stream: usize, room: Mem, direction: Direction) {
+        let stream = self.code.streams[stream];
+        let (head, base) = (self.a.label(), ADDRESSES[usize::from(stream.address)]);
+        let bytes = stream.dtype.bytes();
+        let left = Some((Register::R10, bytes as u32));
+        let on_stack = Mem { index: left, ..room }.into();
+        let in_stream = Mem { base, index: left, offset: stream.offset }.into();
         self.set_left();
-        self.a.emit(Code::Add_r64_rm64, &[address.into(), Register::RAX.into()]);
+        self.a
+            .emit(Code::Lea_r64_m, &[base.into(), Mem { offset: 0, ..element(stream, 0) }.into()]);
         self.a.place(head);
         self.a.emit(Code::Dec_rm64, &[Register::R10.into()]);
-        self.a.emit(Code::Movzx_r64_rm8, &[byte, from]);
-        self.a.emit(Code::Mov_rm8_r8, &[to, low]);
+        match (direction, bytes) {
+            (Direction::FromStream, 1) => self.copy_byte(in_stream, on_stack),
+            (Direction::ToStream, 1) => self.copy_byte(on_stack, in_stream),
+            (Direction::FromStream, _) => self.copy_word(Code::Mov_rm32_r32, in_stream, on_stack),
+            (Direction::ToStream, _) => {
+                self.copy_word(Code::Movnti_m32_r32, on_stack, in_stream);
+            }
+        }
         self.a.emit(Code::Test_rm64_r64, &[Register::R10.into(), Register::R10.into()]);
         self.a.jump(Code::Jg_rel32_64, head);
-        self.a.emit(Code::Sub_r64_rm64, &[address.into(), Register::RAX.into()]);
+        self.load_argument(base, self.code.address_at(stream.address.into()));
+    }
+
+    fn copy_byte(&mut self, from: Operand, to: Operand) {
+        self.a.emit(Code::Movzx_r64_rm8, &[Register::R15.into(), from]);
+        self.a.emit(Code::Mov_rm8_r8, &[to, Register::R15L.into()]);
+    }
+
+    fn copy_word(&mut self, store: Code, from: Operand, to: Operand) {
+        self.a.emit(Code::Mov_r32_rm32, &[Register::R15D.into(), from]);
+        self.a.emit(store, &[to, Register::R15D.into()]);
     }
 
     /// Merges the states of every fold and stores the results.

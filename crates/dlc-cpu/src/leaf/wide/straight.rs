@@ -237,6 +237,7 @@ impl Straight<'_> {
                 self.instruction(code, dst, &[self.a.width.whole(x).into(), Operand::Imm8(by)]);
                 dst
             }
+            Op::Pick(table, x) => self.pick(v, table, x),
             Op::Compare(compare, x, y) => self.compare(v, compare, x, y),
             Op::Fma(x, y, z) => self.fma(v, [x, y, z]),
             Op::Select(mask, x, y) => self.select(v, mask, x, y),
@@ -350,6 +351,16 @@ impl Straight<'_> {
         let dst = self.target(v);
         let code = codes::binary(self.a.width, op, kind);
         self.instruction(code, dst, &[self.a.width.whole(x).into(), y]);
+        dst
+    }
+
+    fn pick(&mut self, v: Vector, table: [u32; 4], x: Vector) -> u8 {
+        let table = self.a.table(table);
+        let x = self.operand(x);
+        let numbers = self.register();
+        self.load(numbers, table.into());
+        let dst = self.target(v);
+        self.instruction(codes::pick(self.a.width), dst, &[self.a.width.whole(numbers).into(), x]);
         dst
     }
 

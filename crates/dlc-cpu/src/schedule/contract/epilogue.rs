@@ -41,7 +41,7 @@ impl Epilogue {
         rows: &Axes,
         columns: &Axes,
     ) -> Option<Epilogue> {
-        let mut draft = Draft::new(domain, Area::Tile { rows, columns });
+        let mut draft = Draft::new(domain, Area::Tile { rows, columns }, &[]);
         let stored = draft.describe_stores(stores)?;
         let Draft { lanes, streams, uniforms: values, .. } = draft;
         let spread = |stream: &Stream| match step(columns, stream) {

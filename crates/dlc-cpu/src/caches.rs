@@ -1,0 +1,56 @@
+//! The caches of this machine. They decide which way results take to memory, never what they are.
+
+use std::sync::LazyLock;
+
+/// What a machine is taken to have that does not tell.
+const USUAL: usize = 32 << 20;
+
+/// Bytes of the largest cache.
+pub fn last_level() -> usize {
+    static BYTES: LazyLock<usize> =
+        LazyLock::new(|| machine::caches().max().filter(|&b| b > 0).unwrap_or(USUAL));
+    *BYTES
+}
+
+#[cfg(target_arch = "x86_64")]
+mod machine {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+    /// Leaves of `cpuid` that describe one cache for each subleaf: Intel's and AMD's.
+    const LEAVES: [u32; 2] = [4, 0x8000_001d];
+
+    /// The most subleaves that are looked at.
+    const MOST: u32 = 8;
+
+    /// The sizes of the caches.
+    pub fn caches() -> impl Iterator<Item = usize> {
+        let known = |leaf: &u32| *leaf <= __cpuid(leaf & 0x8000_0000).eax;
+        let sizes = |leaf| (0..MOST).map_while(move |at| size(leaf, at));
+        LEAVES.into_iter().filter(known).flat_map(sizes)
+    }
+
+    /// The bytes of a cache: lines times partitions, ways and sets, each told as one less.
+    fn size(leaf: u32, at: u32) -> Option<usize> {
+        let told = __cpuid_count(leaf, at);
+        let field = |low: u32, bits: u32| (told.ebx >> low & ((1 << bits) - 1)) as usize + 1;
+        let bytes = field(0, 12) * field(12, 10) * field(22, 10) * (told.ecx as usize + 1);
+        (told.eax & 0x1f != 0).then_some(bytes)
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod machine {
+    /// The sizes of the caches: this machine does not tell.
+    pub fn caches() -> impl Iterator<Item = usize> {
+        std::iter::empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_largest_cache_has_a_size_that_caches_have() {
+        let bytes = super::last_level();
+        assert!((1 << 18..1 << 32).contains(&bytes), "{bytes} bytes");
+    }
+}
