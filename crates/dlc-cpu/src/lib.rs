@@ -14,6 +14,8 @@
 //! - [`pool`], [`share`]: threads, and who executes which units.
 //! - [`entry`], [`executable`]: works and arenas; storage, calls, errors.
 //! - [`transfer`]: tensors of the host.
+//! - [`decision`], [`listing`]: what was decided, for people to read.
+//! - [`machine`], [`roof`]: this processor and its caches; what it reaches at most.
 //!
 //! What holds: results depend on shapes and the level only, never on the number of threads (units
 //! are independent, and the order of every fold is fixed by its schedule); a failing call leaves
@@ -32,6 +34,7 @@
 pub mod abi;
 pub mod arrange;
 pub mod codegen;
+pub mod decision;
 pub mod entry;
 pub mod executable;
 pub mod jit;
@@ -39,13 +42,15 @@ pub mod leaf;
 pub mod level;
 pub mod listing;
 pub mod lower;
+pub mod machine;
 pub mod memory;
 pub mod pool;
+pub mod roof;
 pub mod schedule;
 pub mod share;
 pub mod transfer;
 
-use dlc_kernel::{BuildError, BuildOptions, Executable, Program, StageTime, Target};
+use dlc_kernel::{BuildError, BuildOptions, Decisions, Executable, Program, StageTime, Target};
 use entry::EntryCode;
 use executable::{CpuExecutable, Pieces, peak_bytes};
 use level::Level;
@@ -141,6 +146,23 @@ impl Target for CpuTarget {
         clock.stage("link");
         pieces.times = clock.times;
         Ok(Box::new(CpuExecutable::new(pieces)?))
+    }
+
+    fn decide(&self, program: &Program, options: &BuildOptions) -> Result<Decisions, BuildError> {
+        let program = arrange::arrange(program, options.opt_level);
+        let facts = lower::facts(&program);
+        let scheduled = lower::schedule(&program, &facts, self.config(options))?;
+        let frontend = self.level.isa(options.opt_level)?.frontend_config();
+        let threads = options.threads.unwrap_or_else(pool::available_threads);
+        let entry = |entry: &ScheduledEntry| {
+            let phases = lower::generate(entry, frontend);
+            let kernels = entry.schedules.iter().zip(&phases);
+            kernels
+                .map(|(schedule, phases)| decision::decision(schedule, phases, threads))
+                .collect()
+        };
+        let kernels = scheduled.iter().map(entry).collect();
+        Ok(Decisions { program, kernels })
     }
 
     fn emit(

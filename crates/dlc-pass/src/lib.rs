@@ -25,6 +25,7 @@ pub mod fuse;
 mod layout;
 mod lower;
 mod reads;
+mod reason;
 pub mod rewrite;
 pub mod simplify;
 mod stored;
@@ -34,7 +35,8 @@ use dlc_kernel::OptLevel;
 use std::time::{Duration, Instant};
 
 pub use fold_batch_norm::fold_batch_norm;
-pub use lower::lower;
+pub use lower::{Lowered, lower, lower_named};
+pub use reason::Reason;
 
 /// One step of the compiler: a function from graph to graph.
 pub struct Pass {
