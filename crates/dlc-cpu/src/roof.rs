@@ -12,11 +12,12 @@ use crate::level::Level;
 use crate::machine::Machine;
 use crate::pool::Pool;
 use dlc_kernel::{BuildError, DType, FoldOp};
+use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// What so many threads reach together.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Roof {
     /// Threads at work.
     pub threads: usize,
@@ -27,10 +28,10 @@ pub struct Roof {
 }
 
 /// The speed of one level of memory, in 10^9 bytes a second.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bandwidth {
     /// `L1`, `L2`, `L3`, `DRAM`.
-    pub level: &'static str,
+    pub level: String,
     /// What fits, for all threads together; in main memory, anything.
     pub capacity: u64,
     /// Bytes that one thread worked on.
@@ -81,7 +82,7 @@ pub fn measure(level: Level, threads: usize) -> Result<Roof, BuildError> {
             Ok((4 * streams * count) as f64 * speed(level, threads, &code, count)?)
         };
         Ok(Bandwidth {
-            level: part.level,
+            level: part.level.into(),
             capacity: part.capacity as u64,
             working_set: each as u64,
             load: of(loads())?,

@@ -30,8 +30,11 @@ mod cache;
 mod compiler;
 mod error;
 mod network;
+mod perf;
 pub mod pipeline;
 mod report;
+mod roofs;
+mod store;
 mod training;
 
 pub use bench::{Bench, BenchOptions, KernelBench, bench_model, bench_training};
@@ -41,5 +44,7 @@ pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, 
 pub use dlc_train::{Batch, Metrics, Renames, Trainer, WeightsFile, npy};
 pub use error::Error;
 pub use network::{Network, Outputs};
+pub use perf::{ApartFrom, EntryPerf, KernelPerf, Perf, explain_perf};
 pub use report::Report;
+pub use roofs::{Bound, Roofs};
 pub use training::{Evaluated, TrainOptions, Trained, evaluate, train};

@@ -44,7 +44,7 @@ enum Command {
     Bench(bench::Args),
     /// Fetch data sets
     Data(data::Args),
-    /// Explain an error code such as E0203
+    /// Explain an error code such as E0203, or how a model's kernels are computed
     Explain(explain::Args),
     /// List the targets and what this machine offers
     Targets(targets::Args),

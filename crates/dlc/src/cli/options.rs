@@ -1,6 +1,7 @@
 //! Options that several commands share.
 
 use clap::{Args, ValueEnum};
+use dlc::pipeline::EntryGraph;
 use dlc::{Bindings, Compiler, Error, Module, OptLevel};
 use std::path::PathBuf;
 
@@ -78,6 +79,15 @@ impl Selection {
         only(self.model.as_deref(), &module.trainable(), "model with a `train` section")
     }
 
+    /// The entries of the model, or those of its training program, with their sizes bound.
+    pub fn entries(&self, module: &Module, train: bool) -> Result<Vec<EntryGraph>, Error> {
+        let bindings = self.bindings();
+        if train {
+            return module.training_entries(&self.train_name(module)?, &bindings);
+        }
+        Ok(vec![module.model(&self.model_name(module)?)?.entry(&bindings)?])
+    }
+
     /// The sizes given by `--bind`.
     pub fn bindings(&self) -> Bindings {
         self.bind.iter().cloned().collect()
@@ -100,7 +110,8 @@ fn only(asked: Option<&str>, names: &[&str], what: &str) -> Result<String, Error
     }
 }
 
-fn parse_binding(text: &str) -> Result<(String, i64), String> {
+/// The argument of `--bind`.
+pub fn parse_binding(text: &str) -> Result<(String, i64), String> {
     let (name, value) = text.split_once('=').ok_or("expected DIM=SIZE, as in N=32")?;
     let value = value.replace('_', "");
     let size = value.parse().map_err(|_| format!("`{value}` is not a whole number"))?;
