@@ -6,7 +6,8 @@ use crate::schedule::contract::{Algorithm, ContractSchedule, PackOrder, Tiling};
 use crate::schedule::map::{MapSchedule, MapShape};
 use crate::schedule::row::{RowLanes, RowSchedule};
 use crate::share::share_out;
-use dlc_kernel::Decision;
+use dlc_kernel::{BufferId, Decision, Kernel, Program};
+use std::collections::BTreeSet;
 
 /// The decisions behind a schedule and the phases it became, where a call may use `threads`.
 pub fn decision(schedule: &Schedule, phases: &[Phase], threads: usize) -> Decision {
@@ -22,6 +23,21 @@ pub fn decision(schedule: &Schedule, phases: &[Phase], threads: usize) -> Decisi
         Schedule::Check(_) => ("scan".into(), None, row_major()),
     };
     Decision { algorithm, tile, layout, threads }
+}
+
+/// Adds to a kernel's layout which of its buffers are stored in another order than the program
+/// before it was arranged says.
+pub fn add_moved(decision: &mut Decision, kernel: &Kernel, before: &Program, after: &Program) {
+    let touched: BTreeSet<BufferId> = kernel.reads().into_iter().chain(kernel.writes()).collect();
+    let moved = |id: &BufferId| {
+        let known = before.buffers.get(id.0 as usize);
+        known.is_some_and(|buffer| buffer.shape != after.buffer(*id).shape)
+    };
+    let names: Vec<&str> =
+        touched.iter().filter(|id| moved(id)).map(|id| &*after.buffer(*id).name).collect();
+    if !names.is_empty() {
+        decision.layout += &format!("; channels last in {}", names.join(", "));
+    }
 }
 
 /// What every buffer is.
@@ -62,14 +78,17 @@ fn tile(t: &Tiling) -> String {
 }
 
 fn of_row(row: &RowSchedule) -> String {
-    let (passes, leaves) =
-        (row.passes.len(), row.passes.iter().filter(|p| p.stretch.is_some()).count());
+    let leaves = row.passes.iter().filter(|p| p.stretch.is_some()).count();
+    let passes = match row.passes.len() {
+        1 => "one pass".to_owned(),
+        n => format!("{n} passes"),
+    };
     let lanes = match row.lanes {
         RowLanes::None => "in scalars",
-        _ => "in vectors along the row",
+        _ => "in vectors",
     };
     let chunks = if row.chunks > 1 { format!(", {} chunks a row", row.chunks) } else { "".into() };
-    format!("rows in {passes} passes ({leaves} by leaves), {lanes}{chunks}")
+    format!("rows in {passes}, {leaves} by leaves, {lanes}{chunks}")
 }
 
 fn of_map(segments: &[MapSchedule]) -> (String, Option<String>, String) {

@@ -6,7 +6,7 @@
 //! of large results do in kernels. Every figure is the best of several.
 
 use crate::leaf::lanes::{Kind, Op};
-use crate::leaf::loops::{Fold, Loop};
+use crate::leaf::loops::{Fold, Loop, Stream};
 use crate::leaf::run::LeafRun;
 use crate::level::Level;
 use crate::machine::Machine;
@@ -136,9 +136,10 @@ fn speed(level: Level, threads: usize, code: &Loop, count: usize) -> Result<f64,
 
 /// A loop without code.
 fn empty(streams: u16, streaming: bool) -> Loop {
+    let own = |address| Stream { dtype: DType::F32, address, offset: 0 };
     Loop {
         lanes: Default::default(),
-        streams: vec![DType::F32; usize::from(streams)],
+        streams: (0..streams).map(own).collect(),
         uniforms: 0,
         stores: Vec::new(),
         folds: Vec::new(),

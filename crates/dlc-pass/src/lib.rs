@@ -35,6 +35,7 @@ use dlc_kernel::OptLevel;
 use std::time::{Duration, Instant};
 
 pub use fold_batch_norm::fold_batch_norm;
+pub use fuse::Apart;
 pub use lower::{Lowered, lower, lower_named};
 pub use reason::Reason;
 
@@ -81,4 +82,12 @@ pub fn run(
         observe(pass, &graph, time);
     }
     graph
+}
+
+/// What [`run`] gives, and why its operations are apart: nothing, where nothing is fused.
+pub fn explain(graph: &Graph, level: OptLevel) -> (Graph, Vec<Apart>) {
+    let (fusion, others): (Vec<&Pass>, Vec<&Pass>) =
+        PASSES.iter().filter(|p| p.since <= level).partition(|p| p.name.starts_with("fuse-"));
+    let graph = others.into_iter().fold(graph.clone(), |graph, pass| (pass.run)(&graph));
+    if fusion.is_empty() { (graph, Vec::new()) } else { fuse::explain(&graph) }
 }

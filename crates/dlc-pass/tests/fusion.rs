@@ -184,8 +184,7 @@ fn refusals_say_why() {
     let z = g.unary(UnaryOp::Tanh, t, &None);
     g.add_result("y", y, Role::Output);
     g.add_result("z", z, Role::Output);
-    let simplified = dlc_pass::simplify::simplify(&g);
-    let found = reasons(&simplified);
+    let found = reasons(&g);
     assert_eq!(found, [("softmax".into(), "tanh".into(), Reason::RowsApart)]);
 }
 
@@ -198,21 +197,19 @@ fn reasons_outlive_the_passes() {
     let h = max_pool(&mut g, h);
     let y = conv(&mut g, h, "second", 4, 3, 1);
     g.add_result("y", y, Role::Output);
-    let simplified = dlc_pass::simplify::simplify(&g);
-    let found: Vec<Reason> = reasons(&simplified).into_iter().map(|r| r.2).collect();
+    let found: Vec<Reason> = reasons(&g).into_iter().map(|r| r.2).collect();
     assert_eq!(found, [Reason::Fold, Reason::Fold]);
 }
 
-/// What [`dlc_pass::fuse::explain`] says, by the names of kernels. It fuses as the passes do.
+/// What [`dlc_pass::explain`] says, by the names of kernels. It makes of a graph what the passes do.
 fn reasons(graph: &Graph) -> Vec<(String, String, Reason)> {
-    let fused = dlc_pass::PASSES.iter().filter(|p| p.name.starts_with("fuse-"));
-    let fused = fused.fold(graph.clone(), |graph, pass| (pass.run)(&graph));
-    let (explained, apart) = dlc_pass::fuse::explain(graph);
+    let fused = dlc_pass::run(graph, OptLevel::O2, &mut |_, _, _| {});
+    let (explained, apart) = dlc_pass::explain(graph, OptLevel::O2);
     assert_eq!(explained.to_string(), fused.to_string());
+    assert!(dlc_pass::explain(graph, OptLevel::O0).1.is_empty());
     let kernels = &dlc_pass::lower_named(&[("run", &explained)]).kernels[0];
-    let named = |a: dlc_pass::fuse::Apart| {
-        (kernels[&a.kernel].clone(), kernels[&a.neighbour].clone(), a.reason)
-    };
+    let named =
+        |a: dlc_pass::Apart| (kernels[&a.kernel].clone(), kernels[&a.neighbour].clone(), a.reason);
     apart.into_iter().map(named).collect()
 }
 

@@ -115,13 +115,16 @@ pub fn bench_training(
 }
 
 /// What the first entry of a program is called with.
-struct Arguments {
-    inputs: Vec<Tensor>,
-    outputs: Vec<Tensor>,
+pub(crate) struct Arguments {
+    /// In the entry's order.
+    pub inputs: Vec<Tensor>,
+    /// In the entry's order.
+    pub outputs: Vec<Tensor>,
 }
 
 impl Arguments {
-    fn random(executable: &dyn Executable) -> Arguments {
+    /// Random inputs, and room for the outputs.
+    pub fn random(executable: &dyn Executable) -> Arguments {
         let program = executable.program();
         let entry = &program.entries[0];
         let inputs = entry.inputs.iter().enumerate();

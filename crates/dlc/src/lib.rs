@@ -36,9 +36,11 @@ mod report;
 mod roofs;
 mod store;
 mod training;
+mod tune;
 
 pub use bench::{Bench, BenchOptions, KernelBench, bench_model, bench_training};
 pub use compiler::{CheckReport, Compiler, Model, Module, TargetInfo, explain, targets};
+pub use dlc_cpu::Choices;
 pub use dlc_front::TrainOverrides;
 pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, Target, Tensor};
 pub use dlc_train::{Batch, Metrics, Renames, Trainer, WeightsFile, npy};
@@ -48,3 +50,4 @@ pub use perf::{ApartFrom, EntryPerf, KernelPerf, Perf, explain_perf};
 pub use report::Report;
 pub use roofs::{Bound, Roofs};
 pub use training::{Evaluated, TrainOptions, Trained, evaluate, train};
+pub use tune::{Trial, Tuned, tune_model, tune_training, tuned_choices};

@@ -5,7 +5,7 @@ use crate::pipeline::{self, EntryGraph};
 use crate::report::grouped;
 use crate::roofs::{Bound, Roofs};
 use crate::{Compiler, Error};
-use dlc_kernel::{Decision, Entry, Kernel, Program, Target};
+use dlc_kernel::{Decision, Entry, Form, Kernel, Program, Target};
 use dlc_pass::Reason;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -61,13 +61,9 @@ pub struct KernelPerf {
 pub struct ApartFrom {
     /// The other.
     pub kernel: String,
-    /// Why; nothing where fusion is off or never looks (a kernel that the target or the end of an
-    /// entry adds).
+    /// Why.
     pub reasons: Vec<&'static str>,
 }
-
-/// Pairs of kernels by name, and why they are apart.
-type Reasons = BTreeMap<(String, String), Vec<Reason>>;
 
 /// Explains every kernel of a program with these entries.
 ///
@@ -78,21 +74,44 @@ pub fn explain_perf(compiler: &Compiler, entries: &[EntryGraph]) -> Result<Perf,
     let decisions = compiler.target_ref().decide(&explained.program, compiler.options())?;
     let roofs = Roofs::known(compiler);
     let program = &decisions.program;
-    let entry = |((entry, decided), reasons): ((&Entry, Vec<Decision>), &Reasons)| EntryPerf {
-        name: entry.name.clone(),
-        kernels: entry
-            .kernels
-            .iter()
-            .zip(decided)
-            .map(|(kernel, decision)| {
-                let apart = apart(entry, kernel, reasons);
-                describe(program, kernel, decision, &roofs, apart)
-            })
-            .collect(),
+    let entry = |((entry, decided), why): ((&Entry, Vec<Decision>), Why)| {
+        let kernels = entry.kernels.iter().zip(decided).map(|(kernel, decision)| {
+            describe(program, kernel, decision, &roofs, apart(entry, kernel, &why))
+        });
+        EntryPerf { name: entry.name.clone(), kernels: kernels.collect() }
     };
     let decided = program.entries.iter().zip(decisions.kernels);
-    let entries = decided.zip(&explained.reasons).map(entry).collect();
+    let entries = decided.zip(why(&explained)).map(entry).collect();
     Ok(Perf { roofs, entries })
+}
+
+/// What decides why kernels of an entry are apart.
+struct Why<'a> {
+    /// Those that fusion and lowering made.
+    lowered: Vec<&'a str>,
+    /// Pairs of them by name, the lesser first.
+    reasons: &'a BTreeMap<(String, String), Vec<Reason>>,
+}
+
+fn why(explained: &pipeline::Explained) -> impl Iterator<Item = Why<'_>> {
+    explained.program.entries.iter().zip(&explained.reasons).map(|(entry, reasons)| Why {
+        lowered: entry.kernels.iter().map(|kernel| &*kernel.name).collect(),
+        reasons,
+    })
+}
+
+impl Why<'_> {
+    /// Why `kernel` is apart from one before it.
+    fn of(&self, kernel: &Kernel, other: &Kernel) -> Vec<&'static str> {
+        let added = |k: &Kernel| !self.lowered.contains(&&*k.name);
+        match self.reasons.get(&pair(&kernel.name, &other.name)) {
+            Some(found) => found.iter().map(|reason| reason.text()).collect(),
+            None if added(kernel) || added(other) => vec!["the target made one of them"],
+            None if matches!(kernel.form, Form::Check { .. }) => vec!["a check scans memory"],
+            None if self.reasons.is_empty() => vec!["nothing is fused at this level"],
+            None => vec!["fusion takes in neither"],
+        }
+    }
 }
 
 fn describe(
@@ -125,13 +144,11 @@ pub(crate) fn line(kernel: &Kernel) -> Option<String> {
 }
 
 /// The kernels before `kernel` that make what it reads.
-fn apart(entry: &Entry, kernel: &Kernel, reasons: &Reasons) -> Vec<ApartFrom> {
+fn apart(entry: &Entry, kernel: &Kernel, why: &Why) -> Vec<ApartFrom> {
     let reads = kernel.reads();
-    let makes = |k: &&Kernel| k.name != kernel.name && k.writes().iter().any(|b| reads.contains(b));
-    let from = |other: &Kernel| {
-        let found = reasons.get(&pair(&kernel.name, &other.name)).into_iter().flatten();
-        ApartFrom { kernel: other.name.clone(), reasons: found.map(|r| r.text()).collect() }
-    };
+    let makes = |k: &&Kernel| k.writes().iter().any(|b| reads.contains(b));
+    let from =
+        |other: &Kernel| ApartFrom { kernel: other.name.clone(), reasons: why.of(kernel, other) };
     entry.kernels.iter().take_while(|k| k.name != kernel.name).filter(makes).map(from).collect()
 }
 
@@ -168,9 +185,7 @@ impl fmt::Display for KernelPerf {
         writeln!(f, "  work       {flops} operations, {bytes} bytes")?;
         writeln!(f, "  bound      {}, {:.4} ms", self.bound.by, self.bound.ms)?;
         for apart in &self.apart {
-            write!(f, "  reads      {}", apart.kernel)?;
-            let why = apart.reasons.join("; ");
-            writeln!(f, "{}", if why.is_empty() { why } else { format!(", not fused: {why}") })?;
+            writeln!(f, "  apart      from {}: {}", apart.kernel, apart.reasons.join("; "))?;
         }
         Ok(())
     }

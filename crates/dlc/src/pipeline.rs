@@ -78,13 +78,9 @@ pub struct Explained {
 
 /// [`lower`], with the reasons of fusion; without fusion there are none.
 pub fn explain(entries: &[EntryGraph], opt: OptLevel) -> Explained {
-    let explain = |entry: &EntryGraph| match run_until(entry, opt, "fold-batch-norm") {
-        Some(simplified) => dlc_pass::fuse::explain(&simplified),
-        None => (dlc_pass::run(&entry.graph, opt, &mut |_, _, _| {}), Vec::new()),
-    };
-    let fused: Vec<_> = entries.iter().map(|e| (e.name, explain(e))).collect();
-    let named: Vec<(&str, &Graph)> =
-        fused.iter().map(|(name, (graph, _))| (*name, graph)).collect();
+    let explain = |entry: &EntryGraph| (entry.name, dlc_pass::explain(&entry.graph, opt));
+    let fused: Vec<_> = entries.iter().map(explain).collect();
+    let named: Vec<_> = fused.iter().map(|(name, (graph, _))| (*name, graph)).collect();
     let dlc_pass::Lowered { program, kernels } = dlc_pass::lower_named(&named);
     let reasons = fused.iter().zip(&kernels).map(|((_, (_, apart)), kernels)| {
         let mut reasons = BTreeMap::<_, Vec<Reason>>::new();

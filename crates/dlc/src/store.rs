@@ -79,20 +79,8 @@ impl Record {
     pub fn write<T: Serialize>(&self, value: T) -> Result<(), Error> {
         let content = Content { key: self.key.clone(), value };
         let text = serde_json::to_vec_pretty(&content).expect("what is kept can be written");
-        replace(&self.path, &text).map_err(|error| Error::file(&self.path, error))
+        Ok(dlc_train::write_atomic(&self.path, &text)?)
     }
-}
-
-/// Writes a file of its own first and gives it the name then.
-fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().expect("a record lies in a folder");
-    std::fs::create_dir_all(folder)?;
-    let own = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&own, text)?;
-    std::fs::rename(&own, path).inspect_err(|_| {
-        // The error that matters is the first one.
-        let _ = std::fs::remove_file(&own);
-    })
 }
 
 /// `dlc` in the user's cache folder, by XDG's rules.
@@ -148,7 +136,7 @@ mod tests {
         let own = &record(&folder, "one");
         std::thread::scope(|scope| {
             for writer in 0..4u64 {
-                scope.spawn(move || (0..50).for_each(|_| own.write(vec![writer; 1000]).unwrap()));
+                scope.spawn(move || (0..20).for_each(|_| own.write(vec![writer; 1000]).unwrap()));
             }
             for _ in 0..100 {
                 let read: Option<Vec<u64>> = own.read().unwrap();

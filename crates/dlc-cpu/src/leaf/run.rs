@@ -1,6 +1,6 @@
 //! A leaf with memory of its own: what measurements run again and again.
 
-use super::loops::Loop;
+use super::loops::{Loop, Stream};
 use super::{GemmArgs, GemmTile, Leaf, MAX_LEVELS};
 use crate::jit::Module;
 use crate::level::Level;
@@ -29,15 +29,17 @@ impl LeafRun {
     /// [`BuildError::Machine`] if this machine lacks the level or there is no memory.
     ///
     /// # Panics
-    /// If a stream has other elements.
+    /// If a stream has other elements, or shares its address.
     pub fn of_loop(level: Level, code: Loop, count: usize) -> Result<LeafRun, BuildError> {
-        assert!(code.streams.iter().all(|s| s.bytes() == 4), "all streams are of four bytes");
+        let mut streams = code.streams.iter().enumerate();
+        let own = |(k, s): (usize, &Stream)| s.dtype.bytes() == 4 && usize::from(s.address) == k;
+        assert!(streams.all(own), "each stream is of four bytes, at its address");
         let bytes = (4 * count).next_multiple_of(64) + APART;
         let memory = ones(code.streams.len() * bytes)?;
         let mut args = vec![0; code.args_bytes() as usize / 8].into_boxed_slice();
         args[0] = count as u64;
         for stream in 0..code.streams.len() {
-            let at = code.stream_at(stream) as usize / 8;
+            let at = code.address_at(stream) as usize / 8;
             args[at] = memory.at((stream * bytes) as u64) as u64;
         }
         LeafRun::new(level, Leaf::Loop(Arc::new(code)), args, memory)

@@ -50,7 +50,7 @@ pub enum Level {
 }
 
 impl Codegen {
-    /// The compiler these options ask for.
+    /// The compiler these options ask for, with what tuning has chosen on this machine.
     pub fn compiler(&self) -> Result<Compiler, Error> {
         let level = match self.opt_level {
             Level::Zero => OptLevel::O0,
@@ -64,7 +64,13 @@ impl Codegen {
         if let Some(threads) = self.threads {
             compiler = compiler.threads(threads as usize);
         }
-        Ok(compiler)
+        Ok(match dlc::tuned_choices(&compiler) {
+            Ok(choices) => compiler.choices(choices),
+            Err(reason) => {
+                eprintln!("warning: what `dlc tune` chose is ignored: {reason}");
+                compiler
+            }
+        })
     }
 }
 
