@@ -3,9 +3,14 @@
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};
 
+/// The command, with a cache folder of the tests' own.
 fn dlc() -> Command {
+    dlc_with_cache(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
+}
+
+fn dlc_with_cache(cache: &Path) -> Command {
     let mut command = Command::cargo_bin("dlc").unwrap();
-    command.env("NO_COLOR", "1").current_dir(root());
+    command.env("NO_COLOR", "1").env("XDG_CACHE_HOME", cache).current_dir(root());
     command
 }
 
@@ -310,7 +315,95 @@ fn bench_times_each_kernel_by_its_line() {
     assert!(total > 0.0, "{report}");
     let first = kernels.iter().find(|k| k["name"] == "conv1_relu").unwrap();
     assert_eq!(first["line"], "examples/lenet.dl:5");
+    assert!(first["share"].as_f64().unwrap() > 0.0 && first["bound"]["by"].is_string(), "{first}");
     let (code, out, _) = run(dlc().args(args));
     assert_eq!(code, 0);
     assert!(out.contains("conv1_relu") && out.contains("examples/lenet.dl:5"), "{out}");
+}
+
+#[test]
+fn roofs_are_measured_once_and_kept() {
+    let cache = tempfile::tempdir().unwrap();
+    let dlc = || dlc_with_cache(cache.path());
+    let perf = ["explain", "--perf", "--json", "--bind", "N=1", "examples/lenet.dl"];
+    let roofs = || {
+        let (code, out, err) = run(dlc().args(perf));
+        assert_eq!(code, 0, "{err}");
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()["roofs"].clone()
+    };
+    assert_eq!(roofs()["measured"], false);
+    let (code, out, err) = run(dlc().args(["targets", "--measure", "--json"]));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("kept in"), "{err}");
+    let measured: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(roofs(), measured);
+    let one = &measured["roofs"][0];
+    assert_eq!(one["threads"], 1);
+    assert!(one["gflops"].as_f64().unwrap() > 0.0);
+    let levels: Vec<&str> =
+        one["memory"].as_array().unwrap().iter().map(|m| m["level"].as_str().unwrap()).collect();
+    assert_eq!(levels, ["L1", "L2", "L3", "DRAM"]);
+}
+
+#[test]
+fn kernels_are_explained_by_source_line() {
+    let args = ["explain", "--perf", "--bind", "N=2", "--threads", "1", "examples/lenet.dl"];
+    let (code, out, err) = run(dlc().args(args));
+    assert_eq!(code, 0, "{err}");
+    for text in [
+        "conv2_relu  examples/lenet.dl:6",
+        "  algorithm  contract: register tiles",
+        "  threads    1",
+        "  bound      ",
+        "  apart      from conv1_relu: a fold joins kernels of rows only",
+    ] {
+        assert!(out.contains(text), "`{text}` is missing:\n{out}");
+    }
+    let (code, out, err) = run(dlc().args(args).args(["--train", "--json"]));
+    assert_eq!(code, 0, "{err}");
+    let perf: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let kernels = perf["entries"][0]["kernels"].as_array().unwrap();
+    let update = kernels.iter().find(|k| k["name"] == "update").unwrap();
+    let reasons = &update["apart"][0]["reasons"];
+    assert_eq!(reasons[0], "the check stands between gradients and optimizer", "{update}");
+    let unknown = "fusion takes in neither";
+    assert!(!out.contains(unknown), "every pair of kernels has a reason:\n{out}");
+    assert_eq!(run(dlc().args(["explain", "E0203", "--bind", "N=2"])).0, 2);
+}
+
+#[test]
+fn tuning_is_kept_and_what_is_broken_is_ignored() {
+    let cache = tempfile::tempdir().unwrap();
+    let dlc = || dlc_with_cache(cache.path());
+    let model = folder("model Wide(x: f32[64, 96]) -> f32[64, 80] { x |> linear(80) |> relu }\n");
+    let file = model.path().join("model.dl");
+    let (code, out, err) = run(dlc().args(["tune", "--json", "--seconds", "0.01"]).arg(&file));
+    assert_eq!(code, 0, "{err}");
+    let tuned: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let problem = &tuned["problems"][0];
+    assert_eq!(problem["kernels"][0][1], format!("{}:1", file.display()));
+    let ways = problem["ways"].as_array().unwrap();
+    assert!(ways.len() > 1 && ways.iter().all(|w| w[1].as_f64().unwrap() > 0.0), "{problem}");
+    let kept = PathBuf::from(err.trim().strip_prefix("kept in ").unwrap());
+
+    // A way that the model would not take is taken once it is chosen.
+    let schedule = || run(dlc().args(["compile", "--emit", "schedule"]).arg(&file));
+    let text = std::fs::read_to_string(&kept).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let shown = [0, 1].map(|k| {
+        record["value"] = serde_json::json!({ problem["problem"].as_str().unwrap(): ways[k][0] });
+        std::fs::write(&kept, record.to_string()).unwrap();
+        let (code, out, err) = schedule();
+        assert!(code == 0 && !err.contains("warning"), "{err}");
+        out
+    });
+    assert_ne!(shown[0], shown[1]);
+
+    record["version"] = "0.0.0".into();
+    for broken in [record.to_string(), "{".into()] {
+        std::fs::write(&kept, broken).unwrap();
+        let (code, out, err) = schedule();
+        assert_eq!((code, &out), (0, &shown[0]), "the model decides");
+        assert!(err.contains("warning: what `dlc tune` chose is ignored"), "{err}");
+    }
 }

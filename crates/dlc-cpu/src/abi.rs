@@ -11,6 +11,9 @@ use std::mem::offset_of;
 /// A compiled kernel function: context, first unit, end of units, worker.
 pub type KernelFn = unsafe extern "C" fn(*const Context, i64, i64, i64);
 
+/// A compiled leaf: its argument block, which it may write results of folds to.
+pub type LeafFn = unsafe extern "C" fn(*mut u8);
+
 /// Bytes every buffer is aligned to.
 pub const ALIGNMENT: usize = 64;
 

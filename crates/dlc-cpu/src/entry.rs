@@ -7,7 +7,6 @@ use crate::memory::Memory;
 use crate::schedule::Schedule;
 use crate::share::{Share, share_out};
 use dlc_kernel::{BufferId, Class, Kernel, Program};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 /// An entry ready to be called.
@@ -24,8 +23,6 @@ pub struct EntryCode {
     pub outside: Vec<Outside>,
     /// Whether it writes parameters or state.
     pub updates: bool,
-    /// Those that no call works in.
-    pub arenas: Mutex<Vec<Arena>>,
 }
 
 /// What a kernel, or a phase of it, does.
@@ -89,16 +86,23 @@ pub struct RunnablePart {
     pub operands: Vec<BufferId>,
 }
 
-/// The memory of one call, with everything in it that holds addresses.
+/// The memory of one call, of whatever entry, with everything in it that holds addresses.
 pub struct Arena {
     /// Everything but what callers lend.
     pub memory: Memory,
+    /// One for each entry.
+    pub frames: Vec<Frame>,
+    /// One for each worker.
+    pub errors: Box<[ErrorSlot]>,
+}
+
+/// How the kernels of an entry see an arena.
+#[derive(Default)]
+pub struct Frame {
     /// One for each part of each work, in order.
     pub contexts: Vec<Context>,
     /// What the contexts' operand tables point into.
     tables: Vec<Box<[*mut u8]>>,
-    /// One for each worker.
-    pub errors: Box<[ErrorSlot]>,
 }
 
 // SAFETY: its addresses go into its own memory, into the executable's lasting block, which may be
@@ -106,18 +110,19 @@ pub struct Arena {
 unsafe impl Send for Arena {}
 
 impl Arena {
-    /// An arena without contexts.
+    /// An arena without frames.
     pub fn new(memory: Memory, workers: usize) -> Arena {
         let errors = vec![ErrorSlot::default(); workers].into();
-        Arena { memory, contexts: Vec::new(), tables: Vec::new(), errors }
+        Arena { memory, frames: Vec::new(), errors }
     }
+}
 
+impl Frame {
     /// Adds the context of a part that sees `operands`.
     pub fn add_context(&mut self, operands: Box<[*mut u8]>, context: Context) {
         self.tables.push(operands);
         let operands = self.tables.last_mut().expect("it was just added").as_mut_ptr();
-        let errors = self.errors.as_mut_ptr();
-        self.contexts.push(Context { operands, errors, ..context });
+        self.contexts.push(Context { operands, ..context });
     }
 
     /// Lets operand tables name `address` for an input or output.
@@ -161,8 +166,8 @@ impl EntryCode {
         let updates = entry.kernels.iter().any(|k| writes_lasting(program, k));
         let packs = works.iter().any(|w| w.when == When::Load);
         let outside = outside(program, scheduled, &works);
-        let (stale, arenas) = (AtomicBool::new(packs), Mutex::default());
-        EntryCode { works, packs, stale, plan, outside, updates, arenas }
+        let stale = AtomicBool::new(packs);
+        EntryCode { works, packs, stale, plan, outside, updates }
     }
 }
 

@@ -1,12 +1,13 @@
 //! A compiled program with its storage.
 //!
 //! Parameters, state and run-time scalars lie in one block for good; every call works in an arena
-//! taken from a free list, so that calls which update nothing run side by side. A call that
+//! taken from a free list, so that calls which update nothing run side by side. Calls of all entries
+//! take turns in one arena if none runs beside another. A call that
 //! updates is alone: the lock below is the discipline all the `unsafe` code here relies on.
 
 use crate::abi::{Context, ErrorKind, ErrorSlot, SLACK};
 use crate::codegen::When;
-use crate::entry::{Action, Arena, EntryCode, RunnablePart};
+use crate::entry::{Action, Arena, EntryCode, Frame, RunnablePart};
 use crate::jit::Module;
 use crate::lower::{ArenaPlan, LastingPlan, Place, is_lasting};
 use crate::memory::Memory;
@@ -34,6 +35,8 @@ pub struct CpuExecutable {
     entries: Vec<EntryCode>,
     lasting: Memory,
     lasting_plan: LastingPlan,
+    /// Those that no call works in.
+    arenas: Mutex<Vec<Arena>>,
     /// Held for reading by calls that update nothing, for writing by those that do.
     lock: RwLock<()>,
     pool: Arc<Pool>,
@@ -81,16 +84,14 @@ impl CpuExecutable {
             entries,
             lasting,
             lasting_plan,
+            arenas: Mutex::default(),
             lock: RwLock::new(()),
             pool,
             peak_bytes: needed,
             times,
             _module: Mutex::new(module),
         };
-        for (at, entry) in executable.entries.iter().enumerate() {
-            let arena = executable.new_arena(at, entry).ok_or_else(refuse)?;
-            entry.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
-        }
+        executable.give_back(executable.new_arena().ok_or_else(refuse)?);
         executable.set_defaults();
         Ok(executable)
     }
@@ -115,10 +116,18 @@ impl CpuExecutable {
         }
     }
 
-    fn new_arena(&self, at: usize, entry: &EntryCode) -> Option<Arena> {
+    fn new_arena(&self) -> Option<Arena> {
+        let bytes = self.entries.iter().map(|e| e.plan.bytes).max().unwrap_or(0);
+        let mut arena = Arena::new(Memory::new(bytes)?, self.pool.workers());
+        let entries = self.entries.iter().enumerate();
+        let frames = entries.map(|(at, entry)| self.frame(at, entry, &mut arena)).collect();
+        Some(Arena { frames, ..arena })
+    }
+
+    /// How the kernels of an entry see `arena`.
+    fn frame(&self, at: usize, entry: &EntryCode, arena: &mut Arena) -> Frame {
         let kept = &self.lasting_plan.workspaces[at];
-        let memory = Memory::new(entry.plan.bytes)?;
-        let mut arena = Arena::new(memory, self.pool.workers());
+        let mut frame = Frame::default();
         for work in &entry.works {
             let Action::Run { parts, scratch_stride, .. } = &work.action else { continue };
             let (shared, scratch) = entry.plan.workspaces[work.kernel];
@@ -127,7 +136,7 @@ impl CpuExecutable {
                 let operands: Box<[*mut u8]> = part.operands.iter().map(address).collect();
                 let context = Context {
                     operands: std::ptr::null(),
-                    errors: std::ptr::null_mut(),
+                    errors: arena.errors.as_mut_ptr(),
                     lasting: self.lasting.at(kept[work.kernel]),
                     shared: arena.memory.at(shared),
                     scratch: arena.memory.at(scratch),
@@ -135,10 +144,10 @@ impl CpuExecutable {
                     nowhere: NOWHERE.0.as_ptr(),
                     part: number as i64,
                 };
-                arena.add_context(operands, context);
+                frame.add_context(operands, context);
             }
         }
-        Some(arena)
+        frame
     }
 
     fn address(&self, entry: &EntryCode, arena: &Memory, id: BufferId) -> *mut u8 {
@@ -174,7 +183,7 @@ impl CpuExecutable {
                     unsafe { std::ptr::copy_nonoverlapping(src, dst, *bytes) };
                 }
                 Action::Run { parts, shares, may_fail, .. } => {
-                    self.launch(parts, &arena.contexts[contexts], shares);
+                    self.launch(parts, &arena.frames[at].contexts[contexts], shares);
                     if *may_fail {
                         let kernel = &self.program.entries[at].kernels[work.kernel];
                         self.take_error(kernel, &mut arena.errors)?;
@@ -217,17 +226,21 @@ impl CpuExecutable {
 
     /// Packs what depends on parameters; the caller is alone.
     fn pack(&self, at: usize, code: &EntryCode) -> Result<(), RunError> {
-        let mut arena = self.take_arena(at, code)?;
+        let mut arena = self.take_arena()?;
         let result = self.run(at, code, When::Load, &mut arena, None);
-        code.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
+        self.give_back(arena);
         code.stale.store(result.is_err(), Ordering::Relaxed);
         result
     }
 
-    fn take_arena(&self, at: usize, code: &EntryCode) -> Result<Arena, RunError> {
-        let free = code.arenas.lock().unwrap_or_else(|e| e.into_inner()).pop();
+    fn take_arena(&self) -> Result<Arena, RunError> {
+        let free = self.arenas.lock().unwrap_or_else(|e| e.into_inner()).pop();
         let full = || RunError::Usage("there is no memory for another call at a time".into());
-        free.or_else(|| self.new_arena(at, code)).ok_or_else(full)
+        free.or_else(|| self.new_arena()).ok_or_else(full)
+    }
+
+    fn give_back(&self, arena: Arena) {
+        self.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
     }
 
     fn launch(&self, parts: &[RunnablePart], contexts: &[Context], shares: &[Vec<Share>]) {
@@ -287,12 +300,12 @@ impl CpuExecutable {
             self.program.entries.get(at).zip(self.entries.get(at)).ok_or_else(none)?;
         self.accept(entry, inputs, outputs)?;
         let permit = self.enter(at, code)?;
-        let mut arena = self.take_arena(at, code)?;
+        let mut arena = self.take_arena()?;
         let (inputs_lent, outputs_lent) = code.outside.split_at(inputs.len());
         for (lent, tensor) in inputs_lent.iter().zip(inputs) {
             let own = self.address(code, &arena.memory, lent.buffer);
             let address = transfer::readable(tensor).filter(|_| lent.named.is_some());
-            arena.bind(lent, address.unwrap_or(own));
+            arena.frames[at].bind(lent, address.unwrap_or(own));
             if address.is_none() {
                 // SAFETY: the address is this call's storage of the input, whose type and shape
                 // the tensor was checked to have.
@@ -301,7 +314,7 @@ impl CpuExecutable {
         }
         for (lent, tensor) in outputs_lent.iter().zip(&mut *outputs) {
             let own = self.address(code, &arena.memory, lent.buffer);
-            arena.bind(lent, transfer::writable(tensor).unwrap_or(own));
+            arena.frames[at].bind(lent, transfer::writable(tensor).unwrap_or(own));
         }
         let result = self.run(at, code, When::Call, &mut arena, seconds);
         if code.updates {
@@ -317,7 +330,7 @@ impl CpuExecutable {
             }
         }
         drop(permit);
-        code.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
+        self.give_back(arena);
         result
     }
 

@@ -4,14 +4,14 @@
 //! leaves they call, into one module. Its pages are writable first and executable afterwards,
 //! never both, and are unmapped when the [`Module`] is dropped.
 
-use crate::abi::{ALIGNMENT, KernelFn};
+use crate::abi::{ALIGNMENT, KernelFn, LeafFn};
 use crate::codegen::Code;
 use crate::leaf::Leaf;
 use crate::leaf::portable::{self, Multiply};
 use crate::leaf::wide;
 use crate::level::Level;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{Function, Signature, UserFuncName};
+use cranelift_codegen::ir::{Function, UserFuncName};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, ir};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -27,6 +27,7 @@ pub struct Module {
     /// `None` only while it is dropped.
     module: Option<JITModule>,
     functions: Vec<FuncId>,
+    leaves: Vec<FuncId>,
     bytes: usize,
 }
 
@@ -177,10 +178,18 @@ impl Module {
         );
         let (compiled, compiled_leaves) =
             (compiled.map_err(refuse)?, compiled_leaves.map_err(refuse)?);
-        let signature = crate::abi::kernel_signature(isa.default_call_conv());
-        let leaf_signature = Leaf::signature(isa.default_call_conv());
-        link(isa, (&compiled, signature), (&leaves, &compiled_leaves, leaf_signature))
-            .map_err(|e| BuildError::Machine(format!("code does not fit into memory: {e}")))
+        link(isa, &compiled, (&leaves, &compiled_leaves))
+    }
+
+    /// Compiles leaves that no kernel calls.
+    ///
+    /// # Errors
+    /// As [`Module::new`].
+    pub fn of_leaves(level: Level, leaves: &[Leaf]) -> Result<Module, BuildError> {
+        let refuse = |message| BuildError::Kernel { kernel: "leaf".into(), message };
+        let compiled = leaves.iter().map(|l| compile_leaf(level, l));
+        let compiled = compiled.collect::<Result<Vec<_>, _>>().map_err(refuse)?;
+        link(level.isa(OptLevel::O2)?, &[], (leaves, &compiled))
     }
 
     /// The function that was given at position `at`.
@@ -189,6 +198,14 @@ impl Module {
         let address = module.get_finalized_function(self.functions[at]);
         // SAFETY: the function was declared with the signature of a `KernelFn` and is finalized.
         unsafe { std::mem::transmute::<*const u8, KernelFn>(address) }
+    }
+
+    /// The leaf that was given at position `at`.
+    pub fn leaf(&self, at: usize) -> LeafFn {
+        let module = self.module.as_ref().expect("the module lives as long as its owner");
+        let address = module.get_finalized_function(self.leaves[at]);
+        // SAFETY: the function was declared with the signature of a `LeafFn` and is finalized.
+        unsafe { std::mem::transmute::<*const u8, LeafFn>(address) }
     }
 
     /// Bytes of machine code.
@@ -209,12 +226,23 @@ impl Drop for Module {
 
 fn link(
     isa: OwnedTargetIsa,
-    (kernels, signature): (&[Compiled], Signature),
-    (leaves, compiled_leaves, leaf_signature): (&[Leaf], &[Compiled], Signature),
+    kernels: &[Compiled],
+    (leaves, compiled_leaves): (&[Leaf], &[Compiled]),
+) -> Result<Module, BuildError> {
+    place(isa, kernels, (leaves, compiled_leaves))
+        .map_err(|e| BuildError::Machine(format!("code does not fit into memory: {e}")))
+}
+
+fn place(
+    isa: OwnedTargetIsa,
+    kernels: &[Compiled],
+    (leaves, compiled_leaves): (&[Leaf], &[Compiled]),
 ) -> Result<Module, Box<dyn std::error::Error>> {
     let all = || compiled_leaves.iter().chain(kernels);
     let bytes = all().map(|c| c.bytes.len()).sum();
     let reserve = all().map(|c| c.bytes.len().next_multiple_of(4096)).sum::<usize>() + (64 << 10);
+    let signature = crate::abi::kernel_signature(isa.default_call_conv());
+    let leaf_signature = Leaf::signature(isa.default_call_conv());
     let mut builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
     builder.memory_provider(Box::new(ArenaMemoryProvider::new_with_size(reserve)?));
     let mut module = JITModule::new(builder);
@@ -231,7 +259,8 @@ fn link(
         functions.push(id);
     }
     module.finalize_definitions()?;
-    Ok(Module { module: Some(module), functions, bytes })
+    let leaves = leaves.iter().map(|leaf| leaf_ids[leaf]).collect();
+    Ok(Module { module: Some(module), functions, leaves, bytes })
 }
 
 fn define(

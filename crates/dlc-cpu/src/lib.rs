@@ -15,6 +15,8 @@
 //! - [`pool`], [`share`]: threads, and who executes which units.
 //! - [`entry`], [`executable`]: works and arenas; storage, calls, errors.
 //! - [`transfer`]: tensors of the host.
+//! - [`decision`], [`listing`]: what was decided, for people to read.
+//! - [`machine`], [`roof`]: this processor and its caches; what it reaches at most.
 //!
 //! What holds: results depend on shapes and the level only, never on the number of threads (units
 //! are independent, and the order of every fold is fixed by its schedule); a failing call leaves
@@ -34,6 +36,7 @@ pub mod abi;
 pub mod arrange;
 pub mod caches;
 pub mod codegen;
+pub mod decision;
 pub mod entry;
 pub mod executable;
 pub mod jit;
@@ -41,31 +44,46 @@ pub mod leaf;
 pub mod level;
 pub mod listing;
 pub mod lower;
+pub mod machine;
 pub mod memory;
 pub mod pool;
+pub mod roof;
 pub mod schedule;
 pub mod share;
 pub mod transfer;
 
-use dlc_kernel::{BuildError, BuildOptions, Executable, Program, StageTime, Target};
+use codegen::Phase;
+use dlc_kernel::{
+    BuildError, BuildOptions, Decisions, Entry, Executable, Form, Kernel, Program, StageTime,
+    Target,
+};
 use entry::EntryCode;
 use executable::{CpuExecutable, Pieces, peak_bytes};
 use level::Level;
-use lower::{ArenaPlan, LastingPlan, ScheduledEntry};
-use schedule::Config;
+use lower::{ArenaPlan, Facts, LastingPlan, ScheduledEntry};
+use schedule::contract::ContractSchedule;
+pub use schedule::contract::{Alternatives, Choices};
+use schedule::{Config, Schedule};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Compiles for the CPU this process runs on, at one instruction set level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuTarget {
     level: Level,
+    choices: Arc<Choices>,
 }
 
 impl CpuTarget {
     /// The target of that level. Building for a level that this machine lacks is refused; its
     /// dumps can be made anywhere.
     pub fn new(level: Level) -> CpuTarget {
-        CpuTarget { level }
+        CpuTarget { level, choices: Arc::default() }
+    }
+
+    /// The same target, which takes these choices where the estimate would decide.
+    pub fn with_choices(self, choices: Choices) -> CpuTarget {
+        CpuTarget { choices: Arc::new(choices), ..self }
     }
 
     /// The best target of this machine.
@@ -79,6 +97,32 @@ impl CpuTarget {
     /// Its level.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// What can be chosen for the contractions of a program: by entry and by kernel of the arranged
+    /// program, `None` where nothing can.
+    ///
+    /// # Errors
+    /// [`BuildError::Kernel`] naming a kernel that this target cannot compute.
+    pub fn alternatives(
+        &self,
+        program: &Program,
+        options: &BuildOptions,
+    ) -> Result<Vec<Vec<Option<Alternatives>>>, BuildError> {
+        let program = arrange::arrange(program, self.config(options));
+        let facts = lower::facts(&program);
+        let of_kernel = |kernel: &Kernel, facts: &Facts| match &kernel.form {
+            Form::Contract { .. } => {
+                let site = facts.site(&program, self.config(options), Choices::none());
+                let refuse = |message| BuildError::Kernel { kernel: kernel.name.clone(), message };
+                ContractSchedule::alternatives(site, &kernel.form).map_err(refuse)
+            }
+            _ => Ok(None),
+        };
+        let of_entry = |(entry, facts): (&Entry, &Facts)| {
+            entry.kernels.iter().map(|kernel| of_kernel(kernel, facts)).collect()
+        };
+        program.entries.iter().zip(&facts).map(of_entry).collect()
     }
 
     fn config(&self, options: &BuildOptions) -> Config {
@@ -119,7 +163,7 @@ impl Target for CpuTarget {
         let program = arrange::arrange(program, self.config(options));
         clock.stage("arrange");
         let facts = lower::facts(&program);
-        let scheduled = lower::schedule(&program, &facts, self.config(options))?;
+        let scheduled = lower::schedule(&program, &facts, self.config(options), &self.choices)?;
         let (lasting, arenas) = plan(&program, &scheduled, threads, options.memory_limit)?;
         clock.stage("schedule");
         let frontend = isa.frontend_config();
@@ -145,6 +189,28 @@ impl Target for CpuTarget {
         Ok(Box::new(CpuExecutable::new(pieces)?))
     }
 
+    fn decide(&self, program: &Program, options: &BuildOptions) -> Result<Decisions, BuildError> {
+        let arranged = arrange::arrange(program, self.config(options));
+        let facts = lower::facts(&arranged);
+        let scheduled = lower::schedule(&arranged, &facts, self.config(options), &self.choices)?;
+        let frontend = self.level.isa(options.opt_level)?.frontend_config();
+        let threads = options.threads.unwrap_or_else(pool::available_threads);
+        let of_entry = |entry: &ScheduledEntry| {
+            let phases = lower::generate(entry, frontend);
+            let scheduled = entry.schedules.iter().zip(&phases);
+            let of_kernel = |(kernel, (schedule, phases)): (&Kernel, (&Schedule, &Vec<Phase>))| {
+                let mut decision = decision::decision(schedule, phases, threads);
+                decision::add_moved(&mut decision, kernel, program, &arranged);
+                decision
+            };
+            entry.entry.kernels.iter().zip(scheduled).map(of_kernel).collect()
+        };
+        let kernels = scheduled.iter().map(of_entry).collect();
+        drop(scheduled);
+        drop(facts);
+        Ok(Decisions { program: arranged, kernels })
+    }
+
     fn emit(
         &self,
         stage: &str,
@@ -153,7 +219,7 @@ impl Target for CpuTarget {
     ) -> Result<String, BuildError> {
         let program = &arrange::arrange(program, self.config(options));
         let facts = lower::facts(program);
-        let scheduled = lower::schedule(program, &facts, self.config(options))?;
+        let scheduled = lower::schedule(program, &facts, self.config(options), &self.choices)?;
         match stage {
             "schedule" => Ok(listing::schedules(&scheduled)),
             "clif" => listing::clif(self.level, options.opt_level, &scheduled),

@@ -5,6 +5,7 @@
 
 use crate::abi::ALIGNMENT;
 use crate::codegen::{self, Phase, When};
+use crate::schedule::contract::Choices;
 use crate::schedule::{Config, Schedule, Site, Workspace};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::plan::{self, Aliases, Block};
@@ -30,6 +31,18 @@ pub struct Facts {
     pub fixed: FxHashSet<BufferId>,
     /// By kernel: whether it computes such temporaries, and so runs when parameters have changed.
     pub at_load: Vec<bool>,
+}
+
+impl Facts {
+    /// What the schedules of the entry's kernels depend on.
+    pub fn site<'p>(
+        &'p self,
+        program: &'p Program,
+        config: Config,
+        choices: &'p Choices,
+    ) -> Site<'p> {
+        Site { program, aliases: &self.aliases, fixed: &self.fixed, config, choices }
+    }
 }
 
 /// Where the storage of a buffer is.
@@ -107,9 +120,10 @@ pub fn schedule<'p>(
     program: &'p Program,
     facts: &'p [Facts],
     config: Config,
+    choices: &'p Choices,
 ) -> Result<Vec<ScheduledEntry<'p>>, BuildError> {
     let entry = |(entry, facts): (&'p Entry, &'p Facts)| {
-        let site = Site { program, aliases: &facts.aliases, fixed: &facts.fixed, config };
+        let site = facts.site(program, config, choices);
         let one = |kernel: &'p Kernel| {
             Schedule::new(site, kernel)
                 .map_err(|message| BuildError::Kernel { kernel: kernel.name.clone(), message })

@@ -249,4 +249,21 @@ mod tests {
             }
         });
     }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn threads_keep_to_the_affinity_mask() {
+        let in_mask = std::thread::spawn(|| {
+            // SAFETY: a set of processors is plain bits; the call reads one of that size, and
+            // changes where this thread runs, which then ends.
+            let done = unsafe {
+                let mut one: libc::cpu_set_t = std::mem::zeroed();
+                libc::CPU_SET(libc::sched_getcpu() as usize, &mut one);
+                libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &one)
+            };
+            (done, available_threads())
+        });
+        let (done, threads) = in_mask.join().unwrap();
+        assert_eq!((done, threads), (0, 1));
+    }
 }

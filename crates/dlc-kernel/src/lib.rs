@@ -56,6 +56,9 @@ pub use program::{
 };
 pub use scalar::{BinaryOp, FoldOp, Folding, UnaryOp, cast};
 pub use size::{Bindings, MAX_DIM, Size, SizeError};
-pub use target::{BuildError, BuildOptions, Executable, OptLevel, RunError, StageTime, Target};
+pub use target::{
+    BuildError, BuildOptions, Decision, Decisions, Executable, OptLevel, RunError, StageTime,
+    Target,
+};
 pub use tensor::{Data, Tensor};
 pub use verify::{Rule, VerifyError, verify};

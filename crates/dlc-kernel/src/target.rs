@@ -85,6 +85,28 @@ pub struct StageTime {
     pub ms: f64,
 }
 
+/// How a target computes one kernel, in words for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// The algorithm.
+    pub algorithm: String,
+    /// The tile that a loop nest computes at a time, and the blocks around it, if it has any.
+    pub tile: Option<String>,
+    /// In which order operands lie, and what is done about it.
+    pub layout: String,
+    /// Threads that take part.
+    pub threads: usize,
+}
+
+/// How a target computes a program.
+#[derive(Clone, Debug)]
+pub struct Decisions {
+    /// The program as the target arranged it; see [`Executable::program`].
+    pub program: Program,
+    /// By entry and kernel.
+    pub kernels: Vec<Vec<Decision>>,
+}
+
 /// A way to run programs. Targets know nothing of graphs.
 pub trait Target {
     /// The name a user gives it by: `x86-64-v3`.
@@ -104,6 +126,9 @@ pub trait Target {
         program: &Program,
         options: &BuildOptions,
     ) -> Result<String, BuildError>;
+
+    /// What [`Target::build`] would do with each kernel.
+    fn decide(&self, program: &Program, options: &BuildOptions) -> Result<Decisions, BuildError>;
 
     /// The dumps this target can make, in order: `schedule`, `clif`, `asm`.
     fn stages(&self) -> &'static [&'static str];
@@ -142,7 +167,8 @@ pub trait Executable: Send + Sync {
     /// Sets a parameter, state or run-time scalar.
     fn write(&self, name: &str, value: &Tensor) -> Result<(), RunError>;
 
-    /// Bytes of parameters, state, temporaries and packed copies at the peak.
+    /// Bytes of parameters, state, temporaries, packed copies, inputs and outputs at the peak, while
+    /// one call runs at a time.
     fn peak_bytes(&self) -> u64;
 
     /// How long each stage of the build took.

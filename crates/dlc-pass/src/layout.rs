@@ -5,6 +5,7 @@
 
 use crate::class::{Class, class};
 use crate::reads::{Coords, Mode, Read, compose, domain, identity};
+use crate::reason::Reason;
 use dlc_graph::op::FusedKind;
 use dlc_graph::{Graph, Shape, Value};
 use dlc_kernel::{Index, Size};
@@ -29,9 +30,6 @@ pub enum Reach {
     All,
 }
 
-/// Why there is no layout.
-pub type Reason = &'static str;
-
 impl Layout {
     /// The layout of `members` (ascending) as one kernel of that kind. A map's domain is the shape
     /// of `root`; the others' domains come from their folds or contraction.
@@ -52,7 +50,7 @@ impl Layout {
             }
         }
         let complete = members.iter().all(|v| layout.places.contains_key(v));
-        if complete { Ok(layout) } else { Err("it runs over other axes") }
+        if complete { Ok(layout) } else { Err(Reason::OtherAxes) }
     }
 
     /// Where `candidate` is evaluated if it joins `members` (ascending), all of which have a place.
@@ -69,24 +67,24 @@ impl Layout {
         if is_anchor
             && (domain(graph, candidate) != self.axes || graph.ty(candidate).rank() != self.outer)
         {
-            return Err("it folds over other axes");
+            return Err(Reason::OtherFold);
         }
         let mut place = is_anchor.then(|| self.canonical(identity(self.outer)));
         for &user in users.iter().filter(|u| members.binary_search(u).is_ok()) {
             for read in reads_of(user).iter().filter(|r| r.value == candidate) {
                 let needed = self.read_place(graph, user, self.place(user), read)?;
                 match &place {
-                    Some(known) if *known != needed => return Err("it is read at two places"),
+                    Some(known) if *known != needed => return Err(Reason::TwoPlaces),
                     _ => place = Some(needed),
                 }
             }
         }
         let reads = reads_of(candidate);
         let of_user = || reads.iter().find_map(|r| self.place_of_user(graph, kind, candidate, r));
-        let place = place.or_else(of_user).ok_or("it runs over other axes")?;
+        let place = place.or_else(of_user).ok_or(Reason::OtherAxes)?;
         for read in reads.iter().filter(|r| members.binary_search(&r.value).is_ok()) {
             if self.read_place(graph, candidate, &place, read)? != *self.place(read.value) {
-                return Err("it reads a value at another place than others");
+                return Err(Reason::ReadsElsewhere);
             }
         }
         Ok(place)
@@ -111,7 +109,7 @@ impl Layout {
         read: &Read,
     ) -> Result<Coords, Reason> {
         if read.mode == Mode::Lookup {
-            return Err("data decides where it is read");
+            return Err(Reason::Lookup);
         }
         Ok(self.canonical(match class(graph, user) {
             Class::Fold | Class::Contract => read.at.clone(),
@@ -161,7 +159,7 @@ impl Layout {
         let mut layout = Layout { axes, outer, places: FxHashMap::default() };
         for &anchor in anchors.iter().chain([&root].into_iter().filter(|_| wanted.is_none())) {
             if domain(graph, anchor) != layout.axes || graph.ty(anchor).rank() != outer {
-                return Err("it folds over other axes");
+                return Err(Reason::OtherFold);
             }
             let place = layout.canonical(identity(outer));
             layout.places.insert(anchor, place);
@@ -183,7 +181,7 @@ impl Layout {
                 let place = self.read_place(graph, user, &place, read)?;
                 let known = self.places.entry(read.value).or_insert_with(|| place.clone());
                 if *known != place {
-                    return Err("it is read at two places");
+                    return Err(Reason::TwoPlaces);
                 }
             }
         }

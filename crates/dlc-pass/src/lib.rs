@@ -25,6 +25,7 @@ pub mod fuse;
 mod layout;
 mod lower;
 mod reads;
+mod reason;
 pub mod rewrite;
 pub mod simplify;
 mod stored;
@@ -34,7 +35,9 @@ use dlc_kernel::OptLevel;
 use std::time::{Duration, Instant};
 
 pub use fold_batch_norm::fold_batch_norm;
-pub use lower::lower;
+pub use fuse::Apart;
+pub use lower::{Lowered, lower, lower_named};
+pub use reason::Reason;
 
 /// One step of the compiler: a function from graph to graph.
 pub struct Pass {
@@ -79,4 +82,12 @@ pub fn run(
         observe(pass, &graph, time);
     }
     graph
+}
+
+/// What [`run`] gives, and why its operations are apart: nothing, where nothing is fused.
+pub fn explain(graph: &Graph, level: OptLevel) -> (Graph, Vec<Apart>) {
+    let (fusion, others): (Vec<&Pass>, Vec<&Pass>) =
+        PASSES.iter().filter(|p| p.since <= level).partition(|p| p.name.starts_with("fuse-"));
+    let graph = others.into_iter().fold(graph.clone(), |graph, pass| (pass.run)(&graph));
+    if fusion.is_empty() { (graph, Vec::new()) } else { fuse::explain(&graph) }
 }

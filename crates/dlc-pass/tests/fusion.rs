@@ -7,6 +7,7 @@ use common::*;
 use dlc_graph::op::SourceClass;
 use dlc_graph::{Graph, Role, Type, Value};
 use dlc_kernel::{BinaryOp, DType, FoldOp, OptLevel, UnaryOp};
+use dlc_pass::Reason;
 use proptest::prelude::*;
 
 /// Asserts that the graph that `build` makes of an input of that shape becomes kernels of those
@@ -183,9 +184,33 @@ fn refusals_say_why() {
     let z = g.unary(UnaryOp::Tanh, t, &None);
     g.add_result("y", y, Role::Output);
     g.add_result("z", z, Role::Output);
-    let refusals = dlc_pass::fuse::explain(&dlc_pass::simplify::simplify(&g));
-    let tanh = refusals.iter().find(|r| r.operation == "tanh").expect("it is refused");
-    assert_eq!(tanh.reason, "its rows are not contiguous");
+    let found = reasons(&g);
+    assert_eq!(found, [("softmax".into(), "tanh".into(), Reason::RowsApart)]);
+}
+
+#[test]
+fn reasons_outlive_the_passes() {
+    let mut g = Graph::new();
+    let x = input(&mut g, "x", &[2, 3, 8, 8]);
+    let h = conv(&mut g, x, "first", 4, 3, 1);
+    let h = relu(&mut g, h);
+    let h = max_pool(&mut g, h);
+    let y = conv(&mut g, h, "second", 4, 3, 1);
+    g.add_result("y", y, Role::Output);
+    let found: Vec<Reason> = reasons(&g).into_iter().map(|r| r.2).collect();
+    assert_eq!(found, [Reason::Fold, Reason::Fold]);
+}
+
+/// What [`dlc_pass::explain`] says, by the names of kernels. It makes of a graph what the passes do.
+fn reasons(graph: &Graph) -> Vec<(String, String, Reason)> {
+    let fused = dlc_pass::run(graph, OptLevel::O2, &mut |_, _, _| {});
+    let (explained, apart) = dlc_pass::explain(graph, OptLevel::O2);
+    assert_eq!(explained.to_string(), fused.to_string());
+    assert!(dlc_pass::explain(graph, OptLevel::O0).1.is_empty());
+    let kernels = &dlc_pass::lower_named(&[("run", &explained)]).kernels[0];
+    let named =
+        |a: dlc_pass::Apart| (kernels[&a.kernel].clone(), kernels[&a.neighbour].clone(), a.reason);
+    apart.into_iter().map(named).collect()
 }
 
 /// Outside of a view nothing is looked up, so that no index is reported that is not there.

@@ -45,7 +45,10 @@ pub(crate) fn unexpected(head: &[u8], expected: &'static str, bytes: u64) -> Fil
 
 /// Replaces `path` by a file of these bytes: whoever looks, at any time and after any crash, sees
 /// the old file or the new one, whole.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+///
+/// # Errors
+/// If the file or its folder cannot be written.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let dir = folder_of(path);
     fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
     let failed = |e: io::Error| Error::write(path, e);

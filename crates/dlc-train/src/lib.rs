@@ -42,6 +42,7 @@ pub use data::{Batch, Batches, Dataset, Field, idx, mnist};
 pub use error::{BoxError, Error, FileProblem};
 pub use event::{CheckpointKind, Event, Observer, StopReason};
 pub use fetch::{default_data_dir, fetch_mnist};
+pub use files::write_atomic;
 pub use fit::{Fit, Goal, Monitor, Start, Summary, fit};
 pub use metrics::{Mean, Metrics};
 pub use rename::Renames;

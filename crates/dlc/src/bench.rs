@@ -2,7 +2,7 @@
 
 use crate::network::{empty, extents};
 use crate::report::{grouped, round};
-use crate::{Error, Module, Report};
+use crate::{Bound, Compiler, Error, Module, Report, Roofs};
 use dlc_front::TrainOverrides;
 use dlc_kernel::{Bindings, Buffer, DType, Executable, Kernel, StageTime, Tensor, philox};
 use serde::Serialize;
@@ -10,14 +10,14 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// How to time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BenchOptions {
     /// When the text was handed in: the compile time counts from here.
     pub start: Instant,
     /// Seconds to measure for, after warming up.
     pub seconds: f64,
-    /// Whether to time each kernel too.
-    pub kernels: bool,
+    /// To time each kernel too: the roofs it is compared with.
+    pub kernels: Option<Roofs>,
 }
 
 /// How long one kernel takes in calls of its entry.
@@ -33,6 +33,10 @@ pub struct KernelBench {
     pub flops: u64,
     /// Bytes it touches at least.
     pub bytes: u64,
+    /// What it cannot be faster than, on the threads a call may use.
+    pub bound: Bound,
+    /// The bound by the median: the share of the machine's roof that is reached.
+    pub share: f64,
 }
 
 /// The result of a benchmark.
@@ -81,7 +85,7 @@ pub fn bench_model(
     let network = network.initialize(0)?;
     let load = start.elapsed();
     let times = measure(network.executable(), options)?;
-    let kernels = measure_kernels(network.executable(), options)?;
+    let kernels = measure_kernels(network.executable(), options, &module.compiler)?;
     let bench = Bench::new(&times, network.executable(), network.stages(), compiled, load);
     Ok(Bench { kernel_times: kernels, ..bench })
 }
@@ -105,19 +109,22 @@ pub fn bench_training(
     crate::network::initialize(&training.init, &*executable, 0, &module.compiler)?;
     let load = start.elapsed();
     let times = measure(&*executable, options)?;
-    let kernels = measure_kernels(&*executable, options)?;
+    let kernels = measure_kernels(&*executable, options, &module.compiler)?;
     let bench = Bench::new(&times, &*executable, &stages, compiled, load);
     Ok(Bench { kernel_times: kernels, ..bench })
 }
 
 /// What the first entry of a program is called with.
-struct Arguments {
-    inputs: Vec<Tensor>,
-    outputs: Vec<Tensor>,
+pub(crate) struct Arguments {
+    /// In the entry's order.
+    pub inputs: Vec<Tensor>,
+    /// In the entry's order.
+    pub outputs: Vec<Tensor>,
 }
 
 impl Arguments {
-    fn random(executable: &dyn Executable) -> Arguments {
+    /// Random inputs, and room for the outputs.
+    pub fn random(executable: &dyn Executable) -> Arguments {
         let program = executable.program();
         let entry = &program.entries[0];
         let inputs = entry.inputs.iter().enumerate();
@@ -148,10 +155,10 @@ fn measure(executable: &dyn Executable, options: &BenchOptions) -> Result<Vec<f6
 fn measure_kernels(
     executable: &dyn Executable,
     options: &BenchOptions,
+    compiler: &Compiler,
 ) -> Result<Vec<KernelBench>, Error> {
-    if !options.kernels {
-        return Ok(Vec::new());
-    }
+    let Some(roofs) = &options.kernels else { return Ok(Vec::new()) };
+    let threads = compiler.options.threads.unwrap_or_else(dlc_cpu::pool::available_threads);
     let program = executable.program();
     let kernels = &program.entries[0].kernels;
     let Arguments { inputs, mut outputs } = Arguments::random(executable);
@@ -169,12 +176,18 @@ fn measure_kernels(
         times.sort_by(f64::total_cmp);
         times[times.len() / 2] * 1e3
     };
-    let one = |(k, kernel): (usize, &Kernel)| KernelBench {
-        name: kernel.name.clone(),
-        line: kernel.origin.as_ref().map(|at| format!("{}:{}", at.file, at.line)),
-        median_ms: round(median(k)),
-        flops: kernel.flops(),
-        bytes: kernel.bytes(program),
+    let one = |(k, kernel): (usize, &Kernel)| {
+        let (median, flops, bytes) = (median(k), kernel.flops(), kernel.bytes(program));
+        let bound = roofs.bound(threads, flops, bytes);
+        KernelBench {
+            name: kernel.name.clone(),
+            line: crate::perf::line(kernel),
+            median_ms: round(median),
+            flops,
+            bytes,
+            share: if median > 0.0 { bound.ms / median } else { 0.0 },
+            bound,
+        }
     };
     Ok(kernels.iter().enumerate().map(one).collect())
 }
@@ -231,17 +244,19 @@ impl Bench {
 }
 
 impl KernelBench {
-    /// One line: name, time, share of a call, rates, source line.
+    /// One line: name, time, share of a call, rates, share of the roof, source line.
     fn write(&self, f: &mut fmt::Formatter<'_>, width: usize, call_ms: f64) -> fmt::Result {
         let rate = |amount: u64| amount as f64 / self.median_ms.max(1e-6) / 1e6;
         writeln!(
             f,
-            "{:width$}  {:9.4} ms  {:5.1} %  {:8.2} GFLOP/s  {:8.2} GB/s  {}",
+            "{:width$}  {:9.4} ms  {:5.1} %  {:8.2} GFLOP/s  {:8.2} GB/s  {:5.1} % of {:7}  {}",
             self.name,
             self.median_ms,
             100.0 * self.median_ms / call_ms,
             rate(self.flops),
             rate(self.bytes),
+            100.0 * self.share,
+            self.bound.by,
             self.line.as_deref().unwrap_or("")
         )
     }

@@ -3,7 +3,7 @@
 use crate::cache::{Cache, Specialized};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Error, Network};
-use dlc_cpu::{CpuTarget, level::Level};
+use dlc_cpu::{Choices, CpuTarget, level::Level};
 use dlc_front::diagnostic::Severity;
 use dlc_front::{Constraint, Diagnostic, Mode, Style, TrainOverrides, Unit};
 use dlc_graph::Graph;
@@ -78,6 +78,13 @@ impl Compiler {
     /// times larger.
     pub fn exact_conv(mut self, exact: bool) -> Compiler {
         self.options.exact_conv = exact;
+        self
+    }
+
+    /// Sets what tuning has chosen ([`tuned_choices`](crate::tuned_choices)); by default, the cost
+    /// model decides everything.
+    pub fn choices(mut self, choices: Choices) -> Compiler {
+        self.target = self.target.with_choices(choices);
         self
     }
 
@@ -314,7 +321,7 @@ impl Model<'_> {
     }
 
     /// The entry `run` with all its sizes bound, and the graph of first values.
-    fn elaborate(&self, bindings: &Bindings) -> Result<(EntryGraph, Graph), Error> {
+    pub(crate) fn elaborate(&self, bindings: &Bindings) -> Result<(EntryGraph, Graph), Error> {
         let unit = &self.module.unit;
         let model =
             unit.model(&self.name, bindings, Mode::Infer).map_err(|d| self.module.refuse(&d))?;

@@ -6,6 +6,8 @@ use crate::Error;
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_graph::Graph;
 use dlc_kernel::{BuildOptions, Executable, OptLevel, Program, StageTime, Target};
+use dlc_pass::Reason;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// The part of a program that is compiled from one graph.
@@ -64,6 +66,33 @@ pub fn run_until(entry: &EntryGraph, opt: OptLevel, pass: &str) -> Option<Graph>
         }
     });
     found
+}
+
+/// A program, and why its kernels are apart.
+pub struct Explained {
+    /// The kernel program of all entries.
+    pub program: Program,
+    /// By entry: pairs of kernels by name, the lesser first.
+    pub reasons: Vec<BTreeMap<(String, String), Vec<Reason>>>,
+}
+
+/// [`lower`], with the reasons of fusion; without fusion there are none.
+pub fn explain(entries: &[EntryGraph], opt: OptLevel) -> Explained {
+    let explain = |entry: &EntryGraph| (entry.name, dlc_pass::explain(&entry.graph, opt));
+    let fused: Vec<_> = entries.iter().map(explain).collect();
+    let named: Vec<_> = fused.iter().map(|(name, (graph, _))| (*name, graph)).collect();
+    let dlc_pass::Lowered { program, kernels } = dlc_pass::lower_named(&named);
+    let reasons = fused.iter().zip(&kernels).map(|((_, (_, apart)), kernels)| {
+        let mut reasons = BTreeMap::<_, Vec<Reason>>::new();
+        for a in apart {
+            if let (Some(one), Some(other)) = (kernels.get(&a.kernel), kernels.get(&a.neighbour)) {
+                reasons.entry(crate::perf::pair(one, other)).or_default().push(a.reason);
+            }
+        }
+        reasons
+    });
+    let reasons = reasons.collect();
+    Explained { program, reasons }
 }
 
 /// Everything `--emit` can show: stages of their own name, then passes.

@@ -104,7 +104,7 @@ impl Module {
     }
 
     /// The entries of those names for batches of `batch` samples.
-    fn bound(
+    pub(crate) fn bound(
         &self,
         training: &Training,
         bindings: &Bindings,

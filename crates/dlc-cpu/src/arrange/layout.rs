@@ -13,9 +13,9 @@ use super::pad::pad;
 use super::piece::pieces;
 use super::winograd;
 use crate::lower::{Facts, facts};
-use crate::schedule::contract::ContractSchedule;
+use crate::schedule::Config;
+use crate::schedule::contract::{Choices, ContractSchedule};
 use crate::schedule::domain::AxisSet;
-use crate::schedule::{Config, Site};
 use dlc_kernel::{
     Access, Axis, BufferId, Class, DType, Entry, Expr, ExprId, Exprs, Form, Kernel, Lookup,
     Program, Store,
@@ -61,7 +61,7 @@ fn contractions(program: &Program, entry: usize) -> Program {
 /// Cycles of contractions.
 fn estimate(contractions: Program, facts: &Facts, config: Config) -> f64 {
     let program = &pad(contractions);
-    let site = Site { program, aliases: &facts.aliases, fixed: &facts.fixed, config };
+    let site = facts.site(program, config, Choices::none());
     let cycles = |kernel: &Kernel| match &kernel.form {
         Form::Contract { .. } => {
             let schedule = ContractSchedule::new(site, &kernel.form);

@@ -9,6 +9,7 @@
 //!   [`portable_epilogue`] in Cranelift's 128-bit vectors, [`wide`] in those of AVX2 and AVX-512.
 //! - Loops ([`loops`]) over straight-line code ([`lanes`]): [`portable_loop`] in Cranelift's vectors,
 //!   where [`clif`] writes the operations, [`wide`] in those of AVX2 and AVX-512.
+//! - [`run`]: a leaf with memory of its own, to be timed.
 
 pub mod clif;
 pub mod epilogue;
@@ -17,6 +18,7 @@ pub mod loops;
 pub mod portable;
 pub mod portable_epilogue;
 pub mod portable_loop;
+pub mod run;
 pub mod wide;
 
 use cranelift_codegen::ir;

@@ -6,12 +6,14 @@
 //! A side is one flat range, its last axis innermost. Everything here depends on shapes alone,
 //! never on the number of threads, so that results do not either.
 
+mod choices;
 mod choose;
 mod epilogue;
 mod tiling;
 
 use super::domain::{Domain, Place, extents};
 use super::{Config, PlacedStore, Site, Workspace, place_stores};
+pub use choices::{Alternatives, Choices};
 use choose::Nest;
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, Form, Scalar};
 pub use epilogue::{Epilogue, TileStream};
@@ -154,18 +156,20 @@ impl<'k> ContractSchedule<'k> {
     /// # Panics
     /// If `form` is of another kind.
     pub fn new(site: Site, form: &'k Form) -> Result<ContractSchedule<'k>, String> {
-        let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = form else {
-            panic!("a contraction's schedule is asked of `{}`", form.name())
-        };
-        let mut all = extents(out)?;
-        all.extend(extents(reduce)?);
-        let mut domain = Domain::new(site.program, exprs, all)?;
-        let mut placed = place_stores(site.program, &domain, stores)?;
-        let values = stores.iter().map(|s| s.value);
-        let roots: Vec<ExprId> = [*lhs, *rhs].into_iter().chain(values).collect();
-        let kept = domain.merge(&roots, &mut placed, &[out.len(), reduce.len()]);
-        let nest = Nest { site, stores: placed, domain, out: kept[0] };
-        Ok(nest.schedule(*lhs, *rhs))
+        let (nest, lhs, rhs) = nest(site, form)?;
+        Ok(nest.schedule(lhs, rhs))
+    }
+
+    /// What can be chosen instead of [`ContractSchedule::new`]'s tiles, if they are any.
+    ///
+    /// # Errors
+    /// As [`ContractSchedule::new`].
+    ///
+    /// # Panics
+    /// As [`ContractSchedule::new`].
+    pub fn alternatives(site: Site, form: &'k Form) -> Result<Option<Alternatives>, String> {
+        let (nest, lhs, rhs) = nest(site, form)?;
+        Ok(nest.alternatives(lhs, rhs))
     }
 
     /// The parts, in order.
@@ -362,6 +366,22 @@ impl<'k> ContractSchedule<'k> {
             _ => 0,
         }
     }
+}
+
+/// What is decided about, and the operands.
+fn nest<'s, 'k>(site: Site<'s>, form: &'k Form) -> Result<(Nest<'s, 'k>, ExprId, ExprId), String> {
+    let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = form else {
+        panic!("a contraction's schedule is asked of `{}`", form.name())
+    };
+    let mut all = extents(out)?;
+    all.extend(extents(reduce)?);
+    let mut domain = Domain::new(site.program, exprs, all)?;
+    let mut placed = place_stores(site.program, &domain, stores)?;
+    let values = stores.iter().map(|s| s.value);
+    let roots: Vec<ExprId> = [*lhs, *rhs].into_iter().chain(values).collect();
+    let kept = domain.merge(&roots, &mut placed, &[out.len(), reduce.len()]);
+    let nest = Nest { site, stores: placed, domain, out: kept[0] };
+    Ok((nest, *lhs, *rhs))
 }
 
 impl Scratch {

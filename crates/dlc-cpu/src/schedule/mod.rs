@@ -12,7 +12,7 @@ pub mod scatter;
 pub mod stretch;
 
 use crate::level::Level;
-use contract::ContractSchedule;
+use contract::{Choices, ContractSchedule};
 use dlc_kernel::plan::Aliases;
 use dlc_kernel::{Buffer, BufferId, DType, ExprId, Form, Kernel, OptLevel, Program, Store};
 use domain::{Domain, Place};
@@ -54,6 +54,8 @@ pub struct Site<'k> {
     pub fixed: &'k FxHashSet<BufferId>,
     /// What everything is made for.
     pub config: Config,
+    /// What measurements have chosen for contractions.
+    pub choices: &'k Choices,
 }
 
 /// How one kernel is computed.

@@ -1,5 +1,6 @@
 //! Rebuilds a graph with its clusters as fused operations.
 
+use super::apart::{Apart, Fusion};
 use super::facts::{Facts, Unit};
 use crate::class::Class;
 use crate::rewrite::schedule;
@@ -9,8 +10,8 @@ use dlc_kernel::Scalar;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// The graph with every cluster as one operation.
-pub fn apply(facts: &Facts<'_>) -> Graph {
+/// The graph with every cluster as one operation, after `refusals`.
+pub fn apply(facts: &Facts<'_>, refusals: Vec<Apart>) -> Fusion {
     let graph = facts.graph;
     let mut copier = Copier::default();
     for (value, _) in graph.sources() {
@@ -28,7 +29,12 @@ pub fn apply(facts: &Facts<'_>) -> Graph {
     for result in graph.results() {
         copier.graph.add_result(result.name.clone(), copier.image[&result.value], result.role);
     }
-    copier.graph
+    let Copier { graph: fused, image } = copier;
+    let mut fusion = Fusion { graph: fused, homes: FxHashMap::default(), refusals };
+    for (value, made) in image {
+        fusion.settle(value, made);
+    }
+    fusion
 }
 
 /// A cluster as a fused operation: name its inputs in the order in which they are first read.
@@ -49,6 +55,8 @@ fn add_fused(facts: &Facts<'_>, outer: &mut Copier, unit: &Unit) {
     let operands: Operands = inputs.iter().map(|v| outer.image[v]).collect();
     let parts =
         push_fused(&mut outer.graph, unit.kind, body.graph, &operands, old.origin(unit.seed));
+    // Members that only others of the cluster read are nowhere else.
+    outer.image.extend(unit.members.iter().map(|&m| (m, parts[0])));
     outer.image.extend(results.into_iter().zip(parts));
 }
 

@@ -2,7 +2,8 @@
 
 use super::facts::Facts;
 use crate::class::Class;
-use crate::layout::{Layout, Reason};
+use crate::layout::Layout;
+use crate::reason::Reason;
 use dlc_graph::op::{FusedKind, Op};
 use dlc_graph::{Graph, Value};
 use dlc_kernel::{BinaryOp, Size, UnaryOp};
@@ -27,11 +28,9 @@ pub fn admit_producer(
     if kind == FusedKind::Contract && !is_epilogue(layout, producer) {
         let computed = |class| matches!(class, Class::Point | Class::Fold | Class::Contract);
         return match () {
-            () if cost > MAX_OPERAND_COST => {
-                Err("a contraction would evaluate it again for each use of an operand")
-            }
+            () if cost > MAX_OPERAND_COST => Err(Reason::RepeatedInContraction),
             () if facts.reads(producer).iter().any(|r| computed(facts.class(r.value))) => {
-                Err("what it reads can take it in for less")
+                Err(Reason::CheaperElsewhere)
             }
             () => Ok(()),
         };
@@ -52,7 +51,7 @@ pub fn admit_producer(
     match extra {
         Some(extra) if extra <= MAX_EXTRA_WORK => Ok(()),
         _ if cost <= 1 && layout.place(producer).len() == layout.axes.len() => Ok(()),
-        _ => Err("it would be computed again for each element that reads it"),
+        _ => Err(Reason::Repeated),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Kernels side by side: maps that do not depend on one another become segments of one kernel.
 
+use super::apart::Fusion;
 use super::apply::{add_input, push_fused};
 use crate::class::{Class, class};
 use crate::rewrite::{inline_body, schedule};
@@ -11,6 +12,16 @@ use rustc_hash::FxHashMap;
 /// All maps that make nothing but next parameters and state: one kernel for each level of
 /// dependence (Adam has two: its step counts, then every parameter with its moments).
 pub fn fuse_updates(graph: &Graph) -> Graph {
+    merge_updates(graph).graph
+}
+
+/// All maps of parameters and state alone: scales and shifts of normalizations, for example.
+pub fn fuse_preparations(graph: &Graph) -> Graph {
+    merge_preparations(graph).graph
+}
+
+/// See [`fuse_updates`].
+pub fn merge_updates(graph: &Graph) -> Fusion {
     let is_update = |v: Value| {
         let mut results = graph.results().iter().filter(|r| r.value == v).peekable();
         results.peek().is_some() && results.all(|r| r.role == Role::Update)
@@ -22,8 +33,8 @@ pub fn fuse_updates(graph: &Graph) -> Graph {
     })
 }
 
-/// All maps of parameters and state alone: scales and shifts of normalizations, for example.
-pub fn fuse_preparations(graph: &Graph) -> Graph {
+/// See [`fuse_preparations`].
+pub fn merge_preparations(graph: &Graph) -> Fusion {
     let mut prepared = vec![false; graph.len()];
     for value in graph.values() {
         let class = class(graph, value);
@@ -42,14 +53,11 @@ pub fn fuse_preparations(graph: &Graph) -> Graph {
 }
 
 /// Merges the maps that `selects` holds of, level by level.
-fn merge(graph: &Graph, selects: impl Fn(Value) -> bool) -> Graph {
+fn merge(graph: &Graph, selects: impl Fn(Value) -> bool) -> Fusion {
     let groups = groups(graph, selects);
     let mut group_of: FxHashMap<Value, usize> = FxHashMap::default();
     for (k, group) in groups.iter().enumerate() {
         group_of.extend(group.iter().map(|&v| (v, k)));
-    }
-    if groups.is_empty() {
-        return graph.clone();
     }
     let live = graph.live();
     let place = |v: Value| group_of.get(&v).map_or(v, |&k| *groups[k].last().expect("not empty"));
@@ -68,7 +76,12 @@ fn merge(graph: &Graph, selects: impl Fn(Value) -> bool) -> Graph {
     for result in graph.results() {
         merged.graph.add_result(result.name.clone(), merged.image[&result.value], result.role);
     }
-    merged.graph
+    let Merged { graph: fused, image } = merged;
+    let mut fusion = Fusion { graph: fused, homes: FxHashMap::default(), refusals: Vec::new() };
+    for (value, made) in image {
+        fusion.settle(value, made);
+    }
+    fusion
 }
 
 /// The new graph.
@@ -111,6 +124,7 @@ impl Merged {
         let operands: Operands = inputs.keys().map(|v| self.image[v]).collect();
         let origin = old.origin(group[0]);
         let made = push_fused(&mut self.graph, FusedKind::Map, body, &operands, origin);
+        self.image.extend(group.iter().map(|&member| (member, made[0])));
         self.image.extend(named.into_iter().zip(made));
     }
 }

@@ -16,6 +16,7 @@
 //! What only serves the next parameters and state is never fused with the rest: between gradients
 //! and optimizer stands the check.
 
+mod apart;
 mod apply;
 mod cost;
 mod evict;
@@ -24,14 +25,17 @@ mod merge;
 mod siblings;
 
 use crate::class::Class;
-use crate::layout::{Layout, Reach, Reason};
+use crate::layout::{Layout, Reach};
 use crate::reads::Mode;
-use dlc_graph::op::FusedKind;
+use crate::reason::Reason;
+use apart::Fusion;
+use dlc_graph::op::{FusedKind, Op};
 use dlc_graph::{Graph, Value};
-use dlc_kernel::{Index, Origin, Size};
+use dlc_kernel::{Index, Size};
 use facts::Facts;
 use std::collections::BTreeMap;
 
+pub use apart::{Apart, explain};
 pub use merge::{fuse_preparations, fuse_updates};
 
 /// The most operations of one kernel.
@@ -41,45 +45,23 @@ const MAX_OPERANDS: usize = 24;
 /// The most tensors that one kernel writes.
 const MAX_RESULTS: usize = 8;
 
-/// Why two operations that touch are not one kernel.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// Where the kernel comes from that might have taken it in.
-    pub kernel: Origin,
-    /// The name of the operation that stays outside, and where it comes from.
-    pub operation: &'static str,
-    /// Where that operation comes from.
-    pub origin: Origin,
-    /// Why.
-    pub reason: &'static str,
-}
-
 /// Contractions with the pointwise work on their operands and results.
 pub fn fuse_contractions(graph: &Graph) -> Graph {
-    fuse(graph, FusedKind::Contract, &mut Vec::new())
+    fuse(graph, FusedKind::Contract).graph
 }
 
 /// Folds over the same rows, with the pointwise work before, between and after.
 pub fn fuse_rows(graph: &Graph) -> Graph {
-    fuse(graph, FusedKind::Row, &mut Vec::new())
+    fuse(graph, FusedKind::Row).graph
 }
 
 /// Pointwise work over one domain.
 pub fn fuse_maps(graph: &Graph) -> Graph {
-    fuse(graph, FusedKind::Map, &mut Vec::new())
+    fuse(graph, FusedKind::Map).graph
 }
 
-/// Why operations stay apart, in the order in which they were tried. `graph` is simplified.
-pub fn explain(graph: &Graph) -> Vec<Refusal> {
-    let mut refusals = Vec::new();
-    let graph = fuse(graph, FusedKind::Contract, &mut refusals);
-    let graph = fuse(&graph, FusedKind::Row, &mut refusals);
-    fuse(&graph, FusedKind::Map, &mut refusals);
-    refusals
-}
-
-fn fuse(graph: &Graph, kind: FusedKind, refusals: &mut Vec<Refusal>) -> Graph {
-    let mut facts = Facts::new(graph);
+fn fuse(graph: &Graph, kind: FusedKind) -> Fusion {
+    let (mut facts, mut refusals) = (Facts::new(graph), Vec::new());
     let seeds = graph.values().filter(|&v| facts.is_active(v));
     let seed_class = match kind {
         FusedKind::Contract => Class::Contract,
@@ -96,7 +78,7 @@ fn fuse(graph: &Graph, kind: FusedKind, refusals: &mut Vec<Refusal>) -> Graph {
             continue;
         }
         let mut cluster = Cluster::new(&facts, kind, seed);
-        cluster.grow(&mut facts, refusals);
+        cluster.grow(&mut facts, &mut refusals);
         let members = evict::evict(&facts, &cluster);
         if (members.len() > 1 || kind == FusedKind::Row)
             && cluster.lay_out(&facts, &members).is_ok()
@@ -107,7 +89,7 @@ fn fuse(graph: &Graph, kind: FusedKind, refusals: &mut Vec<Refusal>) -> Graph {
     if kind == FusedKind::Row {
         siblings::merge(&mut facts);
     }
-    apply::apply(&facts)
+    apply::apply(&facts, refusals)
 }
 
 /// How a candidate touches a cluster.
@@ -140,17 +122,16 @@ impl Cluster {
     }
 
     /// Takes in whatever may join. What is refused gets another chance once the cluster has grown.
-    fn grow(&mut self, facts: &mut Facts<'_>, refusals: &mut Vec<Refusal>) {
-        let mut open = BTreeMap::new();
-        self.add_neighbors(facts, self.seed, &mut open);
-        let mut refused: BTreeMap<Value, (Side, Reason)> = BTreeMap::new();
+    fn grow(&mut self, facts: &mut Facts<'_>, refusals: &mut Vec<Apart>) {
+        let (mut open, mut refused) = (BTreeMap::new(), BTreeMap::new());
+        self.add_neighbors(facts, self.seed, &mut open, &mut refused);
         let mut size = self.members.len();
         loop {
             while let Some((candidate, side)) = open.pop_first() {
                 match self.try_add(facts, candidate, side) {
-                    Ok(()) => self.add_neighbors(facts, candidate, &mut open),
+                    Ok(()) => self.add_neighbors(facts, candidate, &mut open, &mut refused),
                     Err(reason) => {
-                        refused.insert(candidate, (side, reason));
+                        refused.insert(candidate, (Some(side), reason));
                     }
                 }
             }
@@ -158,25 +139,30 @@ impl Cluster {
                 break;
             }
             size = self.members.len();
-            let again = std::mem::take(&mut refused).into_iter();
-            open.extend(again.filter(|(v, _)| !self.contains(*v)).map(|(v, (side, _))| (v, side)));
+            for (&value, &(side, _)) in &refused {
+                open.extend(side.filter(|_| !self.contains(value)).map(|side| (value, side)));
+            }
+            refused.retain(|_, (side, _)| side.is_none());
         }
-        refusals.extend(refused.into_iter().map(|(v, (_, reason))| Refusal {
-            kernel: facts.graph.origin(self.seed).clone(),
-            operation: facts.graph.op(v).rules().text().name,
-            origin: facts.graph.origin(v).clone(),
-            reason,
-        }));
+        let refusal = |(neighbour, (_, reason))| Apart { kernel: self.seed, neighbour, reason };
+        refusals.extend(refused.into_iter().map(refusal));
     }
 
-    /// Adds what touches `member` and is of a class that may join to `open`.
-    fn add_neighbors(&self, facts: &Facts<'_>, member: Value, open: &mut BTreeMap<Value, Side>) {
-        let mut add = |value: Value, side: Side| {
-            let class = facts.class(value);
-            let fits =
-                class == Class::Point || (class == Class::Fold && self.kind == FusedKind::Row);
-            if fits && facts.unit_of(value).is_none() && !self.contains(value) {
+    /// Adds what touches `member` to `open`, or to `refused` if nothing like it may ever join.
+    fn add_neighbors(
+        &self,
+        facts: &Facts<'_>,
+        member: Value,
+        open: &mut BTreeMap<Value, Side>,
+        refused: &mut BTreeMap<Value, (Option<Side>, Reason)>,
+    ) {
+        let mut add = |value: Value, side: Side| match self.may_join(facts, value) {
+            _ if self.contains(value) || facts.class(value) == Class::Source => {}
+            Ok(()) => {
                 open.entry(value).or_insert(side);
+            }
+            Err(reason) => {
+                refused.insert(value, (None, reason));
             }
         };
         for read in facts.reads(member) {
@@ -187,6 +173,21 @@ impl Cluster {
             }
         }
         facts.users(member).iter().for_each(|&u| add(u, Side::Consumer));
+    }
+
+    /// Whether `value` is of a class that joins clusters like this, and free.
+    fn may_join(&self, facts: &Facts<'_>, value: Value) -> Result<(), Reason> {
+        match facts.class(value) {
+            _ if facts.unit_of(value).is_some() => Err(Reason::Taken),
+            Class::Point => Ok(()),
+            Class::Fold if self.kind == FusedKind::Row => Ok(()),
+            Class::Fold => Err(Reason::Fold),
+            Class::Contract => Err(Reason::Contraction),
+            Class::Source | Class::Free | Class::Whole => match facts.graph.op(value) {
+                Op::Fused(_) | Op::Part(_) => Err(Reason::Taken),
+                _ => Err(Reason::Alone),
+            },
+        }
     }
 
     fn contains(&self, value: Value) -> bool {
@@ -200,13 +201,13 @@ impl Cluster {
         side: Side,
     ) -> Result<(), Reason> {
         if facts.is_late(candidate) != facts.is_late(self.seed) {
-            return Err("the check stands between gradients and optimizer");
+            return Err(Reason::Check);
         }
         let mut members = self.members.clone();
         let at = members.binary_search(&candidate).expect_err("a candidate is no member");
         members.insert(at, candidate);
         if members.len() > MAX_MEMBERS {
-            return Err("the kernel would have too many operations");
+            return Err(Reason::TooManyOperations);
         }
         let users = facts.users(candidate);
         let reads = |v: Value| facts.reads(v);
@@ -240,7 +241,7 @@ impl Cluster {
             cost::admit_producer(facts, self.kind, &self.layout, candidate)?;
         }
         match facts.closes_a_cycle(&self.members, &[candidate]) {
-            true => Err("a value in between is computed by another kernel"),
+            true => Err(Reason::InBetween),
             false => Ok(()),
         }
     }
@@ -287,14 +288,14 @@ impl Cluster {
             reads.partition(|r| members.binary_search(&r.value).is_ok());
         let looks_up = outside.iter().any(|r| r.mode == Mode::Lookup);
         if looks_up && inside.iter().any(|r| r.mode == Mode::Guarded) {
-            return Err("an index would be looked up where a view is outside");
+            return Err(Reason::GuardedLookup);
         }
         let mut operands: Vec<Value> = outside.iter().map(|r| r.value).collect();
         operands.sort();
         operands.dedup();
         match () {
-            () if results > MAX_RESULTS => Err("the kernel would write too many tensors"),
-            () if operands.len() > MAX_OPERANDS => Err("the kernel would read too many tensors"),
+            () if results > MAX_RESULTS => Err(Reason::TooManyResults),
+            () if operands.len() > MAX_OPERANDS => Err(Reason::TooManyOperands),
             () => Ok(()),
         }
     }
@@ -307,7 +308,7 @@ impl Cluster {
         root: Value,
         member: Value,
     ) -> Result<(), Reason> {
-        let reach = layout.reach(member).ok_or("it is needed elsewhere in another shape")?;
+        let reach = layout.reach(member).ok_or(Reason::OtherShape)?;
         let place = layout.place(member);
         let shape = &facts.graph.ty(member).shape;
         let uses_inner = |index: &Index| {
@@ -316,15 +317,13 @@ impl Cluster {
         match self.kind {
             FusedKind::Map => {
                 let same = place == layout.place(root) && *shape == facts.graph.ty(root).shape;
-                if same { Ok(()) } else { Err("its elements are in another order") }
+                if same { Ok(()) } else { Err(Reason::OtherOrder) }
             }
-            FusedKind::Contract if place.iter().any(uses_inner) => {
-                Err("an operand of a contraction is not stored by it")
-            }
+            FusedKind::Contract if place.iter().any(uses_inner) => Err(Reason::OperandStored),
             FusedKind::Row if reach == Reach::All && layout.outer < layout.axes.len() => {
                 let wide = (0..shape.len()).rev().find(|&d| shape[d] != Size::ONE);
                 let along = wide.is_none_or(|d| uses_inner(&place[d]));
-                if along { Ok(()) } else { Err("its rows are not contiguous") }
+                if along { Ok(()) } else { Err(Reason::RowsApart) }
             }
             _ => Ok(()),
         }

@@ -27,15 +27,32 @@ use rustc_hash::FxHashMap;
 /// # Panics
 /// If a name is a parameter of one shape here and of another there, or a gradient is not expanded.
 pub fn lower(entries: &[(&str, &Graph)]) -> Program {
-    let mut program = Program::default();
+    lower_named(entries).program
+}
+
+/// A program, and where its kernels come from.
+pub struct Lowered {
+    /// The program.
+    pub program: Program,
+    /// By entry: the operations that have kernels, with these kernels' names.
+    pub kernels: Vec<FxHashMap<Value, String>>,
+}
+
+/// [`lower`], and which operation became which kernel.
+///
+/// # Panics
+/// As [`lower`].
+pub fn lower_named(entries: &[(&str, &Graph)]) -> Lowered {
+    let (mut program, mut kernels) = (Program::default(), Vec::new());
     for &(name, graph) in entries {
-        let entry = EntryBuilder::new(&mut program, graph).build(name);
+        let (entry, named) = EntryBuilder::new(&mut program, graph).build(name);
         program.entries.push(entry);
+        kernels.push(named);
     }
     if cfg!(debug_assertions) {
         verify(&program).unwrap_or_else(|e| panic!("lowering made a bad program: {e}"));
     }
-    program
+    Lowered { program, kernels }
 }
 
 struct EntryBuilder<'a> {
@@ -46,6 +63,8 @@ struct EntryBuilder<'a> {
     /// Where values go that a result names.
     homes: FxHashMap<Value, BufferId>,
     kernels: Vec<Kernel>,
+    /// The kernel of an operation.
+    named: FxHashMap<Value, String>,
     names: Names,
 }
 
@@ -57,11 +76,12 @@ impl<'a> EntryBuilder<'a> {
             buffers: FxHashMap::default(),
             homes: FxHashMap::default(),
             kernels: Vec::new(),
+            named: FxHashMap::default(),
             names: Names::default(),
         }
     }
 
-    fn build(mut self, name: &str) -> Entry {
+    fn build(mut self, name: &str) -> (Entry, FxHashMap<Value, String>) {
         let inputs = self.add_sources();
         let stored = stored(self.graph);
         self.claim_homes();
@@ -73,7 +93,7 @@ impl<'a> EntryBuilder<'a> {
         let checked = self.checked();
         let plan = commit::Plan { updates, checked, outputs: outputs.clone() };
         let (kernels, commit) = commit::arrange(self.program, self.kernels, &plan, &mut self.names);
-        Entry { name: name.to_string(), inputs, outputs, kernels, commit }
+        (Entry { name: name.to_string(), inputs, outputs, kernels, commit }, self.named)
     }
 
     /// A buffer for each source; gives the inputs.
@@ -247,6 +267,7 @@ impl<'a> EntryBuilder<'a> {
 
     fn push_kernel(&mut self, value: Value, form: Form) {
         let (name, origin) = self.names.kernel(self.graph, value);
+        self.named.insert(value, name.clone());
         self.kernels.push(Kernel { name, origin, form });
     }
 

@@ -1,7 +1,7 @@
 //! `dlc bench`: how long a model takes, and what it costs.
 
 use super::options::{Codegen, Selection};
-use dlc::{BenchOptions, Error};
+use dlc::{BenchOptions, Compiler, Error, Roofs};
 use serde_json::json;
 
 /// Arguments of `dlc bench`.
@@ -20,7 +20,8 @@ pub struct Args {
     /// Time at least this long, in seconds, after warming up
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// Time each kernel too
+    /// Time each kernel too, beside what bounds it: the roofs of this machine, which are measured
+    /// if they never were
     #[arg(long)]
     kernels: bool,
     /// Print one JSON object
@@ -30,9 +31,11 @@ pub struct Args {
 
 /// Inputs are random; parameters are initialized from seed 0.
 pub fn run(args: &Args) -> Result<(), Error> {
+    let compiler = args.codegen.compiler()?;
+    let kernels = if args.kernels { Some(roofs(&compiler)?) } else { None };
     let start = std::time::Instant::now();
-    let module = args.codegen.compiler()?.compile_file(&args.selection.file)?;
-    let options = BenchOptions { start, seconds: args.seconds, kernels: args.kernels };
+    let module = compiler.compile_file(&args.selection.file)?;
+    let options = BenchOptions { start, seconds: args.seconds, kernels };
     let bindings = args.selection.bindings();
     let result = if args.train {
         let name = args.selection.train_name(&module)?;
@@ -47,4 +50,17 @@ pub fn run(args: &Args) -> Result<(), Error> {
         super::print(&result.to_string());
     }
     Ok(())
+}
+
+/// The roofs that are kept; else they are measured now, and kept if there is a place for them.
+fn roofs(compiler: &Compiler) -> Result<Roofs, Error> {
+    if let Some(roofs) = Roofs::stored(compiler) {
+        return Ok(roofs);
+    }
+    eprintln!("measuring what this machine reaches, once");
+    let roofs = Roofs::measure(compiler)?;
+    if let Err(error) = roofs.store() {
+        eprintln!("warning: {error}");
+    }
+    Ok(roofs)
 }

@@ -2,7 +2,7 @@
 
 use super::options::{Codegen, Selection};
 use dlc::pipeline::{self, EntryGraph};
-use dlc::{Error, Module, Report, Target as _};
+use dlc::{Error, Report, Target as _};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     if args.emit.iter().all(|e| e.kind == "ast") && !args.emit.is_empty() {
         return dumps.write();
     }
-    let entries = entries(args, &module)?;
+    let entries = args.selection.entries(&module, args.train)?;
     if let Some(pass) = &args.stop_after {
         return stop_after(&entries, pass, compiler.options().opt_level);
     }
@@ -72,16 +72,6 @@ pub fn run(args: &Args) -> Result<(), Error> {
         eprint!("{report}");
     }
     Ok(())
-}
-
-fn entries(args: &Args, module: &Module) -> Result<Vec<EntryGraph>, Error> {
-    let bindings = args.selection.bindings();
-    if args.train {
-        let name = args.selection.train_name(module)?;
-        return module.training_entries(&name, &bindings);
-    }
-    let name = args.selection.model_name(module)?;
-    Ok(vec![module.model(&name)?.entry(&bindings)?])
 }
 
 fn stop_after(entries: &[EntryGraph], pass: &str, opt: dlc::OptLevel) -> Result<(), Error> {

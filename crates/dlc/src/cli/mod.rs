@@ -13,6 +13,7 @@ mod options;
 mod run;
 mod targets;
 mod train;
+mod tune;
 mod weights;
 
 use clap::{Parser, Subcommand};
@@ -42,9 +43,11 @@ enum Command {
     Eval(eval::Args),
     /// Time a model and report its compile time, work and memory
     Bench(bench::Args),
+    /// Time what the cost model ranks close, and keep the fastest for later builds
+    Tune(tune::Args),
     /// Fetch data sets
     Data(data::Args),
-    /// Explain an error code such as E0203
+    /// Explain an error code such as E0203, or how a model's kernels are computed
     Explain(explain::Args),
     /// List the targets and what this machine offers
     Targets(targets::Args),
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Targets(args) => targets::run(&args),

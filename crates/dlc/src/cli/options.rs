@@ -1,6 +1,7 @@
 //! Options that several commands share.
 
 use clap::{Args, ValueEnum};
+use dlc::pipeline::EntryGraph;
 use dlc::{Bindings, Compiler, Error, Module, OptLevel};
 use std::path::PathBuf;
 
@@ -49,7 +50,7 @@ pub enum Level {
 }
 
 impl Codegen {
-    /// The compiler these options ask for.
+    /// The compiler these options ask for, with what tuning has chosen on this machine.
     pub fn compiler(&self) -> Result<Compiler, Error> {
         let level = match self.opt_level {
             Level::Zero => OptLevel::O0,
@@ -63,7 +64,13 @@ impl Codegen {
         if let Some(threads) = self.threads {
             compiler = compiler.threads(threads as usize);
         }
-        Ok(compiler)
+        Ok(match dlc::tuned_choices(&compiler) {
+            Ok(choices) => compiler.choices(choices),
+            Err(reason) => {
+                eprintln!("warning: what `dlc tune` chose is ignored: {reason}");
+                compiler
+            }
+        })
     }
 }
 
@@ -76,6 +83,15 @@ impl Selection {
     /// The name of the model to train: the one asked for, or the only one with a `train` section.
     pub fn train_name(&self, module: &Module) -> Result<String, Error> {
         only(self.model.as_deref(), &module.trainable(), "model with a `train` section")
+    }
+
+    /// The entries of the model, or those of its training program, with their sizes bound.
+    pub fn entries(&self, module: &Module, train: bool) -> Result<Vec<EntryGraph>, Error> {
+        let bindings = self.bindings();
+        if train {
+            return module.training_entries(&self.train_name(module)?, &bindings);
+        }
+        Ok(vec![module.model(&self.model_name(module)?)?.entry(&bindings)?])
     }
 
     /// The sizes given by `--bind`.
@@ -100,7 +116,8 @@ fn only(asked: Option<&str>, names: &[&str], what: &str) -> Result<String, Error
     }
 }
 
-fn parse_binding(text: &str) -> Result<(String, i64), String> {
+/// The argument of `--bind`.
+pub fn parse_binding(text: &str) -> Result<(String, i64), String> {
     let (name, value) = text.split_once('=').ok_or("expected DIM=SIZE, as in N=32")?;
     let value = value.replace('_', "");
     let size = value.parse().map_err(|_| format!("`{value}` is not a whole number"))?;

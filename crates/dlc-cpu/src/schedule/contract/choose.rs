@@ -1,9 +1,8 @@
 //! The decisions: roles of axes, tiles, blocks.
 
+use super::choices::{Alternatives, Way, Ways};
 use super::tiling::{Ending, Offer, Problem, even_block};
-use super::{
-    Algorithm, Axes, BareLoad, ContractSchedule, Epilogue, PackOrder, Side, Steps, Tiling,
-};
+use super::{Algorithm, Axes, BareLoad, ContractSchedule, Epilogue, PackOrder, Side, Steps};
 use crate::schedule::domain::{AxisSet, Domain};
 use crate::schedule::{PlacedStore, Site};
 use dlc_kernel::{Axis, DType, Expr, ExprId, OptLevel};
@@ -22,28 +21,32 @@ pub(super) struct Nest<'s, 'k> {
     pub out: usize,
 }
 
+/// Which axes play which part.
+struct Roles {
+    left: Side,
+    right: Side,
+    batch: Axes,
+    depth: Axes,
+}
+
+/// How each side can be supplied, and what becomes of the sums with the left one as rows and with the
+/// right one.
+struct Terms {
+    offers: [Offer; 2],
+    endings: [Ending; 2],
+}
+
 impl<'k> Nest<'_, 'k> {
     pub fn schedule(self, lhs: ExprId, rhs: ExprId) -> ContractSchedule<'k> {
-        let config = self.site.config;
-        let (in_lhs, in_rhs) = (self.uses(lhs), self.uses(rhs));
-        let all = self.domain.extents.len();
-        let of = |l: bool, r: bool| {
-            self.axes(0..self.out, |a| in_lhs.contains(a) == l && in_rhs.contains(a) == r)
-        };
-        let batch = self.axes(0..self.out, |a| in_lhs.contains(a) == in_rhs.contains(a));
-        let depth = self.axes(self.out..all, |_| true);
-        let left = self.side(lhs, of(true, false), &depth);
-        let right = self.side(rhs, of(false, true), &depth);
+        let Roles { left, right, batch, depth } = self.roles(lhs, rhs);
         let out = self.axes(0..self.out, |_| true);
-        let plain = self.domain.exprs.dtype(lhs) != DType::F32 || config.opt_level == OptLevel::O0;
         let work = product([&batch, &left.axes, &right.axes, &depth]);
-        let small = work < SMALL_WORK;
-        let (rows, columns, algorithm, cycles) = match plain || small {
+        let (rows, columns, algorithm, cycles) = match self.is_plain(lhs, work) {
             true => (left, right, Algorithm::Plain, PLAIN * work as f64),
             false => self.assign(left, right, &batch, &depth),
         };
         ContractSchedule {
-            config,
+            config: self.site.config,
             domain: self.domain,
             stores: self.stores,
             out,
@@ -54,6 +57,37 @@ impl<'k> Nest<'_, 'k> {
             algorithm,
             cycles,
         }
+    }
+
+    /// What can be chosen instead of the schedule's tiles, if it is in tiles.
+    pub fn alternatives(&self, lhs: ExprId, rhs: ExprId) -> Option<Alternatives> {
+        let Roles { left, right, batch, depth } = self.roles(lhs, rhs);
+        let work = product([&batch, &left.axes, &right.axes, &depth]);
+        let reused = left.axes.points().min(right.axes.points()) > 1;
+        let terms = self.terms([&left, &right], &batch, &depth);
+        let tiled = reused || terms.offers.iter().any(|offer| offer.fixed);
+        let ways = || self.ways(&batch, &depth, &terms);
+        (tiled && !self.is_plain(lhs, work)).then(|| ways().alternatives())
+    }
+
+    /// Which axes play which part.
+    fn roles(&self, lhs: ExprId, rhs: ExprId) -> Roles {
+        let (in_lhs, in_rhs) = (self.uses(lhs), self.uses(rhs));
+        let all = self.domain.extents.len();
+        let of = |l: bool, r: bool| {
+            self.axes(0..self.out, |a| in_lhs.contains(a) == l && in_rhs.contains(a) == r)
+        };
+        let batch = self.axes(0..self.out, |a| in_lhs.contains(a) == in_rhs.contains(a));
+        let depth = self.axes(self.out..all, |_| true);
+        let left = self.side(lhs, of(true, false), &depth);
+        let right = self.side(rhs, of(false, true), &depth);
+        Roles { left, right, batch, depth }
+    }
+
+    /// Whether it is computed in scalars.
+    fn is_plain(&self, lhs: ExprId, work: i64) -> bool {
+        let scalar = self.domain.exprs.dtype(lhs) != DType::F32;
+        scalar || self.site.config.opt_level == OptLevel::O0 || work < SMALL_WORK
     }
 
     fn uses(&self, operand: ExprId) -> AxisSet {
@@ -86,25 +120,35 @@ impl<'k> Nest<'_, 'k> {
         batch: &Axes,
         depth: &Axes,
     ) -> (Side, Side, Algorithm, f64) {
-        let offers = [&left, &right].map(|side| self.offer(side, batch, depth));
-        let choose = |rows: usize, columns: usize| {
-            let sides = [&left, &right];
-            let ending = &self.ending(sides[rows], sides[columns]);
-            let problem =
-                Problem { level: self.site.config.level, batch: batch.points(), depth, ending };
-            Tiling::choose(problem, &offers[rows], &offers[columns])
-        };
-        let (as_given, swapped) = (choose(0, 1), choose(1, 0));
-        let is_swapped = swapped.1 < as_given.1;
-        let (tiling, cycles) = if is_swapped { swapped } else { as_given };
+        let terms = self.terms([&left, &right], batch, depth);
+        let way = self.ways(batch, depth, &terms).pick(self.site.choices);
+        let Way { is_swapped, cycles, .. } = way;
+        let tiling = way.tiling();
         let (rows, columns) = if is_swapped { (right, left) } else { (left, right) };
-        let fixed = offers[usize::from(!is_swapped)].fixed;
+        let fixed = terms.offers[usize::from(!is_swapped)].fixed;
         let reused = rows.axes.points().min(columns.axes.points()) > 1;
         let algorithm = match reused || fixed {
             true => Algorithm::Tiled(tiling),
             false => self.without_reuse(&rows, &columns, depth),
         };
         (rows, columns, algorithm, cycles)
+    }
+
+    /// What the ways to compute the contraction in tiles differ by.
+    fn terms(&self, sides: [&Side; 2], batch: &Axes, depth: &Axes) -> Terms {
+        let [left, right] = sides;
+        Terms {
+            offers: sides.map(|side| self.offer(side, batch, depth)),
+            endings: [self.ending(left, right), self.ending(right, left)],
+        }
+    }
+
+    /// All ways to compute the contraction in tiles.
+    fn ways<'a>(&self, batch: &Axes, depth: &'a Axes, terms: &'a Terms) -> Ways<'a> {
+        let (level, batch) = (self.site.config.level, batch.points());
+        let problems =
+            terms.endings.each_ref().map(|ending| Problem { level, batch, depth, ending });
+        Ways::new(problems, &terms.offers)
     }
 
     /// How a side can be supplied.

@@ -5,8 +5,9 @@
 //! operand lies; then no tile goes beyond a run along the side's last axis. The last panel of a side
 //! or run is as narrow as what is left.
 //!
-//! The choice is the cheapest of all combinations by an estimate in cycles. It depends on sizes and
-//! the level alone, never on the number of threads.
+//! The choice is the cheapest of all combinations by an estimate in cycles, or what measurements have
+//! chosen instead ([`super::Choices`]). It depends on sizes and the level, never on the number of
+//! threads.
 
 use super::{Axes, Epilogue, Side, Which, div_ceil};
 use crate::leaf::MAX_LEVELS;
@@ -135,6 +136,20 @@ impl Ending {
     }
 }
 
+impl fmt::Display for Ending {
+    /// `a leaf's stores of even rows and columns, neighbours`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.epilogue.is_some() { "a leaf's stores" } else { "stores" })?;
+        f.write_str(match (self.even_rows, self.even_columns) {
+            (true, true) => " of even rows and columns",
+            (true, false) => " of even rows",
+            (false, true) => " of even columns",
+            (false, false) => "",
+        })?;
+        f.write_str(if self.contiguous { ", neighbours" } else { "" })
+    }
+}
+
 /// Half a second-level cache, in floats: the rows of a block stay there while strips of columns
 /// pass by.
 const ROW_FLOATS: i64 = 64 << 10;
@@ -260,9 +275,9 @@ impl Tiling {
         }
     }
 
-    /// The cheapest way, and about how many cycles it takes.
-    pub(super) fn choose(problem: Problem, rows: &Offer, columns: &Offer) -> (Tiling, f64) {
-        let mut best: Option<(Plan, f64)> = None;
+    /// All ways, each with about how many cycles it takes.
+    pub(super) fn ways(problem: Problem, rows: &Offer, columns: &Offer) -> Vec<(Plan, f64)> {
+        let mut ways = Vec::new();
         for row_supply in rows.supplies(Which::Rows) {
             for column_supply in columns.supplies(Which::Columns) {
                 let strided = matches!(&row_supply, Supply::Direct(s) if s.side != 1);
@@ -273,15 +288,12 @@ impl Tiling {
                         Cut { offer: columns, supply: &column_supply },
                     );
                     let cost = cost(problem, tile, rows, columns);
-                    if best.as_ref().is_none_or(|b| cost < b.1) {
-                        let supplies = (row_supply.clone(), column_supply.clone());
-                        best = Some((Plan { tile, supplies }, cost));
-                    }
+                    let supplies = (row_supply.clone(), column_supply.clone());
+                    ways.push((Plan { tile, supplies }, cost));
                 }
             }
         }
-        let (plan, cost) = best.expect("packing is always possible");
-        (plan.cut(problem, rows, columns), cost)
+        ways
     }
 }
 
@@ -403,14 +415,14 @@ fn cycles(rows: i64, vectors: i64, lines: f64) -> f64 {
 }
 
 /// A tile and where its panels come from.
-struct Plan {
-    tile: Tile,
-    supplies: (Supply, Supply),
+pub(super) struct Plan {
+    pub tile: Tile,
+    pub supplies: (Supply, Supply),
 }
 
 impl Plan {
     /// Blocks for the plan.
-    fn cut(self, problem: Problem, rows: &Offer, columns: &Offer) -> Tiling {
+    pub fn cut(&self, problem: Problem, rows: &Offer, columns: &Offer) -> Tiling {
         let (tile, depth) = (self.tile, problem.depth.points());
         let row_cut = Cut { offer: rows, supply: &self.supplies.0 };
         let column_cut = Cut { offer: columns, supply: &self.supplies.1 };
@@ -432,7 +444,7 @@ impl Plan {
             _ => Sums::Shares,
         };
         let bytes = |offer: &Offer| 4 * problem.batch * offer.points * depth;
-        let (row_supply, column_supply) = self.supplies;
+        let (row_supply, column_supply) = self.supplies.clone();
         Tiling {
             tile,
             row_block,

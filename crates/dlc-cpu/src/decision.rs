@@ -1,0 +1,119 @@
+//! What was decided for a kernel, in words.
+
+use crate::codegen::Phase;
+use crate::schedule::Schedule;
+use crate::schedule::contract::{Algorithm, ContractSchedule, PackOrder, Tiling};
+use crate::schedule::map::{MapSchedule, MapShape};
+use crate::schedule::row::{RowLanes, RowSchedule};
+use crate::share::share_out;
+use dlc_kernel::{BufferId, Decision, Kernel, Program};
+use std::collections::BTreeSet;
+
+/// The decisions behind a schedule and the phases it became, where a call may use `threads`.
+pub fn decision(schedule: &Schedule, phases: &[Phase], threads: usize) -> Decision {
+    let workers = phases.iter().map(|phase| share_out(&phase.parts, threads).len());
+    let threads = workers.max().unwrap_or(1);
+    let (algorithm, tile, layout) = match schedule {
+        Schedule::Contract(contract) => of_contraction(contract),
+        Schedule::Row(row) => (of_row(row), None, row_major()),
+        Schedule::Map(segments) => of_map(segments),
+        Schedule::ScatterAdd(_) => ("updates one after another".into(), None, row_major()),
+        Schedule::Shared { .. } => ("nothing: two names of one buffer".into(), None, row_major()),
+        Schedule::Copy { .. } => ("copy".into(), None, row_major()),
+        Schedule::Check(_) => ("scan".into(), None, row_major()),
+    };
+    Decision { algorithm, tile, layout, threads }
+}
+
+/// Adds to a kernel's layout which of its buffers are stored in another order than the program
+/// before it was arranged says.
+pub fn add_moved(decision: &mut Decision, kernel: &Kernel, before: &Program, after: &Program) {
+    let touched: BTreeSet<BufferId> = kernel.reads().into_iter().chain(kernel.writes()).collect();
+    let moved = |id: &BufferId| {
+        let known = before.buffers.get(id.0 as usize);
+        known.is_some_and(|buffer| buffer.shape != after.buffer(*id).shape)
+    };
+    let names: Vec<&str> =
+        touched.iter().filter(|id| moved(id)).map(|id| &*after.buffer(*id).name).collect();
+    if !names.is_empty() {
+        decision.layout += &format!("; channels last in {}", names.join(", "));
+    }
+}
+
+/// What every buffer is.
+fn row_major() -> String {
+    "row-major".into()
+}
+
+fn of_contraction(contract: &ContractSchedule) -> (String, Option<String>, String) {
+    let order = |order| if order == PackOrder::Side { "along the side" } else { "along the depth" };
+    match &contract.algorithm {
+        Algorithm::Plain => ("point by point, in scalars".into(), None, row_major()),
+        Algorithm::Dot => ("a dot product in vectors for each point".into(), None, row_major()),
+        Algorithm::Sweep(run) => {
+            (format!("runs of {run} columns summed in place"), None, row_major())
+        }
+        Algorithm::Tiled(tiling) => {
+            let layout = format!(
+                "rows {}, {}; columns {}, {}",
+                tiling.rows,
+                order(contract.rows.order),
+                tiling.columns,
+                order(contract.columns.order)
+            );
+            (format!("register tiles, {}", tiling.sums), Some(tile(tiling)), layout)
+        }
+    }
+}
+
+fn tile(t: &Tiling) -> String {
+    let shares =
+        if t.splits > 1 { format!(", {} shares of the depth", t.splits) } else { "".into() };
+    let (rows, columns) = (t.row_block, t.column_block);
+    let Tiling { tile, depth_block, .. } = t;
+    format!(
+        "{}x{} in blocks of {rows}x{columns}, {depth_block} deep{shares}",
+        tile.rows, tile.columns
+    )
+}
+
+fn of_row(row: &RowSchedule) -> String {
+    let leaves = row.passes.iter().filter(|p| p.stretch.is_some()).count();
+    let passes = match row.passes.len() {
+        1 => "one pass".to_owned(),
+        n => format!("{n} passes"),
+    };
+    let lanes = match row.lanes {
+        RowLanes::None => "in scalars",
+        _ => "in vectors",
+    };
+    let chunks = if row.chunks > 1 { format!(", {} chunks a row", row.chunks) } else { "".into() };
+    format!("rows in {passes}, {leaves} by leaves, {lanes}{chunks}")
+}
+
+fn of_map(segments: &[MapSchedule]) -> (String, Option<String>, String) {
+    let leaves = segments.iter().filter(|s| s.stretch.is_some()).count();
+    let mut shapes: Vec<&str> = segments.iter().map(|s| shape(s.shape)).collect();
+    shapes.sort_unstable();
+    shapes.dedup();
+    let algorithm = match segments.len() {
+        1 => format!("pointwise, {}{}", shapes[0], if leaves > 0 { ", by a leaf" } else { "" }),
+        n => format!("pointwise in {n} segments ({leaves} by leaves), {}", shapes.join(" or ")),
+    };
+    let block = match segments {
+        [MapSchedule { shape: MapShape::Nested { block, .. }, .. }] => {
+            Some(format!("{block} elements"))
+        }
+        _ => None,
+    };
+    (algorithm, block, row_major())
+}
+
+fn shape(shape: MapShape) -> &'static str {
+    match shape {
+        MapShape::Scalar => "in scalars",
+        MapShape::Flat => "in whole vectors",
+        MapShape::Runs(_) => "copied in runs",
+        MapShape::Nested { .. } => "in vectors along an axis",
+    }
+}
