@@ -1,14 +1,16 @@
-//! Copies with the edges written out, for contractions with windows that leave their tensor.
+//! Copies with the edges written out, for contractions and rows with windows that leave their tensor.
 
 use super::entries::{add_temporary, replace_kernels};
 use dlc_kernel::{
     Access, BufferId, Class, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Origin, Program,
-    Scalar, Segment, Size, Store,
+    Scalar, Segment, Size, Step, Store,
 };
 use smallvec::SmallVec;
 
 /// Multiply-adds for each element of a copy from which on it pays.
-const MIN_REUSE: i64 = 16;
+const MIN_TERMS: i64 = 16;
+/// Elements of rows for each element of a copy from which on it pays.
+const MIN_READS: i64 = 2;
 /// How many times a copy may be larger than its source.
 const MAX_GROWTH: i64 = 8;
 
@@ -33,6 +35,7 @@ struct Padding<'p> {
 struct Copy {
     source: BufferId,
     frame: Frame,
+    fill: Scalar,
     copy: BufferId,
 }
 
@@ -46,31 +49,39 @@ pub(super) struct Frame {
 }
 
 impl Padding<'_> {
-    /// Lets a contraction read padded copies; returns the kernels that make those there are not yet.
+    /// Lets a kernel read padded copies; returns the kernels that make those there are not yet.
     fn pad_operands(&mut self, kernel: &mut Kernel) -> Vec<Kernel> {
-        let Form::Contract { out, reduce, lhs, rhs, .. } = &kernel.form else { return Vec::new() };
-        let (axes, operands) = ([&out[..], &reduce[..]].concat(), [*lhs, *rhs]);
+        let (origin, name) = (kernel.origin.clone(), kernel.name.clone());
+        let Some(Windows { exprs, loads, axes, min_reads }) = Windows::of(&mut kernel.form) else {
+            return Vec::new();
+        };
         let mut made = Vec::new();
-        for (position, operand) in operands.into_iter().enumerate() {
-            let Form::Contract { exprs, .. } = &mut kernel.form else { unreachable!() };
-            let Some(frame) = self.frame(exprs, operand, &axes) else { continue };
-            let Expr::Load { buffer: source, fill, .. } = *exprs.get(operand) else { continue };
-            let known = self.copies.iter().find(|c| c.source == source && c.frame == frame);
-            let copy = known.map(|c| c.copy).unwrap_or_else(|| {
-                let name = format!("{}_padded", self.program.buffer(source).name);
-                let copy = add_temporary(self.program, name, frame.extents.iter().copied());
-                self.copies.push(Copy { source, frame: frame.clone(), copy });
-                let name = format!("{}_pad{}", kernel.name, position + 1);
-                made.push(copy_kernel(&kernel.origin, name, (source, copy), &frame, fill));
+        for load in loads {
+            let Some(frame) = self.frame(exprs, load, &axes, min_reads) else { continue };
+            let Expr::Load { buffer: source, fill, .. } = *exprs.get(load) else { continue };
+            let same = |c: &&Copy| c.source == source && c.frame == frame && c.fill == fill;
+            let known = self.copies.iter().find(same).map(|c| c.copy);
+            let copy = known.unwrap_or_else(|| {
+                let padded = format!("{}_padded", self.program.buffer(source).name);
+                let copy = add_temporary(self.program, padded, frame.extents.iter().copied());
+                self.copies.push(Copy { source, frame: frame.clone(), fill, copy });
+                let name = format!("{name}_pad{}", made.len() + 1);
+                made.push(copy_kernel(&origin, name, (source, copy), &frame, fill));
                 copy
             });
-            redirect(exprs, operand, copy, &frame);
+            redirect(exprs, load, copy, &frame);
         }
         made
     }
 
     /// What of its buffer an operand reads, if a padded copy of that pays.
-    fn frame(&self, exprs: &Exprs, operand: ExprId, axes: &[Size]) -> Option<Frame> {
+    fn frame(
+        &self,
+        exprs: &Exprs,
+        operand: ExprId,
+        axes: &[Size],
+        min_reads: i64,
+    ) -> Option<Frame> {
         let Expr::Load { buffer, access, lookups, .. } = exprs.get(operand) else { return None };
         let source = self.program.buffer(*buffer);
         let fixed = matches!(source.class, Class::Temp | Class::Input);
@@ -89,7 +100,43 @@ impl Padding<'_> {
         }
         let points = axes.iter().try_fold(1i64, |n, a| n.checked_mul(a.as_const()?))?;
         let grows = size / MAX_GROWTH > source.elements()? as i64;
-        (leaves && !grows && points / MIN_REUSE >= size).then_some(frame)
+        (leaves && !grows && points / min_reads >= size).then_some(frame)
+    }
+}
+
+/// The loads of a kernel that may go through windows.
+struct Windows<'k> {
+    exprs: &'k mut Exprs,
+    loads: Vec<ExprId>,
+    /// Of the kernel.
+    axes: Vec<Size>,
+    /// How often each element must be read.
+    min_reads: i64,
+}
+
+impl<'k> Windows<'k> {
+    /// The operands of a contraction, or what a row's folds read.
+    fn of(form: &'k mut Form) -> Option<Windows<'k>> {
+        match form {
+            Form::Contract { out, reduce, exprs, lhs, rhs, .. } => Some(Windows {
+                loads: vec![*lhs, *rhs],
+                axes: [&out[..], &reduce[..]].concat(),
+                exprs,
+                min_reads: MIN_TERMS,
+            }),
+            Form::Row { outer, inner, exprs, steps } => {
+                let folded = steps.iter().filter_map(|step| match step {
+                    Step::Fold(_, value) => Some(*value),
+                    _ => None,
+                });
+                let below = exprs.reachable(folded).into_iter();
+                let is_load = |id: &ExprId| matches!(exprs.get(*id), Expr::Load { .. });
+                let loads = below.filter(is_load).collect();
+                let axes = [&outer[..], &inner[..]].concat();
+                Some(Windows { loads, axes, exprs, min_reads: MIN_READS })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -111,7 +158,7 @@ pub(super) fn copy_kernel(
     Kernel { name, origin: origin.clone(), form: Form::Map { segments } }
 }
 
-/// Lets the load `operand`, which nothing else reads, read the copy of a frame instead.
+/// Lets the load `operand` read the copy of a frame instead.
 fn redirect(exprs: &mut Exprs, operand: ExprId, copy: BufferId, frame: &Frame) {
     *exprs = exprs.changed(|id, expr| {
         if let (true, Expr::Load { buffer, access, .. }) = (id == operand, expr) {

@@ -38,7 +38,7 @@ const TURN: f64 = 3.0;
 /// Elements that the caches of a core hold.
 const NEAR_ELEMENTS: f64 = 1e6;
 /// Elements that memory gives in a cycle.
-const FROM_MEMORY: f64 = 0.75;
+const FROM_MEMORY: f64 = 0.5;
 /// The share of the peak that products reach.
 const EFFICIENCY: f64 = 0.85;
 /// Rows of a register tile.
