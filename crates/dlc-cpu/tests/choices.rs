@@ -17,7 +17,8 @@ fn cases() -> Vec<Case> {
         Conv { n: 2, c: 5, image: (17, 13), k: 9, window: 3, stride: 2, pad: 1, dilation: 1 };
     let deep = matmul(7, 24, 4000, Layout::Right);
     let products = [Layout::Plain, Layout::Left, Layout::Right].map(|l| matmul(50, 70, 90, l));
-    conv.all().into_iter().chain(products).chain([deep]).collect()
+    let stored = [0, 1].map(|axis| matmul(50, 70, 90, Layout::Right).with_epilogue(axis));
+    conv.all().into_iter().chain(products).chain(stored).chain([deep]).collect()
 }
 
 fn alternatives(target: &CpuTarget, case: &Case) -> Alternatives {

@@ -10,6 +10,7 @@ mod choices;
 mod choose;
 mod epilogue;
 mod tiling;
+mod words;
 
 use super::domain::{Domain, Place, extents};
 use super::{Config, PlacedStore, Site, Workspace, place_stores};

@@ -13,7 +13,6 @@ use super::{Axes, Epilogue, Side, Which, div_ceil};
 use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
 use smallvec::SmallVec;
-use std::fmt;
 
 /// Rows and columns of a register tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,20 +132,6 @@ impl Ending {
             (None, true) => 0.75,
             (None, false) => 2.5,
         }
-    }
-}
-
-impl fmt::Display for Ending {
-    /// `a leaf's stores of even rows and columns, neighbours`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.epilogue.is_some() { "a leaf's stores" } else { "stores" })?;
-        f.write_str(match (self.even_rows, self.even_columns) {
-            (true, true) => " of even rows and columns",
-            (true, false) => " of even rows",
-            (false, true) => " of even columns",
-            (false, false) => "",
-        })?;
-        f.write_str(if self.contiguous { ", neighbours" } else { "" })
     }
 }
 
@@ -507,27 +492,4 @@ fn splits(units: i64, blocks: i64) -> i64 {
 pub(super) fn even_block(extent: i64, limit: i64, multiple: i64) -> i64 {
     let blocks = div_ceil(extent, limit.max(1));
     div_ceil(div_ceil(extent, blocks.max(1)), multiple.max(1)) * multiple.max(1)
-}
-
-impl fmt::Display for Supply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Supply::Direct(steps) => {
-                write!(f, "in place by {} and {:?}", steps.side, &steps.depth[..])
-            }
-            Supply::AtLoad => f.write_str("packed at load"),
-            Supply::PerCall => f.write_str("packed per call"),
-            Supply::PerUnit => f.write_str("packed per unit"),
-        }
-    }
-}
-
-impl fmt::Display for Sums {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Sums::Registers(_) => f.write_str("stores from registers"),
-            Sums::Workspace => f.write_str("sums in workspace"),
-            Sums::Shares => f.write_str("sums in shares"),
-        }
-    }
 }
