@@ -4,7 +4,7 @@ mod common;
 
 use common::models::*;
 use common::*;
-use dlc_graph::op::{Cast, Concat, Gather, Op, Reduce, ScatterAdd, StopGradient, View};
+use dlc_graph::op::{Cast, Concat, Gather, Op, Reduce, Reshape, ScatterAdd, StopGradient, View};
 use dlc_graph::{Graph, Role, Value};
 use dlc_kernel::{Access, BinaryOp, DType, FoldOp, Index, Scalar, UnaryOp};
 
@@ -197,4 +197,21 @@ fn every_rule_has_a_name_of_its_own() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), count);
+}
+
+/// What repeats along all axes that a reshape splits or merges repeats along what they become.
+#[test]
+fn reshapes_of_repetitions_are_repetitions() {
+    let reshaped = |from: &'static [i64], to: &'static [i64], dims: [u32; 2]| {
+        move |g: &mut Graph, x| {
+            let access = Access::new(dims.map(Index::axis));
+            let fill = Scalar::new(DType::F32, 0.0);
+            let repeated = g.push(View { axes: shape(from), access, fill }, &[x], None);
+            g.push(Reshape { shape: shape(to) }, &[repeated], None)
+        }
+    };
+    check(reshaped(&[3, 4, 6], &[3, 4, 2, 3], [0, 1]), &["view"]);
+    check(reshaped(&[3, 2, 3, 4], &[3, 6, 4], [0, 3]), &["view"]);
+    // Here it reads by the axis that is merged.
+    check(reshaped(&[3, 4, 2], &[3, 8], [0, 1]), &["view", "reshape"]);
 }

@@ -2,8 +2,8 @@
 //! in part.
 //!
 //! Registers: `rdi` the argument block, `rax` the current element, `rcx` their number, `r10` a
-//! bound or what is left, `r11` the constants, [`ADDRESSES`] the addresses of streams. Fold states are in the
-//! first vector registers, those of the first copy first.
+//! bound or what is left, `r11` the constants, [`ADDRESSES`] the addresses of streams. Fold states
+//! are in the first vector registers, those of the first copy first.
 
 use super::access::{ADDRESSES, Access, Part, element};
 use super::asm::{Assembler, Masked, Mem, Operand};
