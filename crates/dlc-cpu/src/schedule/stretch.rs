@@ -437,7 +437,7 @@ fn unroll(leaf: &Loop) -> u8 {
     let count = leaf.lanes.reachable(&leaf.roots()).iter().filter(|v| computed(v)).count();
     let wanted = match count {
         ..12 => 4,
-        ..64 => 2,
+        12..64 => 2,
         _ => 1,
     };
     [4, 2, 1]
