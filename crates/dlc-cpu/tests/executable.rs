@@ -210,7 +210,7 @@ fn dropping_frees_memory_and_no_page_is_writable_and_executable() {
 fn the_build_says_how_long_it_took() {
     let executable = build(&pure(10));
     let names: Vec<_> = executable.stage_times().iter().map(|t| t.name).collect();
-    assert_eq!(names, ["schedule", "codegen", "compile", "link"]);
+    assert_eq!(names, ["arrange", "schedule", "codegen", "compile", "link"]);
     assert!(executable.stage_times().iter().all(|t| t.ms >= 0.0));
 }
 

@@ -35,7 +35,8 @@ impl Sign {
 /// What is known about the result of `op`, whose operands are in `lanes`.
 pub fn of(lanes: &Lanes, op: Op) -> Sign {
     let sign = |v: Vector| lanes.sign(v);
-    let is_sign_bit = |v: Vector| matches!(lanes.op(v), Op::Const(Kind::F32, bits) if bits == u64::from((-0f32).to_bits()));
+    let sign_bit = Op::Const(Kind::F32, u64::from((-0f32).to_bits()));
+    let is_sign_bit = |v: Vector| lanes.op(v) == sign_bit;
     match op {
         Op::Const(Kind::F32, bits) if f32::from_bits(bits as u32) <= 0.0 => Sign::NotPositive,
         Op::Const(Kind::F32, _) => Sign::NotNegative,
