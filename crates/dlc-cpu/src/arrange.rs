@@ -16,7 +16,7 @@ mod pad;
 mod phases;
 mod piece;
 mod substitute;
-mod winograd;
+pub mod winograd;
 
 use crate::schedule::Config;
 use dlc_kernel::{OptLevel, Program};
@@ -29,7 +29,7 @@ pub fn arrange(program: &Program, config: Config) -> Program {
             let laid_out = layout::channels_last(phases::phases(program.clone()), config);
             pad::pad(match config.exact_conv {
                 true => laid_out,
-                false => winograd::winograd(laid_out, config),
+                false => winograd::winograd(laid_out, config, &winograd::SIZES, 1.0),
             })
         }
     }

@@ -131,6 +131,10 @@ impl CpuExecutable {
         for work in &entry.works {
             let Action::Run { parts, scratch_stride, .. } = &work.action else { continue };
             let (shared, scratch) = entry.plan.workspaces[work.kernel];
+            let rooms = self.pool.workers() as u64 * *scratch_stride as u64;
+            if rooms > 0 {
+                arena.memory.populate(scratch..scratch + rooms + SLACK as u64);
+            }
             for (number, part) in parts.iter().enumerate() {
                 let address = |&id: &BufferId| self.address(entry, &arena.memory, id);
                 let operands: Box<[*mut u8]> = part.operands.iter().map(address).collect();

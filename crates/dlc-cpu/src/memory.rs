@@ -1,11 +1,15 @@
 //! Blocks of aligned memory that compiled code works on.
 
 use crate::abi::SLACK;
+use std::ops::Range;
 use std::ptr;
 
 /// Blocks from this size on are made of pages of this size, which spare the hardware most of its
 /// address translation.
 const HUGE_PAGE: usize = 2 << 20;
+
+/// The size of all other pages, or of a part of them.
+const PAGE: usize = 4096;
 
 /// A block of zeroed memory, aligned to a page, with [`SLACK`] readable bytes at its end.
 ///
@@ -43,10 +47,21 @@ impl Memory {
             // SAFETY: advice on pages of our own map. Without huge pages all still works.
             unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
         }
-        // Masked loads that reach into a page which is not there yet are very slow.
-        // SAFETY: advice on pages of our own map. Else they come when they are touched.
-        unsafe { libc::madvise(start.cast(), bytes, libc::MADV_POPULATE_WRITE) };
         Some(Memory { start, bytes, map, map_bytes })
+    }
+
+    /// Has the pages of a range there before they are touched: masked loads of leaves that reach
+    /// into one which is not are very slow.
+    ///
+    /// # Panics
+    /// If the range leaves the block.
+    pub fn populate(&self, range: Range<u64>) {
+        let (first, end) = (self.at(range.start), self.at(range.end));
+        let before = first as usize % PAGE;
+        let bytes = end as usize - first as usize + before;
+        // SAFETY: advice on pages of our own map, whose start is aligned to one. If it is not taken
+        // they come when they are touched.
+        unsafe { libc::madvise(first.sub(before).cast(), bytes, libc::MADV_POPULATE_WRITE) };
     }
 
     /// The address of the byte at `offset`.

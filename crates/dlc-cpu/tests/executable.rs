@@ -184,28 +184,6 @@ fn updates_from_several_threads_all_count() {
     assert_eq!(executable.read("t1").unwrap().as_f32().unwrap(), [-100.0; 10_000]);
 }
 
-#[cfg(target_os = "linux")]
-#[test]
-fn dropping_frees_memory_and_no_page_is_writable_and_executable() {
-    let resident = || {
-        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
-    };
-    let maps = || std::fs::read_to_string("/proc/self/maps").unwrap();
-    let round = || {
-        let executable = build(&update(100_000));
-        assert!(!maps().lines().any(|line| line.contains("rwx")), "{}", maps());
-        drop(executable);
-    };
-    (0..20).for_each(|_| round());
-    let (before, maps_before) = (resident(), maps().lines().count());
-    (0..200).for_each(|_| round());
-    // Each build takes 2 MB of storage and some code.
-    let growth = resident().saturating_sub(before);
-    assert!(growth < 40 << 20, "{growth} bytes more after 200 builds");
-    assert!(maps().lines().count() < maps_before + 50, "code stays mapped");
-}
-
 #[test]
 fn the_build_says_how_long_it_took() {
     let executable = build(&pure(10));

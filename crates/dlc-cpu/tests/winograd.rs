@@ -7,7 +7,7 @@
 mod support;
 
 use dlc_cpu::CpuTarget;
-use dlc_cpu::arrange::arrange;
+use dlc_cpu::arrange::{arrange, winograd::winograd};
 use dlc_cpu::level::Level;
 use dlc_cpu::schedule::Config;
 use dlc_kernel::{
@@ -27,11 +27,11 @@ struct Conv {
 }
 
 const CONVS: [Conv; 5] = [
-    Conv { pictures: 2, size: [16, 16], channels: 16, filters: 16, pad: 1 },
-    Conv { pictures: 2, size: [19, 14], channels: 32, filters: 24, pad: 1 },
-    Conv { pictures: 4, size: [9, 11], channels: 17, filters: 21, pad: 1 },
-    Conv { pictures: 4, size: [10, 8], channels: 24, filters: 48, pad: 0 },
-    Conv { pictures: 3, size: [6, 13], channels: 20, filters: 16, pad: 2 },
+    Conv { pictures: 1, size: [8, 8], channels: 16, filters: 16, pad: 1 },
+    Conv { pictures: 2, size: [11, 6], channels: 32, filters: 24, pad: 1 },
+    Conv { pictures: 1, size: [9, 7], channels: 17, filters: 21, pad: 1 },
+    Conv { pictures: 2, size: [6, 8], channels: 24, filters: 40, pad: 0 },
+    Conv { pictures: 1, size: [3, 9], channels: 20, filters: 16, pad: 2 },
 ];
 
 impl Conv {
@@ -101,9 +101,9 @@ fn config() -> Config {
     Config { level, opt_level: OptLevel::O2, exact_conv: false }
 }
 
-/// The rewritten program; it must have been rewritten.
-fn rewritten(program: &Program) -> Program {
-    let arranged = arrange(program, config());
+/// The program in tiles of some size; it must have been rewritten.
+fn rewritten(program: &Program, size: i64) -> Program {
+    let arranged = winograd(program.clone(), config(), &[size], f64::INFINITY);
     let names = || arranged.entries[0].kernels.iter().map(|k| k.name.as_str());
     assert!(names().any(|n| n.ends_with("_products")), "{:?}", names().collect::<Vec<_>>());
     arranged
@@ -158,8 +158,8 @@ fn of_magnitudes(exprs: &Exprs) -> (Exprs, Vec<ExprId>) {
 }
 
 /// The rewritten program computes the same in f64, and what the CPU computes is within the bound.
-fn check(name: &str, program: &Program, terms: i64) {
-    let arranged = rewritten(program);
+fn check(name: &str, program: &Program, size: i64, terms: i64) {
+    let arranged = rewritten(program, size);
     let tensors = noise_inputs(program, 11);
     let inputs: Vec<Array> = tensors.iter().map(Array::from_tensor).collect();
     let expected = interpret(program, &inputs);
@@ -167,7 +167,7 @@ fn check(name: &str, program: &Program, terms: i64) {
     let absolute: Vec<Array> = inputs.iter().map(|a| a.map(f64::abs)).collect();
     let magnitude = interpret(&magnitudes(&arranged), &absolute);
     let target = CpuTarget::detect().expect("tests run on a machine with a level");
-    let outputs = run(&target, program, &options(OptLevel::O2, 2), &tensors).expect("it runs");
+    let outputs = run(&target, &arranged, &options(OptLevel::O2, 2), &tensors).expect("it runs");
     let found = Array::from_tensor(&outputs[0]);
     let bound = (terms + 40) as f64 / f64::from(1 << 24);
     for (at, wanted) in expected.data.iter().enumerate() {
@@ -180,9 +180,9 @@ fn check(name: &str, program: &Program, terms: i64) {
 #[test]
 fn convolutions() {
     for conv in CONVS {
-        for (flipped, bare) in [(false, true), (false, false), (true, true)] {
-            let name = format!("{conv:?}, flipped: {flipped}");
-            check(&name, &conv.forward(flipped, bare), conv.channels);
+        for (size, flipped, bare) in [(2, false, true), (4, false, false), (4, true, true)] {
+            let name = format!("{conv:?} in tiles of {size}, flipped: {flipped}");
+            check(&name, &conv.forward(flipped, bare), size, conv.channels);
         }
     }
 }
@@ -191,7 +191,9 @@ fn convolutions() {
 fn gradients_of_filters() {
     for conv in CONVS {
         let terms = conv.results()[..3].iter().product();
-        check(&format!("gradient of {conv:?}"), &conv.gradient(), terms);
+        for size in [2, 4] {
+            check(&format!("gradient of {conv:?}, {size}"), &conv.gradient(), size, terms);
+        }
     }
 }
 

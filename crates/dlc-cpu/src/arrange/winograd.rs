@@ -44,13 +44,17 @@ const EFFICIENCY: f64 = 0.85;
 /// Rows of a register tile.
 const ROWS: i64 = 6;
 
-/// Replaces contractions by transforms and products, where that is cheaper.
-pub(super) fn winograd(program: Program, config: Config) -> Program {
+/// Sizes of tiles.
+pub const SIZES: [i64; 2] = [2, 4];
+
+/// Replaces contractions by transforms and products in tiles of some `sizes`, where that takes less
+/// than `limit` times the cycles of the contraction.
+pub fn winograd(program: Program, config: Config, sizes: &[i64], limit: f64) -> Program {
     let facts = facts(&program);
     replace_kernels(program, |program, at, kernel| {
         let rewritten = Windowed::find(program, &kernel).and_then(|windowed| {
-            let (cycles, tiles) = cheapest(&windowed, &facts[at].fixed, config.level);
-            let cheaper = cycles < direct_cycles(&windowed, config.level);
+            let (cycles, tiles) = cheapest(&windowed, &facts[at].fixed, config.level, sizes)?;
+            let cheaper = cycles < limit * direct_cycles(&windowed, config.level);
             match windowed.task {
                 _ if !cheaper => None,
                 Task::Convolution => Some(convolution::kernels(&tiles, program, &kernel)),
@@ -69,7 +73,7 @@ pub(super) fn estimate(
     config: Config,
 ) -> Option<f64> {
     let windowed = Windowed::find(program, kernel).filter(|_| !config.exact_conv)?;
-    Some(cheapest(&windowed, fixed, config.level).0)
+    Some(cheapest(&windowed, fixed, config.level, &SIZES)?.0)
 }
 
 /// The cheapest size of tiles, and about how many cycles all kernels take.
@@ -77,11 +81,12 @@ fn cheapest<'w, 'k>(
     windowed: &'w Windowed<'k>,
     fixed: &FxHashSet<BufferId>,
     level: Level,
-) -> (f64, Tiles<'w, 'k>) {
+    sizes: &[i64],
+) -> Option<(f64, Tiles<'w, 'k>)> {
     let fixed = windowed.factor_buffers().iter().all(|id| fixed.contains(id));
-    let [small, large] = [2, 4].map(|size| in_tiles(windowed, size));
-    let costs = [&small, &large].map(|tiles| cycles(tiles, fixed, level));
-    if costs[0] < costs[1] { (costs[0], small) } else { (costs[1], large) }
+    let candidates = sizes.iter().map(|&size| in_tiles(windowed, size));
+    let costs = candidates.map(|tiles| (cycles(&tiles, fixed, level), tiles));
+    costs.min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 fn in_tiles<'w, 'k>(windowed: &'w Windowed<'k>, size: i64) -> Tiles<'w, 'k> {
