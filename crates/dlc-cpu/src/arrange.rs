@@ -7,8 +7,8 @@
 //! 4. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //!    written out, so that its operand lies in memory in constant steps.
 //!
-//! Each takes a program and returns one, by replacing kernels ([`entries`]) or by changing what all
-//! forms of kernels have in common ([`piece`]).
+//! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
+//! forms of kernels have in common (`piece.rs`).
 
 mod entries;
 mod layout;

@@ -2,7 +2,7 @@
 //! transformed tiles.
 //!
 //! Positions are cut into tiles of 2x2 or 4x4. A tile's data and the filters are transformed to 16
-//! or 36 points ([`transform`]); at every point, one matrix product sums over the channels; the sums
+//! or 36 points (`transform.rs`); at every point, one matrix product sums over the channels; the sums
 //! are transformed back, and what was stored of a convolution's sums is stored of the results. In
 //! place of `9 m^2` multiplications for a tile of `m x m` there are `(m + 2)^2`. For the gradient of
 //! filters, a tile of the results' gradient takes the place of the filter, and the products are
