@@ -5,12 +5,17 @@ mod support;
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_kernel::{
     BinaryOp, BufferId, Class, DType, Expr, ExprId, Exprs, FoldOp, Form, Index, Lookup, OptLevel,
-    Scalar, Step, Target, Tensor, UnaryOp,
+    Program, Scalar, Step, Target, Tensor, UnaryOp,
 };
 use support::*;
 
 fn row(draft: &mut Draft, outer: &[i64], inner: &[i64], exprs: Exprs, steps: Vec<Step>) {
     draft.kernel(Form::Row { outer: sizes(outer), inner: sizes(inner), exprs, steps });
+}
+
+/// The schedule of a program where leaves are AVX2's.
+fn schedule_of(program: &Program) -> String {
+    CpuTarget::new(Level::X86_64V3).emit("schedule", program, &options(OptLevel::O2, 1)).unwrap()
 }
 
 /// What the softmax of a row is made of; step 0 folds its maximum, step 1 its sum.
@@ -67,8 +72,7 @@ fn a_costly_value_is_computed_once() {
         ];
         row(&mut draft, &[3], &[c], e, steps);
         let program = draft.program();
-        let target = CpuTarget::new(Level::X86_64V3);
-        let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
+        let schedule = schedule_of(&program);
         assert!(schedule.contains("sum by a leaf x2, keeping a value; each b1"), "{schedule}");
         check(&program, &noise_inputs(&program, 4), 3e-6);
     }
@@ -163,8 +167,7 @@ fn rows_side_by_side() {
         for op in [FoldOp::Sum, FoldOp::Max, FoldOp::Min] {
             let draft = reduction(&[5, 3, columns], &[2], DType::F32, op);
             let program = draft.program();
-            let target = CpuTarget::new(Level::X86_64V3);
-            let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
+            let schedule = schedule_of(&program);
             assert!(schedule.contains("abreast by leaves"), "{schedule}");
             check(&program, &noise_inputs(&program, 4), 3e-6);
         }

@@ -185,6 +185,17 @@ impl Exprs {
         (0..self.len() as u32).map(ExprId).filter(|id| needed[id.0 as usize]).collect()
     }
 
+    /// What the loads among the nodes that `roots` need read, and where.
+    pub fn loads(
+        &self,
+        roots: impl IntoIterator<Item = ExprId>,
+    ) -> impl Iterator<Item = (BufferId, &Access)> {
+        self.reachable(roots).into_iter().filter_map(|id| match self.get(id) {
+            Expr::Load { buffer, access, .. } => Some((*buffer, access)),
+            _ => None,
+        })
+    }
+
     /// The type of `expr` by its operands' types, or which rule they break.
     pub(crate) fn infer(&self, expr: &Expr) -> Result<DType, String> {
         let must = |holds: bool, rule: &str| holds.then_some(()).ok_or_else(|| rule.to_string());

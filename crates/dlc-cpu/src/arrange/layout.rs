@@ -197,10 +197,7 @@ fn eligible(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
 fn walked_together(kernel: &Kernel) -> Vec<Vec<Dim>> {
     let mut together = Vec::new();
     for part in kernel.parts() {
-        let loads = part.nodes().filter_map(|(_, expr)| match expr {
-            Expr::Load { buffer, access, .. } => Some((*buffer, access)),
-            _ => None,
-        });
+        let loads = part.exprs.loads(part.roots.iter().copied());
         let stores = part.stores.iter().map(|s| (s.buffer, &s.access));
         together.extend(by_axis(loads.chain(stores)));
     }
@@ -282,24 +279,13 @@ impl<'p> Crossing<'p> {
 
     /// What is stored, and what is read for that.
     fn after(&self) -> Vec<(BufferId, &'p Access)> {
-        let roots = self.stores.iter().map(|s| s.value);
-        let nodes = self.exprs.reachable(roots).into_iter().map(|id| self.exprs.get(id));
-        let loads = nodes.filter_map(|expr| match expr {
-            Expr::Load { buffer, access, .. } => Some((*buffer, access)),
-            _ => None,
-        });
+        let loads = self.exprs.loads(self.stores.iter().map(|s| s.value));
         loads.chain(self.stores.iter().map(|s| (s.buffer, &s.access))).collect()
     }
 }
 
 /// The axes that loads below a node depend on.
 fn axes_below(exprs: &Exprs, root: ExprId) -> AxisSet {
-    let mut axes = AxisSet::default();
-    for id in exprs.reachable([root]) {
-        if let Expr::Load { access, .. } = exprs.get(id) {
-            let terms = access.coords.iter().flat_map(|c| &c.terms);
-            axes = terms.fold(axes, |axes, t| axes.union(AxisSet::of(t.0)));
-        }
-    }
-    axes
+    let terms = exprs.loads([root]).flat_map(|(_, access)| &access.coords).flat_map(|c| &c.terms);
+    terms.fold(AxisSet::default(), |axes, t| axes.union(AxisSet::of(t.0)))
 }

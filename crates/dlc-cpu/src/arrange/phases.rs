@@ -7,9 +7,7 @@
 
 use super::entries::replace_kernels;
 use super::substitute::Substitution;
-use dlc_kernel::{
-    Axis, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Program, Segment, Size, Store,
-};
+use dlc_kernel::{Axis, DType, Expr, Exprs, Form, Index, Kernel, Program, Segment, Size};
 
 /// Cuts contractions that divide coordinates into phases.
 pub(super) fn phases(program: Program) -> Program {
@@ -142,19 +140,12 @@ fn of_phase(form: &Form, phase: &Phase) -> Form {
         let zero = new.constant(DType::F32, 0.0);
         copy.replace_sum(zero);
     }
-    let mut copied = |id: ExprId| copy.copy(&mut new, id);
-    let operands = if phase.is_empty { None } else { Some((copied(*lhs), copied(*rhs))) };
-    let values: Vec<ExprId> = stores.iter().map(|s| copied(s.value)).collect();
-    let store = |(s, value): (&Store, ExprId)| Store {
-        buffer: s.buffer,
-        access: copy.access(&s.access),
-        value,
-    };
-    let stores = stores.iter().zip(values).map(store).collect();
+    let operands = (!phase.is_empty).then(|| [*lhs, *rhs].map(|id| copy.copy(&mut new, id)));
+    let stores = stores.iter().map(|store| copy.store(&mut new, store)).collect();
     let out = out.iter().cloned().collect();
     match operands {
         None => Form::Map { segments: vec![Segment { axes: out, exprs: new, stores }] },
-        Some((lhs, rhs)) => {
+        Some([lhs, rhs]) => {
             let reduce = reduce.iter().cloned().collect();
             Form::Contract { out, reduce, exprs: new, lhs, rhs, stores }
         }

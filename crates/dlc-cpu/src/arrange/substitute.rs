@@ -1,6 +1,8 @@
 //! Expressions of one kernel, copied into another one over other axes.
 
-use dlc_kernel::{Access, BinaryOp, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Scalar};
+use dlc_kernel::{
+    Access, BinaryOp, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Scalar, Store,
+};
 use rustc_hash::FxHashMap;
 
 /// A copy of nodes of `from` with every axis `a` replaced by `axes[a]`, which has no divisor.
@@ -33,8 +35,14 @@ impl<'e> Substitution<'e> {
         self.copied[&root]
     }
 
+    /// A copy of a store, its value in `to`.
+    pub fn store(&mut self, to: &mut Exprs, store: &Store) -> Store {
+        let access = self.access(&store.access);
+        Store { buffer: store.buffer, access, value: self.copy(to, store.value) }
+    }
+
     /// An access over the new axes.
-    pub fn access(&self, access: &Access) -> Access {
+    fn access(&self, access: &Access) -> Access {
         let coords = access.coords.iter().map(|c| c.compose(self.axes)).collect();
         Access { coords, guards: access.guards.iter().map(|g| self.guard(g)).collect() }
     }

@@ -13,10 +13,11 @@ mod tiling;
 mod words;
 
 use super::domain::{Domain, Place, extents};
+use super::map::loaded;
 use super::{Config, PlacedStore, Site, Workspace, place_stores};
 pub use choices::{Alternatives, Choices};
 use choose::Nest;
-use dlc_kernel::{Axis, BufferId, Expr, ExprId, Form, Scalar};
+use dlc_kernel::{Axis, BufferId, ExprId, Form, Scalar};
 pub use epilogue::{Epilogue, TileStream};
 use std::fmt;
 pub use tiling::{Steps, Sums, Supply, Tile, Tiling};
@@ -196,12 +197,7 @@ impl<'k> ContractSchedule<'k> {
         let sides = [Which::Rows, Which::Columns].into_iter().filter(|&which| !packed(which));
         let operands = sides.map(|which| self.side(which).operand);
         let roots: Vec<ExprId> = operands.chain(self.stores.iter().map(|s| s.value)).collect();
-        let nodes = self.domain.reachable(&roots).into_iter();
-        let loaded = nodes.filter_map(|id| match self.domain.exprs.get(id) {
-            Expr::Load { buffer, .. } => Some(*buffer),
-            _ => None,
-        });
-        loaded.collect()
+        loaded(&self.domain, &roots)
     }
 
     /// A side.

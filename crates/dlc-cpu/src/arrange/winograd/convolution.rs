@@ -40,18 +40,9 @@ pub(super) fn kernels(tiles: &Tiles, program: &mut Program, kernel: &Kernel) -> 
 /// The filters with results' channels as neighbours.
 fn turn_weights(tiles: &Tiles, to: BufferId) -> Form {
     let c = tiles.of;
-    let (turn, mut axes) = (tiles.turn(), no_axes(c));
-    for (tap, (_, window)) in turn.taps.iter().zip(c.windows()) {
-        let backwards = || tap.terms.iter().map(|t| (t.0.0, -t.1)).collect::<Vec<_>>();
-        *slot(&mut axes, window.tap) = match window.flipped {
-            true => Index::affine(backwards(), TAPS - 1),
-            false => tap.clone(),
-        };
-    }
-    *slot(&mut axes, c.channel) = turn.channel.clone();
-    *slot(&mut axes, c.filter) = turn.filter.clone();
+    let turn = tiles.turn();
     let mut exprs = Exprs::new();
-    let value = Substitution::new(c.exprs, &axes).copy(&mut exprs, c.factor);
+    let value = Substitution::new(c.exprs, &turn.axes(c)).copy(&mut exprs, c.factor);
     let stores = vec![Store { buffer: to, access: turn.turned(), value }];
     map(turn.extents, exprs, stores)
 }
@@ -65,13 +56,7 @@ fn transform_weights(tiles: &Tiles, from: BufferId, to: &Points) -> Form {
         load(exprs, from, Access::new(taps.into_iter().chain(places.clone())))
     };
     let values = both_ways(&mut exprs, &tiles.transform.taps, by_parity, element);
-    let store = |(point, value)| Store {
-        buffer: to.buffer,
-        access: to.at(Index::constant(point as i64), &places),
-        value,
-    };
-    let stores = values.concat().into_iter().enumerate().map(store).collect();
-    map([tiles.channels(), tiles.filters()], exprs, stores)
+    map([tiles.channels(), tiles.filters()], exprs, to.stores(values, &places))
 }
 
 /// One matrix product for each point. Axes: point, those of the tiles, filter; channel.
@@ -120,11 +105,7 @@ fn transform_block(tiles: &Tiles, sums: &Points, block: [Stretch; 2]) -> Segment
             let axes = axes_of_result(tiles, block, [i as i64, j as i64]);
             let mut copy = Substitution::new(c.exprs, &axes);
             copy.replace_sum(value);
-            stores.extend(c.stores.iter().map(|store| Store {
-                buffer: store.buffer,
-                access: copy.access(&store.access),
-                value: copy.copy(&mut exprs, store.value),
-            }));
+            stores.extend(c.stores.iter().map(|store| copy.store(&mut exprs, store)));
         }
     }
     let extent = |(dim, n): (usize, i64)| c.window_in(dim).map_or(n, |k| block[k].tiles);

@@ -2,7 +2,7 @@
 //! products are summed over all tiles.
 
 use super::pattern::{Dim, TAPS};
-use super::tiles::{Placed, Points, Tiles, contract, load, map, named, no_axes, slot};
+use super::tiles::{Placed, Points, Tiles, contract, load, map, named};
 use super::transform::{both_ways, by_pairs, by_parity};
 use crate::arrange::entries::add_temporary;
 use crate::arrange::substitute::Substitution;
@@ -105,21 +105,12 @@ fn transform_sums(tiles: &Tiles, sums: &Points, to: BufferId) -> Form {
 /// What is stored of the sums.
 fn store(tiles: &Tiles, turned: BufferId) -> Form {
     let c = tiles.of;
-    let (turn, mut axes) = (tiles.turn(), no_axes(c));
-    for (tap, (_, window)) in turn.taps.iter().zip(c.windows()) {
-        *slot(&mut axes, window.tap) = tap.clone();
-    }
-    *slot(&mut axes, c.channel) = turn.channel.clone();
-    *slot(&mut axes, c.filter) = turn.filter.clone();
+    let turn = tiles.turn();
+    let axes = turn.axes(c);
     let mut exprs = Exprs::new();
     let sum = load(&mut exprs, turned, turn.turned());
     let mut copy = Substitution::new(c.exprs, &axes);
     copy.replace_sum(sum);
-    let stores = c.stores.iter().map(|store| Store {
-        buffer: store.buffer,
-        access: copy.access(&store.access),
-        value: copy.copy(&mut exprs, store.value),
-    });
-    let stores = stores.collect();
+    let stores = c.stores.iter().map(|store| copy.store(&mut exprs, store)).collect();
     map(turn.extents, exprs, stores)
 }

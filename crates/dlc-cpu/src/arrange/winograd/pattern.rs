@@ -132,12 +132,7 @@ impl<'k> Windowed<'k> {
 
     /// What the other factor is computed from.
     pub fn factor_buffers(&self) -> Vec<BufferId> {
-        let nodes = self.exprs.reachable([self.factor]).into_iter();
-        let loaded = nodes.filter_map(|id| match self.exprs.get(id) {
-            Expr::Load { buffer, .. } => Some(*buffer),
-            _ => None,
-        });
-        loaded.collect()
+        self.exprs.loads([self.factor]).map(|(buffer, _)| buffer).collect()
     }
 
     fn is_complete(&self) -> bool {

@@ -50,6 +50,21 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// The axes of the contraction as the walk goes along them.
+    pub fn axes(&self, of: &Windowed) -> Vec<Index> {
+        let mut axes = no_axes(of);
+        for (tap, (_, window)) in self.taps.iter().zip(of.windows()) {
+            let backwards = || tap.terms.iter().map(|t| (t.0.0, -t.1)).collect::<Vec<_>>();
+            *slot(&mut axes, window.tap) = match window.flipped {
+                true => Index::affine(backwards(), TAPS - 1),
+                false => tap.clone(),
+            };
+        }
+        *slot(&mut axes, of.channel) = self.channel.clone();
+        *slot(&mut axes, of.filter) = self.filter.clone();
+        axes
+    }
+
     /// The element of `[tap, tap, channel, filter]`.
     pub fn turned(&self) -> Access {
         let channels = [self.channel.clone(), self.filter.clone()];
@@ -178,13 +193,7 @@ impl<'w, 'k> Tiles<'w, 'k> {
     ) -> Form {
         let axes: Vec<i64> = self.extents().into_iter().chain([channels]).collect();
         let places: Vec<Index> = (0..axes.len() as u32).map(Index::axis).collect();
-        let store = |(point, value)| Store {
-            buffer: to.buffer,
-            access: to.at(Index::constant(point as i64), &places),
-            value,
-        };
-        let stores = values.concat().into_iter().enumerate().map(store).collect();
-        map(axes, exprs, stores)
+        map(axes, exprs, to.stores(values, &places))
     }
 }
 
@@ -196,6 +205,16 @@ impl Points {
         // An odd number of cache lines: a tile's points do not fall into one set of a cache.
         let lines = ((all + LINE - 1) / LINE) | 1;
         Points { buffer: add_temporary(program, name, [points, lines * LINE]), steps }
+    }
+
+    /// Stores of a value for each point at a place.
+    pub fn stores(&self, values: Vec<Vec<ExprId>>, places: &[Index]) -> Vec<Store> {
+        let store = |(point, value)| Store {
+            buffer: self.buffer,
+            access: self.at(Index::constant(point as i64), places),
+            value,
+        };
+        values.concat().into_iter().enumerate().map(store).collect()
     }
 
     /// The element of a point at a place.
