@@ -78,17 +78,23 @@ fn tile(t: &Tiling) -> String {
 }
 
 fn of_row(row: &RowSchedule) -> String {
-    let leaves = row.passes.iter().filter(|p| p.stretch.is_some()).count();
+    if row.abreast.is_some() {
+        return "rows side by side, by leaves".to_owned();
+    }
     let passes = match row.passes.len() {
         1 => "one pass".to_owned(),
         n => format!("{n} passes"),
+    };
+    let leaves = match row.passes.iter().filter(|p| p.stretch.is_some()).count() {
+        0 => String::new(),
+        n => format!(", {n} by leaves"),
     };
     let lanes = match row.lanes {
         RowLanes::None => "in scalars",
         _ => "in vectors",
     };
     let chunks = if row.chunks > 1 { format!(", {} chunks a row", row.chunks) } else { "".into() };
-    format!("rows in {passes}, {leaves} by leaves, {lanes}{chunks}")
+    format!("rows in {passes}{leaves}, {lanes}{chunks}")
 }
 
 fn of_map(segments: &[MapSchedule]) -> (String, Option<String>, String) {
