@@ -46,6 +46,7 @@ fn crates_depend_only_as_the_architecture_says() {
         ("dlc-front", &["dlc-graph", "dlc-kernel"]),
         ("dlc-pass", &["dlc-graph", "dlc-kernel"]),
         ("dlc-cpu", &["dlc-kernel"]),
+        ("dlc-ptx", &["dlc-kernel"]),
         ("dlc-train", &["dlc-kernel"]),
         ("dlc", &["dlc-cpu", "dlc-front", "dlc-graph", "dlc-kernel", "dlc-pass", "dlc-train"]),
     ];

@@ -1,0 +1,96 @@
+//! What a host needs to run a program's PTX: memory, and launches in order.
+//!
+//! A [`DeviceProgram`] is data: the interpreter, the launcher and `model.json` read the same one.
+//! All memory is one allocation of [`DeviceProgram::bytes`]; every buffer has a fixed place in it.
+
+use crate::{Flavour, ir};
+use dlc_kernel::{Class, DType, Origin};
+
+/// A compiled program.
+#[derive(Clone, Debug)]
+pub struct DeviceProgram {
+    /// What the PTX is written for.
+    pub flavour: Flavour,
+    /// All kernels of all entries, equal ones once.
+    pub module: ir::Module,
+    /// Bytes of device memory.
+    pub bytes: u64,
+    /// Where the error record lies, see [`ErrorRecord`].
+    pub error: u64,
+    /// By [`dlc_kernel::BufferId`].
+    pub buffers: Vec<DeviceBuffer>,
+    /// As the program's.
+    pub entries: Vec<DeviceEntry>,
+}
+
+/// A buffer in device memory, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceBuffer {
+    /// The program's name of it.
+    pub name: String,
+    /// The type of an element; a `Bool` takes one byte.
+    pub dtype: DType,
+    /// Extents.
+    pub shape: Vec<u64>,
+    /// What it is for.
+    pub class: Class,
+    /// The value before the first write, for run-time scalars.
+    pub default: f64,
+    /// In bytes from the start of the allocation, a multiple of [`ALIGNMENT`].
+    pub offset: u64,
+}
+
+/// Alignment of buffers in bytes.
+pub const ALIGNMENT: u64 = 256;
+
+/// One thing the program can be called for.
+#[derive(Clone, Debug)]
+pub struct DeviceEntry {
+    /// Unique.
+    pub name: String,
+    /// Positions in [`DeviceProgram::buffers`], in calling order.
+    pub inputs: Vec<usize>,
+    /// As `inputs`.
+    pub outputs: Vec<usize>,
+    /// In order, on one stream.
+    pub launches: Vec<Launch>,
+}
+
+/// One launch of a kernel.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Position in the module.
+    pub kernel: usize,
+    /// The kernel of the program that this computes or helps to compute.
+    pub name: String,
+    /// The line that asked for it.
+    pub origin: Origin,
+    /// Blocks along x, y and z, none 0.
+    pub grid: [u32; 3],
+    /// One for each parameter.
+    pub args: Vec<Arg>,
+}
+
+/// What a kernel is given for a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arg {
+    /// An address, as an offset from the start of the allocation.
+    Address(u64),
+    /// A number.
+    Word(u32),
+}
+
+/// What a kernel writes when it meets a bad index or a number that is not finite: four words.
+/// Before a call they are zeros. Launches that would update parameters or state do nothing once
+/// the first word is not 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErrorRecord {
+    /// 0 for none, else 1 + the position of the launch in its entry.
+    pub launch: u32,
+    /// Which of that kernel's lookups or checked buffers, from 0.
+    pub what: u32,
+    /// The index found.
+    pub index: i32,
+    /// The exclusive upper bound.
+    pub extent: u32,
+}

@@ -1,0 +1,18 @@
+//! The PTX target: a kernel program becomes PTX text for NVIDIA GPUs.
+//!
+//! The modules, in the order data flows:
+//!
+//! - [`flavour`]: which PTX version and architecture is written for.
+//! - [`math`]: how products of floats are computed.
+//! - [`ir`]: typed PTX instructions under structured control flow: what kernels are made of.
+//! - [`device`]: what a host needs to run them.
+#![forbid(unsafe_code)]
+
+pub mod device;
+pub mod flavour;
+pub mod ir;
+pub mod math;
+
+pub use device::DeviceProgram;
+pub use flavour::Flavour;
+pub use math::Math;
