@@ -24,6 +24,7 @@
 //!   [`philox`].
 //! - `Display` of a [`Program`] is what `--emit kernels` shows.
 //! - [`plan`] lets temporaries share memory once a target has chosen layouts.
+//! - [`lanes`] says how targets compute scalar operations: straight-line code, without width.
 //! - [`Target`] and [`Executable`] are what a target offers.
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,7 @@ mod dtype;
 pub mod eval;
 mod expr;
 mod index;
+pub mod lanes;
 mod part;
 pub mod philox;
 pub mod plan;

@@ -5,7 +5,7 @@
 //! says where lanes that went apart meet again, so that the interpreter, the verifier and the
 //! printer need no analysis of branches.
 //!
-//! [`Builder`] writes kernels.
+//! [`Builder`] writes kernels, [`print()`] turns them into text.
 //!
 //! What holds: every register is written before it is read on every path;
 //! memory accesses are as aligned as their width; every instruction exists in the flavour's version
@@ -13,6 +13,7 @@
 
 mod build;
 mod inst;
+mod print;
 mod register;
 
 pub use build::Builder;
@@ -20,7 +21,8 @@ pub use inst::{
     Address, AtomicOp, Bar, CacheHint, Compare, Convert, FloatOp, Inst, IntOp, LogicOp, MathOp,
     MemType, MmaShape, Shuffle, Space, Special, Vote,
 };
-pub use register::{B16, B32, B64, Class, F32, Pred, Reg, Register, Value};
+pub use print::print;
+pub use register::{B16, B32, B64, Class, F32, F64, Pred, Reg, Register, Value};
 
 /// What stands in one PTX file.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -13,7 +13,7 @@
 
 pub mod clif;
 pub mod epilogue;
-pub mod lanes;
+pub use dlc_kernel::lanes;
 pub mod loops;
 pub mod portable;
 pub mod portable_epilogue;

@@ -1,9 +1,9 @@
 //! Writing kernels.
 
 use super::{
-    Address, AtomicOp, B16, B32, B64, Bar, CacheHint, Class, Compare, Convert, F32, FloatOp, Guard,
-    Inst, IntOp, Kernel, LogicOp, MathOp, MemType, MmaShape, Param, Pred, Reg, Register, Shuffle,
-    Space, Special, Stmt, Value, Vote,
+    Address, AtomicOp, B16, B32, B64, Bar, CacheHint, Class, Compare, Convert, F32, F64, FloatOp,
+    Guard, Inst, IntOp, Kernel, LogicOp, MathOp, MemType, MmaShape, Param, Pred, Reg, Register,
+    Shuffle, Space, Special, Stmt, Value, Vote,
 };
 use smallvec::SmallVec;
 
@@ -345,6 +345,30 @@ impl Builder {
         dst
     }
 
+    /// An operation on doubles.
+    pub fn float64(
+        &mut self,
+        op: FloatOp,
+        a: impl Into<Value<F64>>,
+        b: impl Into<Value<F64>>,
+    ) -> F64 {
+        let dst = self.fresh();
+        self.push(Inst::Float64 { op, dst, a: a.into(), b: b.into() });
+        dst
+    }
+
+    /// `a * b + c` on doubles, rounded once.
+    pub fn fma64(
+        &mut self,
+        a: impl Into<Value<F64>>,
+        b: impl Into<Value<F64>>,
+        c: impl Into<Value<F64>>,
+    ) -> F64 {
+        let dst = self.fresh();
+        self.push(Inst::Fma64 { dst, a: a.into(), b: b.into(), c: c.into() });
+        dst
+    }
+
     /// A conversion, given the fresh destination.
     pub fn convert<R: Register>(&mut self, convert: impl FnOnce(R) -> Convert) -> R {
         let dst = self.fresh();
@@ -388,6 +412,13 @@ impl Builder {
     ) -> Pred {
         let dst = self.fresh();
         self.push(Inst::SetFloat { cmp, dst, a: a.into(), b: b.into() });
+        dst
+    }
+
+    /// Whether either is NaN.
+    pub fn is_nan(&mut self, a: impl Into<Value<F32>>, b: impl Into<Value<F32>>) -> Pred {
+        let dst = self.fresh();
+        self.push(Inst::IsNan { dst, a: a.into(), b: b.into() });
         dst
     }
 

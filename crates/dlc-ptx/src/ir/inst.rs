@@ -3,7 +3,7 @@
 //! One variant is one kind of PTX instruction; what differs within a kind (which operation, which
 //! width) is a field. The doc comment gives the PTX text, with `d` for the destination.
 
-use super::{B16, B32, B64, F32, Pred, Reg, Value};
+use super::{B16, B32, B64, F32, F64, Pred, Reg, Value};
 use smallvec::SmallVec;
 
 /// One instruction.
@@ -50,6 +50,10 @@ pub enum Inst {
     Fma { dst: F32, a: Value<F32>, b: Value<F32>, c: Value<F32> },
     /// `ex2.approx.ftz.f32 d, a`, and the like.
     Math { op: MathOp, dst: F32, a: Value<F32> },
+    /// `add.rn.f64 d, a, b`, and the like; no `Min` and `Max`.
+    Float64 { op: FloatOp, dst: F64, a: Value<F64>, b: Value<F64> },
+    /// `fma.rn.f64 d, a, b, c`
+    Fma64 { dst: F64, a: Value<F64>, b: Value<F64>, c: Value<F64> },
     /// `cvt` between classes.
     Convert(Convert),
 
@@ -59,6 +63,8 @@ pub enum Inst {
     SetInt64 { cmp: Compare, signed: bool, dst: Pred, a: Value<B64>, b: Value<B64> },
     /// `setp.lt.f32 d, a, b`: false if either is NaN, but for `Ne`, which is `neu`.
     SetFloat { cmp: Compare, dst: Pred, a: Value<F32>, b: Value<F32> },
+    /// `setp.nan.f32 d, a, b`: whether either is NaN.
+    IsNan { dst: Pred, a: Value<F32>, b: Value<F32> },
     /// `and.pred d, a, b`, and the like.
     Logic { op: LogicOp, dst: Pred, a: Value<Pred>, b: Value<Pred> },
     /// `selp.b32 d, a, b, p`
@@ -260,6 +266,12 @@ pub enum Convert {
     U32To64 { dst: B64, src: B32 },
     /// `cvt.u32.u64`: the low word.
     Low { dst: B32, src: B64 },
+    /// `cvt.f64.f32`
+    F32ToF64 { dst: F64, src: F32 },
+    /// `cvt.rn.f32.f64`
+    F64ToF32 { dst: F32, src: F64 },
+    /// `mov.b64 {d, _}, a`: the low word of a double's bits.
+    LowBits { dst: B32, src: F64 },
     /// `cvt.f32.f16`
     F16ToF32 { dst: F32, src: B16 },
     /// `cvt.rn.f16.f32`

@@ -16,11 +16,14 @@ pub enum Class {
     B64,
     /// A single-precision number.
     F32,
+    /// A double-precision number.
+    F64,
 }
 
 impl Class {
     /// Every class, in the order of declaration.
-    pub const ALL: [Class; 5] = [Class::Pred, Class::B16, Class::B32, Class::B64, Class::F32];
+    pub const ALL: [Class; 6] =
+        [Class::Pred, Class::B16, Class::B32, Class::B64, Class::F32, Class::F64];
 
     /// PTX's name of the type, without the dot.
     pub const fn name(self) -> &'static str {
@@ -30,6 +33,7 @@ impl Class {
             Class::B32 => "b32",
             Class::B64 => "b64",
             Class::F32 => "f32",
+            Class::F64 => "f64",
         }
     }
 
@@ -41,6 +45,7 @@ impl Class {
             Class::B32 => "%r",
             Class::B64 => "%d",
             Class::F32 => "%f",
+            Class::F64 => "%g",
         }
     }
 
@@ -50,7 +55,7 @@ impl Class {
             Class::Pred => 0,
             Class::B16 => 2,
             Class::B32 | Class::F32 => 4,
-            Class::B64 => 8,
+            Class::B64 | Class::F64 => 8,
         }
     }
 }
@@ -128,6 +133,8 @@ registers! {
     B64(u64),
     /// A single-precision number, printed `%f3`.
     F32(f32),
+    /// A double-precision number, printed `%g3`.
+    F64(f64),
 }
 
 /// An operand: a register or a literal.
@@ -175,6 +182,12 @@ impl From<i64> for Value<B64> {
 
 impl From<f32> for Value<F32> {
     fn from(literal: f32) -> Self {
+        Value::Literal(literal)
+    }
+}
+
+impl From<f64> for Value<F64> {
+    fn from(literal: f64) -> Self {
         Value::Literal(literal)
     }
 }

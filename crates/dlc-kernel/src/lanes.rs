@@ -1,5 +1,5 @@
-//! Straight-line code on lanes: what a leaf computes for every element, whatever the width of its
-//! vectors.
+//! Straight-line code on lanes: what is computed for every element, whatever the width of a
+//! target's vectors. The one place where the elementary functions are written.
 //!
 //! A [`Lanes`] is one hash-consed list of operations, operands before users. A [`Vector`] is one
 //! of them: a value for each lane. Lanes are 32 bits wide; where that is not precise enough, one

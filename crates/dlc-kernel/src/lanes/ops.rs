@@ -1,8 +1,8 @@
-//! The scalar operations of kernels on lanes. Their meaning is that of `dlc_kernel::scalar`; a
-//! `U8` is a zero-extended `I32`, a `Bool` a mask.
+//! The scalar operations of kernels on lanes. Their meaning is that of [`UnaryOp::eval`] and its
+//! like; a `U8` is a zero-extended `I32`, a `Bool` a mask.
 
 use super::{Binary, Compare, Kind, Lanes, Op, Shift, Unary, Vector, math, pow};
-use dlc_kernel::{BinaryOp, DType, FoldOp, Scalar, UnaryOp};
+use crate::{BinaryOp, DType, FoldOp, Scalar, UnaryOp};
 
 /// What the lanes of a value of type `dtype` hold.
 pub fn kind(dtype: DType) -> Kind {
@@ -235,7 +235,7 @@ fn saturate(l: &mut Lanes, to: DType, x: Vector) -> Vector {
 /// # Panics
 /// If the fold's result is a position.
 pub fn merge(l: &mut Lanes, op: FoldOp, dtype: DType, state: Vector, element: Vector) -> Vector {
-    let op = dlc_kernel::merge_op(op).expect("positions are folded elsewhere");
+    let op = crate::merge_op(op).expect("positions are folded elsewhere");
     // Where the order matters (NaN in a maximum), the element is looked at first: only its
     // comparison then waits for nothing.
     binary(l, op, dtype, element, state)
