@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod device;
+pub mod emit;
 pub mod flavour;
 pub mod ir;
 pub mod math;

@@ -52,6 +52,8 @@ pub enum Inst {
     Math { op: MathOp, dst: F32, a: Value<F32> },
     /// `add.rn.f64 d, a, b`, and the like; no `Min` and `Max`.
     Float64 { op: FloatOp, dst: F64, a: Value<F64>, b: Value<F64> },
+    /// `sqrt.rn.f64 d, a`
+    Sqrt64 { dst: F64, a: Value<F64> },
     /// `fma.rn.f64 d, a, b, c`
     Fma64 { dst: F64, a: Value<F64>, b: Value<F64>, c: Value<F64> },
     /// `cvt` between classes.
@@ -63,16 +65,22 @@ pub enum Inst {
     SetInt64 { cmp: Compare, signed: bool, dst: Pred, a: Value<B64>, b: Value<B64> },
     /// `setp.lt.f32 d, a, b`: false if either is NaN, but for `Ne`, which is `neu`.
     SetFloat { cmp: Compare, dst: Pred, a: Value<F32>, b: Value<F32> },
+    /// `setp.lt.f64 d, a, b`: as `SetFloat`.
+    SetFloat64 { cmp: Compare, dst: Pred, a: Value<F64>, b: Value<F64> },
     /// `setp.nan.f32 d, a, b`: whether either is NaN.
     IsNan { dst: Pred, a: Value<F32>, b: Value<F32> },
     /// `and.pred d, a, b`, and the like.
     Logic { op: LogicOp, dst: Pred, a: Value<Pred>, b: Value<Pred> },
+    /// `not.pred d, a`
+    Not { dst: Pred, a: Value<Pred> },
     /// `selp.b32 d, a, b, p`
     Select32 { dst: B32, a: Value<B32>, b: Value<B32>, pred: Pred },
     /// `selp.b64 d, a, b, p`
     Select64 { dst: B64, a: Value<B64>, b: Value<B64>, pred: Pred },
     /// `selp.f32 d, a, b, p`
     SelectF32 { dst: F32, a: Value<F32>, b: Value<F32>, pred: Pred },
+    /// `selp.f64 d, a, b, p`
+    SelectF64 { dst: F64, a: Value<F64>, b: Value<F64>, pred: Pred },
 
     /// `ld.global.v4.f32 {d, ..}, [a]`: 1, 2 or 4 registers of the type's class.
     Load { space: Space, ty: MemType, dst: SmallVec<[Reg; 4]>, from: Address, hint: CacheHint },

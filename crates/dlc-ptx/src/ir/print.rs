@@ -147,6 +147,7 @@ impl fmt::Display for Inst {
             Inst::Fma { dst, a, b, c } => write!(f, "fma.rn.f32 {dst}, {a}, {b}, {c}"),
             Inst::Math { op, dst, a } => write!(f, "{} {dst}, {a}", math(*op)),
             Inst::Float64 { op, dst, a, b } => write!(f, "{}.f64 {dst}, {a}, {b}", float(*op)),
+            Inst::Sqrt64 { dst, a } => write!(f, "sqrt.rn.f64 {dst}, {a}"),
             Inst::Fma64 { dst, a, b, c } => write!(f, "fma.rn.f64 {dst}, {a}, {b}, {c}"),
             Inst::Convert(convert) => convert.fmt(f),
             Inst::SetInt { cmp, signed, dst, a, b } => {
@@ -156,14 +157,18 @@ impl fmt::Display for Inst {
                 write!(f, "setp.{} {dst}, {a}, {b}", compare_int(*cmp, *signed, 64))
             }
             Inst::SetFloat { cmp, dst, a, b } => {
-                let cmp = if *cmp == Compare::Ne { "neu" } else { compare(*cmp) };
-                write!(f, "setp.{cmp}.f32 {dst}, {a}, {b}")
+                write!(f, "setp.{}.f32 {dst}, {a}, {b}", compare_float(*cmp))
+            }
+            Inst::SetFloat64 { cmp, dst, a, b } => {
+                write!(f, "setp.{}.f64 {dst}, {a}, {b}", compare_float(*cmp))
             }
             Inst::IsNan { dst, a, b } => write!(f, "setp.nan.f32 {dst}, {a}, {b}"),
             Inst::Logic { op, dst, a, b } => write!(f, "{}.pred {dst}, {a}, {b}", logic(*op)),
+            Inst::Not { dst, a } => write!(f, "not.pred {dst}, {a}"),
             Inst::Select32 { dst, a, b, pred } => write!(f, "selp.b32 {dst}, {a}, {b}, {pred}"),
             Inst::Select64 { dst, a, b, pred } => write!(f, "selp.b64 {dst}, {a}, {b}, {pred}"),
             Inst::SelectF32 { dst, a, b, pred } => write!(f, "selp.f32 {dst}, {a}, {b}, {pred}"),
+            Inst::SelectF64 { dst, a, b, pred } => write!(f, "selp.f64 {dst}, {a}, {b}, {pred}"),
             Inst::Load { space, ty, dst, from, hint } => {
                 let (space, hint, ty) = (space_name(*space), cache(*hint), memory(*ty));
                 write!(f, "ld.{space}{hint}{}.{ty} {}, {from}", width(dst), vector(dst))
@@ -384,6 +389,14 @@ const fn compare(cmp: Compare) -> &'static str {
         Compare::Le => "le",
         Compare::Gt => "gt",
         Compare::Ge => "ge",
+    }
+}
+
+/// NaN differs from everything.
+const fn compare_float(cmp: Compare) -> &'static str {
+    match cmp {
+        Compare::Ne => "neu",
+        _ => compare(cmp),
     }
 }
 

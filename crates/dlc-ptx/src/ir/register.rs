@@ -191,3 +191,9 @@ impl From<f64> for Value<F64> {
         Value::Literal(literal)
     }
 }
+
+impl From<bool> for Value<Pred> {
+    fn from(literal: bool) -> Self {
+        Value::Literal(literal)
+    }
+}

@@ -1,0 +1,3 @@
+//! Kernels of a program become kernels of PTX.
+
+pub mod lanes;
