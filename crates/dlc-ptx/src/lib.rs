@@ -13,6 +13,7 @@ pub mod emit;
 pub mod flavour;
 pub mod ir;
 pub mod math;
+pub mod place;
 
 pub use device::DeviceProgram;
 pub use flavour::Flavour;

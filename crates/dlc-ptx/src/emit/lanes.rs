@@ -42,15 +42,16 @@ impl Scope {
         vector
     }
 
-    /// Runs `write`, after which is unknown again what became known in it: for bodies that not all
-    /// threads reach.
-    pub fn nested<T>(&mut self, write: impl FnOnce(&mut Scope) -> T) -> T {
-        let mark = self.order.len();
-        let result = write(self);
+    /// How much is known.
+    pub fn mark(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Makes unknown again what became known since `mark`: where not all threads have come by.
+    pub fn forget(&mut self, mark: usize) {
         for vector in self.order.drain(mark..) {
             self.known.remove(&vector);
         }
-        result
     }
 
     /// What `vector` is, written down if it was not.

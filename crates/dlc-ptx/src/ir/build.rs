@@ -2,9 +2,7 @@
 
 mod short;
 
-use super::{
-    B32, Class, Compare, Guard, Inst, IntOp, Kernel, Param, Pred, Reg, Register, Stmt, Value,
-};
+use super::{Class, Guard, Inst, Kernel, Param, Pred, Reg, Register, Stmt};
 
 /// A kernel under construction. A method that gives a register writes one instruction into a fresh
 /// one; methods named `.._to` write into a register that exists.
@@ -94,58 +92,29 @@ impl Builder {
         result
     }
 
-    /// `if pred { then }`
-    pub fn if_(&mut self, pred: Pred, then: impl FnOnce(&mut Self)) {
-        self.if_else(pred, then, |_| {});
+    /// Begins a body; what follows goes into it until [`Builder::close`].
+    pub fn open(&mut self) {
+        assert!(self.guard.is_none(), "control flow has no guard");
+        self.bodies.push(Vec::new());
+    }
+
+    /// Ends the innermost body.
+    pub fn close(&mut self) -> Vec<Stmt> {
+        assert!(self.bodies.len() > 1, "what is closed was opened");
+        self.bodies.pop().expect("just counted")
     }
 
     /// `if pred { then } else { other }`
-    pub fn if_else(
-        &mut self,
-        pred: Pred,
-        then: impl FnOnce(&mut Self),
-        other: impl FnOnce(&mut Self),
-    ) {
-        let then = self.nested(then).0;
-        let other = self.nested(other).0;
+    pub fn if_else(&mut self, pred: Pred, then: Vec<Stmt>, other: Vec<Stmt>) {
         self.body().push(Stmt::If { pred, then, other });
     }
 
-    /// `do { body } while pred`, where `body` gives the predicate.
-    pub fn do_while(&mut self, body: impl FnOnce(&mut Self) -> Pred) {
-        let (body, pred) = self.nested(body);
+    /// `do { body } while pred`
+    pub fn do_while(&mut self, body: Vec<Stmt>, pred: Pred) {
         self.body().push(Stmt::Loop { body, pred });
-    }
-
-    /// `for i in (start..end).step_by(step)`, signed; the body gets `i`. Nothing happens where
-    /// `start >= end`.
-    pub fn for_range(
-        &mut self,
-        start: impl Into<Value<B32>>,
-        end: impl Into<Value<B32>>,
-        step: impl Into<Value<B32>>,
-        body: impl FnOnce(&mut Self, B32),
-    ) {
-        let (end, step) = (end.into(), step.into());
-        let i = self.mov32(start);
-        let any = self.set_int(Compare::Lt, i, end);
-        self.if_(any, |b| {
-            b.do_while(|b| {
-                body(b, i);
-                b.int_to(IntOp::Add, i, i, step);
-                b.set_int(Compare::Lt, i, end)
-            });
-        });
     }
 
     fn body(&mut self) -> &mut Vec<Stmt> {
         self.bodies.last_mut().expect("the kernel's own body stays")
-    }
-
-    fn nested<T>(&mut self, write: impl FnOnce(&mut Self) -> T) -> (Vec<Stmt>, T) {
-        assert!(self.guard.is_none(), "control flow has no guard");
-        self.bodies.push(Vec::new());
-        let result = write(self);
-        (self.bodies.pop().expect("just pushed"), result)
     }
 }

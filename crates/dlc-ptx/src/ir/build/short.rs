@@ -154,7 +154,12 @@ impl Builder {
     }
 
     /// `a ^ b ^ c`
-    pub fn xor3(&mut self, a: B32, b: B32, c: B32) -> B32 {
+    pub fn xor3(
+        &mut self,
+        a: impl Into<Value<B32>>,
+        b: impl Into<Value<B32>>,
+        c: impl Into<Value<B32>>,
+    ) -> B32 {
         let dst = self.fresh();
         self.push(Inst::Lop3 { dst, a: a.into(), b: b.into(), c: c.into(), table: 0x96 });
         dst

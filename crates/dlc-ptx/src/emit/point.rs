@@ -1,0 +1,340 @@
+//! Everything that is computed at one point of a domain, or at a few neighbours side by side.
+
+use super::lanes::Number;
+use super::writer::{Writer, loaded, memory_type, stored};
+use super::{integer, philox};
+use crate::ir::{
+    Address, B32, CacheHint, Class, Compare, F32, IntOp, LogicOp, Pred, Reg, Space, Value,
+};
+use crate::place::{Affine, Check, Domain, Place};
+use dlc_kernel::lanes::{Vector, ops};
+use dlc_kernel::{BinaryOp, DType, Expr, ExprId, Scalar};
+use rustc_hash::FxHashMap;
+use smallvec::{SmallVec, smallvec};
+
+/// A value at each of the neighbours; one if it is the same at all of them.
+pub type Side = SmallVec<[Vector; 4]>;
+
+/// Points under work. What it has computed stays known: it must not outlive the scope it began in.
+pub struct Point<'d, 'k> {
+    domain: &'d Domain<'k>,
+    /// Where the first one is; the others follow along the last axis.
+    axes: Vec<Value<B32>>,
+    lanes: usize,
+    values: FxHashMap<ExprId, Side>,
+    folded: FxHashMap<u32, Side>,
+}
+
+impl<'d, 'k> Point<'d, 'k> {
+    /// `lanes` points from `axes` on, along the last axis; where there are several, the first
+    /// stands at a multiple of their number.
+    pub fn new(domain: &'d Domain<'k>, axes: Vec<Value<B32>>, lanes: usize) -> Point<'d, 'k> {
+        let (values, folded) = (FxHashMap::default(), FxHashMap::default());
+        Point { domain, axes, lanes, values, folded }
+    }
+
+    /// Makes the result of a fold known.
+    pub fn fold(&mut self, step: u32, value: Side) {
+        self.folded.insert(step, value);
+    }
+
+    /// The value of an expression.
+    pub fn value(&mut self, w: &mut Writer<'_>, id: ExprId) -> Side {
+        for id in self.domain.exprs.reachable([id]) {
+            if !self.values.contains_key(&id) {
+                let value = self.compute(w, id);
+                self.values.insert(id, value);
+            }
+        }
+        self.values[&id].clone()
+    }
+
+    /// Stores the value of `id` at the domain's store of that position.
+    pub fn store(&mut self, w: &mut Writer<'_>, store: usize, id: ExprId) {
+        let value = self.value(w, id);
+        let place = &self.domain.stores[store];
+        let ty = memory_type(w.program.buffer(place.buffer).dtype);
+        let registers: SmallVec<[Reg; 4]> = (0..self.lanes)
+            .map(|lane| {
+                let number = w.scope.number(&mut w.b, value[lane % value.len()]);
+                stored(&mut w.b, number)
+            })
+            .collect();
+        let to = |lane, point: &Self, w: &mut Writer<'_>| point.address(w, place, lane, &[]);
+        if self.lanes > 1 && place.is_vector(self.along(), self.lanes as i64) {
+            let to = to(0, self, w);
+            return w.b.store(Space::Global, ty, to, &registers);
+        }
+        for (lane, &register) in registers.iter().enumerate() {
+            let to = to(lane, self, w);
+            w.b.store(Space::Global, ty, to, &[register]);
+        }
+    }
+
+    fn along(&self) -> usize {
+        self.domain.extents.len().saturating_sub(1)
+    }
+
+    fn compute(&mut self, w: &mut Writer<'_>, id: ExprId) -> Side {
+        let exprs = self.domain.exprs;
+        let lanes = &mut w.scope.lanes;
+        match exprs.get(id) {
+            Expr::Const(scalar) => smallvec![ops::constant(lanes, *scalar)],
+            Expr::Extent(size, dtype) => {
+                let value = crate::place::bound(size) as f64;
+                smallvec![ops::constant(lanes, Scalar::new(*dtype, value))]
+            }
+            Expr::Axis(_) => self.axis(w, self.domain.axes[&id]),
+            Expr::Inside(_) => self.inside(w, id),
+            Expr::Load { lookups, fill, .. } => {
+                let found = lookups.iter().rev().map(|l| self.values[&l.index].clone()).collect();
+                self.load(w, &self.domain.loads[&id], found, *fill)
+            }
+            Expr::Folded(step) => self.folded[step].clone(),
+            Expr::Unary(op, x) => self
+                .each(w, &[*x], |w, v| ops::unary(&mut w.scope.lanes, *op, exprs.dtype(*x), v[0])),
+            Expr::Binary(op, x, y) => {
+                self.each(w, &[*x, *y], |w, v| binary(w, *op, exprs.dtype(*x), v[0], v[1]))
+            }
+            Expr::Select(mask, x, y) => {
+                self.each(w, &[*mask, *x, *y], |w, v| w.scope.lanes.select(v[0], v[1], v[2]))
+            }
+            Expr::Cast(to, x) => self
+                .each(w, &[*x], |w, v| ops::cast(&mut w.scope.lanes, exprs.dtype(*x), *to, v[0])),
+            Expr::Random { site, seed, step, element } => {
+                self.each(w, &[*seed, *step, *element], |w, v| {
+                    let [seed, step, element] = [0, 1, 2].map(|i| w.scope.i32(&mut w.b, v[i]));
+                    let value = philox::uniform(&mut w.b, seed, step, *site, element);
+                    w.scope.input(value.into())
+                })
+            }
+        }
+    }
+
+    /// Computes lane by lane what depends on the lane.
+    fn each(
+        &self,
+        w: &mut Writer<'_>,
+        operands: &[ExprId],
+        mut compute: impl FnMut(&mut Writer<'_>, &[Vector]) -> Vector,
+    ) -> Side {
+        let sides: SmallVec<[&Side; 3]> = operands.iter().map(|id| &self.values[id]).collect();
+        let count = sides.iter().map(|s| s.len()).max().unwrap_or(1);
+        (0..count)
+            .map(|lane| {
+                let at: SmallVec<[Vector; 3]> = sides.iter().map(|s| s[lane % s.len()]).collect();
+                compute(w, &at)
+            })
+            .collect()
+    }
+
+    fn axis(&self, w: &mut Writer<'_>, axis: usize) -> Side {
+        let first = match self.axes[axis] {
+            Value::Literal(at) => w.scope.lanes.int(at as i32),
+            at @ Value::Reg(_) => w.scope.input(Number::I32(at)),
+        };
+        let lanes = if axis == self.along() { self.lanes } else { 1 };
+        (0..lanes)
+            .map(|lane| {
+                let lane = w.scope.lanes.int(lane as i32);
+                w.scope.lanes.sum(first, lane)
+            })
+            .collect()
+    }
+
+    fn inside(&self, w: &mut Writer<'_>, id: ExprId) -> Side {
+        let Some(check) = &self.domain.guards[&id] else {
+            return smallvec![w.scope.lanes.truth(true)];
+        };
+        let lanes = if check.value.coef(self.along()) == 0 { 1 } else { self.lanes };
+        (0..lanes)
+            .map(|lane| {
+                let holds = self.check(w, check, lane);
+                w.scope.input(holds.into())
+            })
+            .collect()
+    }
+
+    fn load(
+        &self,
+        w: &mut Writer<'_>,
+        place: &Place,
+        found: SmallVec<[Side; 1]>,
+        fill: Scalar,
+    ) -> Side {
+        let moves = self.lanes > 1
+            && (place.step(self.along()) != Some(0) || !place.is_checked_alike(self.along()));
+        let moves = moves
+            && (place.found.is_empty()
+                || found.iter().any(|f| f.len() > 1)
+                || place.offset.coef(self.along()) != 0);
+        if moves && place.is_vector(self.along(), self.lanes as i64) {
+            return self.load_at(w, place, 0, self.lanes, &[], fill);
+        }
+        let lanes = if moves { self.lanes } else { 1 };
+        (0..lanes)
+            .flat_map(|lane| {
+                let at: SmallVec<[Vector; 1]> = found.iter().map(|f| f[lane % f.len()]).collect();
+                self.load_at(w, place, lane, 1, &at, fill)
+            })
+            .collect()
+    }
+
+    /// Loads `count` neighbours from that lane's point on.
+    fn load_at(
+        &self,
+        w: &mut Writer<'_>,
+        place: &Place,
+        lane: usize,
+        count: usize,
+        found: &[Vector],
+        fill: Scalar,
+    ) -> Side {
+        let dtype = w.program.buffer(place.buffer).dtype;
+        let ty = memory_type(dtype);
+        let found: SmallVec<[Value<B32>; 1]> =
+            found.iter().map(|&v| w.scope.i32(&mut w.b, v)).collect();
+        let inside = self.all_hold(w, place, lane, &found);
+        let written = w.written.contains(&place.buffer);
+        let hint = if written { CacheHint::None } else { CacheHint::ReadOnly };
+        let registers = match inside {
+            None => {
+                let from = self.address(w, place, lane, &found);
+                w.b.load(Space::Global, ty, count, from, hint)
+            }
+            Some(inside) => {
+                let registers: SmallVec<[Reg; 4]> =
+                    (0..count).map(|_| fill_register(w, ty.class(), fill)).collect();
+                let from = self.address(w, place, lane, &found);
+                w.b.guarded(inside, true, |b| {
+                    b.push(crate::ir::Inst::Load {
+                        space: Space::Global,
+                        ty,
+                        dst: registers.clone(),
+                        from,
+                        hint,
+                    });
+                });
+                registers
+            }
+        };
+        registers
+            .into_iter()
+            .map(|register| {
+                let number = loaded(&mut w.b, dtype, register);
+                w.scope.input(number)
+            })
+            .collect()
+    }
+
+    /// Whether the lane's point is inside; `None` if it always is. Indices that are not set the
+    /// error record.
+    fn all_hold(
+        &self,
+        w: &mut Writer<'_>,
+        place: &Place,
+        lane: usize,
+        found: &[Value<B32>],
+    ) -> Option<Pred> {
+        let mut holds: Option<Pred> = None;
+        let mut and = |w: &mut Writer<'_>, next: Pred| {
+            holds = Some(match holds {
+                Some(before) => w.b.logic(LogicOp::And, before, next),
+                None => next,
+            });
+            holds
+        };
+        let mut all = None;
+        for check in &place.checks {
+            let next = self.check(w, check, lane);
+            all = and(w, next);
+        }
+        for (what, (target, &index)) in place.found.iter().zip(found).enumerate() {
+            let good = w.b.set_uint(Compare::Lt, index, target.extent as u32);
+            let bad = w.b.not(good);
+            let bad = all.map_or(bad, |inside| w.b.logic(LogicOp::And, inside, bad));
+            w.if_(bad, |w| {
+                let index = w.b.mov32(index);
+                w.fail(what as u32, index, target.extent as u32);
+            });
+            all = and(w, good);
+        }
+        all
+    }
+
+    fn check(&self, w: &mut Writer<'_>, check: &Check, lane: usize) -> Pred {
+        let value = self.affine(w, &check.value, lane);
+        if check.div == 1 {
+            return w.b.set_uint(Compare::Lt, value, check.extent as u32);
+        }
+        // A multiple of `div` below `div * extent`; negative numbers are large ones.
+        let rest = w.b.int(IntOp::RemU, value, check.div as u32);
+        let whole = w.b.set_int(Compare::Eq, rest, 0);
+        let inside = w.b.set_uint(Compare::Lt, value, (check.div * check.extent) as u32);
+        w.b.logic(LogicOp::And, whole, inside)
+    }
+
+    /// The address of the lane's element.
+    fn address(
+        &self,
+        w: &mut Writer<'_>,
+        place: &Place,
+        lane: usize,
+        found: &[Value<B32>],
+    ) -> Address {
+        let bytes = memory_type(w.program.buffer(place.buffer).dtype).bytes();
+        let mut offset = self.affine(w, &place.offset, lane);
+        for quotient in &place.quotients {
+            let value = self.affine(w, &quotient.value, lane);
+            let value = w.b.int(IntOp::DivU, value, quotient.div as u32);
+            offset = w.b.mad(value, quotient.stride as i32, offset).into();
+        }
+        for (target, &index) in place.found.iter().zip(found) {
+            offset = w.b.mad(index, target.stride as i32, offset).into();
+        }
+        let base = w.buffer(place.buffer);
+        match offset {
+            Value::Literal(at) => Address::global(base, at as i32 * bytes as i32),
+            Value::Reg(at) => Address::global(w.b.mad_wide(at, bytes, base), 0),
+        }
+    }
+
+    fn affine(&self, w: &mut Writer<'_>, affine: &Affine, lane: usize) -> Value<B32> {
+        let mut constant = affine.constant + affine.coef(self.along()) * lane as i64;
+        let mut sum: Option<B32> = None;
+        for &(axis, coef) in &affine.terms {
+            match (self.axes[axis], sum) {
+                (Value::Literal(at), _) => constant += i64::from(at as i32) * coef,
+                (at, Some(so_far)) => sum = Some(w.b.mad(at, coef as i32, so_far)),
+                (Value::Reg(at), None) if coef == 1 => sum = Some(at),
+                (at, None) => sum = Some(w.b.int(IntOp::Mul, at, coef as i32)),
+            }
+        }
+        match sum {
+            None => Value::Literal(constant as u32),
+            Some(sum) if constant == 0 => sum.into(),
+            Some(sum) => w.b.int(IntOp::Add, sum, constant as i32).into(),
+        }
+    }
+}
+
+/// A register that holds a load's fill.
+fn fill_register(w: &mut Writer<'_>, class: Class, fill: Scalar) -> Reg {
+    match class {
+        Class::F32 => {
+            let register: F32 = w.b.mov_f32(fill.value() as f32);
+            register.into()
+        }
+        _ => w.b.mov32(fill.value() as i64 as i32).into(),
+    }
+}
+
+fn binary(w: &mut Writer<'_>, op: BinaryOp, dtype: DType, x: Vector, y: Vector) -> Vector {
+    if ops::has_binary(op, dtype) {
+        return ops::binary(&mut w.scope.lanes, op, dtype, x, y);
+    }
+    let (x, y) = (w.scope.i32(&mut w.b, x), w.scope.i32(&mut w.b, y));
+    let value = integer::binary(w, op, x, y);
+    let value = if dtype == DType::U8 { w.b.int(IntOp::And, value, 255) } else { value };
+    w.scope.input(value.into())
+}
