@@ -14,6 +14,7 @@ pub mod flavour;
 pub mod ir;
 pub mod math;
 pub mod place;
+pub mod schedule;
 
 pub use device::DeviceProgram;
 pub use flavour::Flavour;

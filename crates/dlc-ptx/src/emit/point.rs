@@ -4,7 +4,7 @@ use super::lanes::Number;
 use super::writer::{Writer, loaded, memory_type, stored};
 use super::{integer, philox};
 use crate::ir::{
-    Address, B32, CacheHint, Class, Compare, F32, IntOp, LogicOp, Pred, Reg, Space, Value,
+    Address, B32, Builder, CacheHint, Class, Compare, F32, IntOp, LogicOp, Pred, Reg, Space, Value,
 };
 use crate::place::{Affine, Check, Domain, Place};
 use dlc_kernel::lanes::{Vector, ops};
@@ -49,8 +49,20 @@ impl<'d, 'k> Point<'d, 'k> {
         self.values[&id].clone()
     }
 
-    /// Stores the value of `id` at the domain's store of that position.
-    pub fn store(&mut self, w: &mut Writer<'_>, store: usize, id: ExprId) {
+    /// How many points there are.
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// Makes sure that the value of `id` is in registers.
+    pub fn compute_now(&mut self, w: &mut Writer<'_>, id: ExprId) {
+        for vector in self.value(w, id) {
+            w.scope.number(&mut w.b, vector);
+        }
+    }
+
+    /// Stores the value of `id` at the domain's store of that position, where `when` holds.
+    pub fn store(&mut self, w: &mut Writer<'_>, store: usize, id: ExprId, when: Option<Pred>) {
         let value = self.value(w, id);
         let place = &self.domain.stores[store];
         let ty = memory_type(w.program.buffer(place.buffer).dtype);
@@ -60,14 +72,15 @@ impl<'d, 'k> Point<'d, 'k> {
                 stored(&mut w.b, number)
             })
             .collect();
-        let to = |lane, point: &Self, w: &mut Writer<'_>| point.address(w, place, lane, &[]);
-        if self.lanes > 1 && place.is_vector(self.along(), self.lanes as i64) {
-            let to = to(0, self, w);
-            return w.b.store(Space::Global, ty, to, &registers);
-        }
-        for (lane, &register) in registers.iter().enumerate() {
-            let to = to(lane, self, w);
-            w.b.store(Space::Global, ty, to, &[register]);
+        let is_vector = self.lanes > 1 && place.is_vector(self.along(), self.lanes as i64);
+        let together = if is_vector { self.lanes } else { 1 };
+        for (part, registers) in registers.chunks(together).enumerate() {
+            let to = self.address(w, place, part * together, &[]);
+            let write = |b: &mut Builder| b.store(Space::Global, ty, to, registers);
+            match when {
+                Some(when) => w.b.guarded(when, true, write),
+                None => write(&mut w.b),
+            }
         }
     }
 

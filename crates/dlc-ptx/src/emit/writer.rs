@@ -49,9 +49,6 @@ enum Parameter {
     Word(B32),
 }
 
-/// How many threads a block has, unless a kernel has reasons for another number.
-pub const THREADS: u32 = 256;
-
 impl<'p> Writer<'p> {
     /// A kernel whose parameters are these, and which writes `written`.
     pub fn new(program: &'p Program, given: &[Given], written: Vec<BufferId>) -> Writer<'p> {
