@@ -1,5 +1,8 @@
 //! Kernels of a program become kernels of PTX.
 
+pub mod check;
+pub mod contract;
+pub mod copy;
 pub mod fold;
 pub mod integer;
 pub mod lanes;
@@ -7,4 +10,5 @@ pub mod map;
 pub mod philox;
 pub mod point;
 pub mod row;
+pub mod scatter;
 pub mod writer;

@@ -8,14 +8,17 @@
 //! - [`device`]: what a host needs to run them.
 #![forbid(unsafe_code)]
 
+pub mod compile;
 pub mod device;
 pub mod emit;
 pub mod flavour;
 pub mod ir;
 pub mod math;
+pub mod memory;
 pub mod place;
 pub mod schedule;
 
+pub use compile::PtxTarget;
 pub use device::DeviceProgram;
 pub use flavour::Flavour;
 pub use math::Math;

@@ -2,6 +2,7 @@
 
 pub mod map;
 pub mod row;
+pub mod scatter;
 
 use crate::place::Domain;
 

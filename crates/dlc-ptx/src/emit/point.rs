@@ -84,6 +84,29 @@ impl<'d, 'k> Point<'d, 'k> {
         }
     }
 
+    /// Adds the value of `id` to an element that lookups decide; of a single point.
+    pub fn add(&mut self, w: &mut Writer<'_>, place: &Place, id: ExprId) {
+        let indices: Vec<Side> = place.found.iter().map(|f| self.value(w, f.index)).collect();
+        let found: Vec<Value<B32>> =
+            indices.iter().map(|side| w.scope.i32(&mut w.b, side[0])).collect();
+        let value = self.value(w, id)[0];
+        w.scope.number(&mut w.b, value);
+        let inside = self.all_hold(w, place, 0, &found);
+        let inside = inside.expect("a lookup is checked");
+        w.if_(inside, |w| {
+            let dtype = w.program.buffer(place.buffer).dtype;
+            let ty = memory_type(dtype);
+            let at = self.address(w, place, 0, &found);
+            let old = w.b.load(Space::Global, ty, 1, at, CacheHint::None);
+            let old = loaded(&mut w.b, dtype, old[0]);
+            let old = w.scope.input(old);
+            let sum = ops::binary(&mut w.scope.lanes, BinaryOp::Add, dtype, old, value);
+            let sum = w.scope.number(&mut w.b, sum);
+            let sum = stored(&mut w.b, sum);
+            w.b.store(Space::Global, ty, at, &[sum]);
+        });
+    }
+
     fn along(&self) -> usize {
         self.domain.extents.len().saturating_sub(1)
     }

@@ -85,6 +85,14 @@ impl<'p> Writer<'p> {
         }
     }
 
+    /// A register of that class that holds 0.
+    pub fn zero(&mut self, class: ir::Class) -> ir::Reg {
+        match class {
+            ir::Class::F32 => self.b.mov_f32(0.0).into(),
+            _ => self.b.mov32(0).into(),
+        }
+    }
+
     /// Runs `write` in the scope of an `if`.
     pub fn if_(&mut self, pred: ir::Pred, write: impl FnOnce(&mut Self)) {
         self.structured(write, |b, body, ()| b.if_else(pred, body, Vec::new()));

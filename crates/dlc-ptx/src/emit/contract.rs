@@ -1,0 +1,3 @@
+//! Contractions.
+
+pub mod direct;

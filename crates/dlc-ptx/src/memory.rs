@@ -1,0 +1,117 @@
+//! Places in device memory.
+//!
+//! What lasts (parameters, state, run-time scalars) comes first, then what callers give and
+//! receive, then the error record. The temporaries and workspaces of all entries share the rest.
+
+use crate::device::{ALIGNMENT, DeviceBuffer};
+use crate::place::bound;
+use dlc_kernel::plan::{self, Aliases, Block};
+use dlc_kernel::{BufferId, BuildError, Class, Entry, Program};
+
+/// Where everything lies, in bytes from the start of the allocation.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// By buffer.
+    pub buffers: Vec<DeviceBuffer>,
+    /// The error record.
+    pub error: u64,
+    /// By entry, by kernel: the workspaces, in order.
+    pub workspaces: Vec<Vec<Vec<u64>>>,
+    /// Bytes of the allocation.
+    pub bytes: u64,
+}
+
+/// Bytes of the error record's place.
+const ERROR_BYTES: u64 = 16;
+
+impl Memory {
+    /// Places all buffers of a program. `aliases` holds, by entry, buffers that live in others;
+    /// `workspaces` by entry and kernel, the bytes of each.
+    ///
+    /// # Errors
+    /// [`BuildError::Memory`] if 64 bits do not count the bytes.
+    pub fn plan(
+        program: &Program,
+        aliases: &[Aliases],
+        workspaces: &[Vec<Vec<u64>>],
+    ) -> Result<Memory, BuildError> {
+        let mut memory = Memory {
+            buffers: program.buffers.iter().map(device_buffer).collect(),
+            error: 0,
+            workspaces: Vec::new(),
+            bytes: 0,
+        };
+        for id in 0..program.buffers.len() {
+            if program.buffers[id].class != Class::Temp {
+                memory.buffers[id].offset = memory.reserve(bytes(&memory.buffers[id]))?;
+            }
+        }
+        memory.error = memory.reserve(ERROR_BYTES)?;
+        let start = memory.bytes;
+        for ((entry, aliases), workspaces) in program.entries.iter().zip(aliases).zip(workspaces) {
+            let peak = memory.place_entry(program, entry, aliases, workspaces, start)?;
+            memory.bytes = memory.bytes.max(peak);
+        }
+        Ok(memory)
+    }
+
+    fn reserve(&mut self, bytes: u64) -> Result<u64, BuildError> {
+        let at = self.bytes;
+        let room = bytes.max(1).checked_next_multiple_of(ALIGNMENT);
+        self.bytes = room.and_then(|room| at.checked_add(room)).ok_or_else(too_large)?;
+        Ok(at)
+    }
+
+    /// Places what one entry has for itself, from `start` on; gives the end.
+    fn place_entry(
+        &mut self,
+        program: &Program,
+        entry: &Entry,
+        aliases: &Aliases,
+        workspaces: &[Vec<u64>],
+        start: u64,
+    ) -> Result<u64, BuildError> {
+        let lives = plan::lifetimes(program, entry, aliases);
+        let of_buffer = |live: &plan::Lifetime| Block {
+            bytes: bytes(&self.buffers[live.buffer.0 as usize]),
+            first: live.first,
+            last: live.last,
+        };
+        let mut blocks: Vec<Block> = lives.iter().map(of_buffer).collect();
+        for (at, bytes) in workspaces.iter().enumerate() {
+            blocks.extend(bytes.iter().map(|&bytes| Block { bytes, first: at, last: at }));
+        }
+        let plan = plan::place(&blocks, ALIGNMENT).map_err(|_| too_large())?;
+        let end = start.checked_add(plan.peak).ok_or_else(too_large)?;
+        let mut offsets = plan.offsets.iter().map(|offset| start + offset);
+        for live in &lives {
+            self.buffers[live.buffer.0 as usize].offset = offsets.next().expect("one for each");
+        }
+        let own = workspaces.iter().map(|w| offsets.by_ref().take(w.len()).collect()).collect();
+        self.workspaces.push(own);
+        for (&BufferId(alias), &BufferId(root)) in aliases {
+            self.buffers[alias as usize].offset = self.buffers[root as usize].offset;
+        }
+        Ok(end)
+    }
+}
+
+fn too_large() -> BuildError {
+    BuildError::Memory { needed: u64::MAX, limit: u64::MAX }
+}
+
+fn device_buffer(buffer: &dlc_kernel::Buffer) -> DeviceBuffer {
+    DeviceBuffer {
+        name: buffer.name.clone(),
+        dtype: buffer.dtype,
+        shape: buffer.shape.iter().map(|s| bound(s) as u64).collect(),
+        class: buffer.class,
+        default: buffer.default,
+        offset: 0,
+    }
+}
+
+/// Bytes of a buffer.
+pub fn bytes(buffer: &DeviceBuffer) -> u64 {
+    buffer.shape.iter().product::<u64>() * buffer.dtype.bytes() as u64
+}
