@@ -1,7 +1,7 @@
 //! A program becomes a [`DeviceProgram`]: every kernel is scheduled and written, equal kernels
 //! once, and everything gets its place in memory.
 
-use crate::device::{Arg, DeviceEntry, DeviceProgram, Launch};
+use crate::device::{Arg, DeviceEntry, DeviceProgram, ErrorRecord, Launch};
 use crate::emit::contract::direct;
 use crate::emit::writer::{Given, Writer, Written};
 use crate::emit::{check, copy, map, row, scatter};
@@ -74,10 +74,12 @@ impl PtxTarget {
             program.entries.iter().zip(pieces).zip(&memory.workspaces)
         {
             let mut launches = Vec::new();
-            for ((kernel, pieces), workspaces) in entry.kernels.iter().zip(pieces).zip(workspaces) {
+            for ((kernel, pieces), places) in entry.kernels.iter().zip(pieces).zip(workspaces) {
+                let bytes = pieces.workspaces.iter().copied();
+                let workspaces: Vec<_> = places.iter().copied().zip(bytes).collect();
                 for written in pieces.launches {
                     let at = launches.len();
-                    launches.push(modules.launch(written, kernel, at, &memory, workspaces));
+                    launches.push(modules.launch(written, kernel, at, &memory, &workspaces));
                 }
             }
             entries.push(device_entry(entry, launches));
@@ -279,12 +281,18 @@ impl Kernels {
         kernel: &Kernel,
         at: usize,
         memory: &Memory,
-        workspaces: &[u64],
+        workspaces: &[(u64, u64)],
     ) -> Launch {
         let arg = |given: &Given| match given {
-            Given::Buffer(id) => Arg::Address(memory.buffers[id.0 as usize].offset),
-            Given::Workspace(k) => Arg::Address(workspaces[*k]),
-            Given::Error => Arg::Address(memory.error),
+            Given::Buffer(id) => {
+                let buffer = &memory.buffers[id.0 as usize];
+                Arg::Address { offset: buffer.offset, bytes: buffer.bytes() }
+            }
+            Given::Workspace(k) => {
+                let (offset, bytes) = workspaces[*k];
+                Arg::Address { offset, bytes }
+            }
+            Given::Error => Arg::Address { offset: memory.error, bytes: ErrorRecord::BYTES },
             Given::Launch => Arg::Word(at as u32 + 1),
         };
         Launch {

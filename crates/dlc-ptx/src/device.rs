@@ -74,8 +74,13 @@ pub struct Launch {
 /// What a kernel is given for a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arg {
-    /// An address, as an offset from the start of the allocation.
-    Address(u64),
+    /// The address of so many bytes, as an offset from the start of the allocation.
+    Address {
+        /// Where they begin.
+        offset: u64,
+        /// How many the kernel may touch.
+        bytes: u64,
+    },
     /// A number.
     Word(u32),
 }
@@ -93,4 +98,21 @@ pub struct ErrorRecord {
     pub index: i32,
     /// The exclusive upper bound.
     pub extent: u32,
+}
+
+impl ErrorRecord {
+    /// Bytes of it.
+    pub const BYTES: u64 = 16;
+}
+
+impl DeviceBuffer {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Bytes of all elements.
+    pub fn bytes(&self) -> u64 {
+        self.elements() * self.dtype.bytes() as u64
+    }
 }

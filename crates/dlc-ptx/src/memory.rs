@@ -3,7 +3,7 @@
 //! What lasts (parameters, state, run-time scalars) comes first, then what callers give and
 //! receive, then the error record. The temporaries and workspaces of all entries share the rest.
 
-use crate::device::{ALIGNMENT, DeviceBuffer};
+use crate::device::{ALIGNMENT, DeviceBuffer, ErrorRecord};
 use crate::place::bound;
 use dlc_kernel::plan::{self, Aliases, Block};
 use dlc_kernel::{BufferId, BuildError, Class, Entry, Program};
@@ -20,9 +20,6 @@ pub struct Memory {
     /// Bytes of the allocation.
     pub bytes: u64,
 }
-
-/// Bytes of the error record's place.
-const ERROR_BYTES: u64 = 16;
 
 impl Memory {
     /// Places all buffers of a program. `aliases` holds, by entry, buffers that live in others;
@@ -43,10 +40,10 @@ impl Memory {
         };
         for id in 0..program.buffers.len() {
             if program.buffers[id].class != Class::Temp {
-                memory.buffers[id].offset = memory.reserve(bytes(&memory.buffers[id]))?;
+                memory.buffers[id].offset = memory.reserve(memory.buffers[id].bytes())?;
             }
         }
-        memory.error = memory.reserve(ERROR_BYTES)?;
+        memory.error = memory.reserve(ErrorRecord::BYTES)?;
         let start = memory.bytes;
         for ((entry, aliases), workspaces) in program.entries.iter().zip(aliases).zip(workspaces) {
             let peak = memory.place_entry(program, entry, aliases, workspaces, start)?;
@@ -73,7 +70,7 @@ impl Memory {
     ) -> Result<u64, BuildError> {
         let lives = plan::lifetimes(program, entry, aliases);
         let of_buffer = |live: &plan::Lifetime| Block {
-            bytes: bytes(&self.buffers[live.buffer.0 as usize]),
+            bytes: self.buffers[live.buffer.0 as usize].bytes(),
             first: live.first,
             last: live.last,
         };
@@ -109,9 +106,4 @@ fn device_buffer(buffer: &dlc_kernel::Buffer) -> DeviceBuffer {
         default: buffer.default,
         offset: 0,
     }
-}
-
-/// Bytes of a buffer.
-pub fn bytes(buffer: &DeviceBuffer) -> u64 {
-    buffer.shape.iter().product::<u64>() * buffer.dtype.bytes() as u64
 }

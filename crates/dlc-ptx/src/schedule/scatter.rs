@@ -66,7 +66,7 @@ impl<'k> ScatterSchedule<'k> {
 impl fmt::Display for ScatterSchedule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (threads, all) = (self.threads(), self.domain.points() as u64);
-        let each = if threads == 0 { 0 } else { all / threads };
+        let each = all.checked_div(threads).unwrap_or(0);
         writeln!(f, "  clear {}", self.elements())?;
         writeln!(
             f,
