@@ -1,5 +1,5 @@
-//! One numeric suite, every engine: the graph in f64, the kernel program interpreted in f64, and
-//! the CPU at -O0 and -O2 with 1, 2 and 3 threads.
+//! One numeric suite, every engine: the graph in f64, the kernel program interpreted in f64, its
+//! PTX interpreted, and the CPU at -O0 and -O2 with 1, 2 and 3 threads.
 //!
 //! The f64 engines must agree to rounding in f64. A CPU result may differ by a relative 2^-24 for
 //! each operation on the longest path to it, which `depth` bounds, of the largest value.
@@ -8,6 +8,7 @@ use dlc::pipeline::{self, EntryGraph};
 use dlc::{Bindings, Compiler, DType, Network, OptLevel, Tensor};
 use dlc_graph::Role;
 use dlc_kernel::{Array, Class, eval::Machine, philox};
+use dlc_ptx::{Flavour, Math, PtxTarget, interpret::Device};
 
 struct Case {
     name: &'static str,
@@ -164,6 +165,27 @@ fn by_kernels(
     machine.call(entry.name, &inputs).unwrap()
 }
 
+/// The outputs by the PTX of a flavour, interpreted.
+fn by_ptx(
+    entry: &EntryGraph,
+    flavour: Flavour,
+    value: &dyn Fn(&str) -> Option<Tensor>,
+) -> Vec<Array> {
+    let copy = EntryGraph { name: entry.name, graph: entry.graph.clone() };
+    let program = pipeline::lower(&[copy], OptLevel::O2, &mut |_, _| {}).program;
+    let code = PtxTarget { flavour, math: Math::F32 }.compile(&program).unwrap();
+    let mut device = Device::new(&code);
+    for buffer in &program.buffers {
+        if matches!(buffer.class, Class::Param | Class::State) {
+            device.write(&buffer.name, &value(&buffer.name).unwrap()).unwrap();
+        }
+    }
+    let inputs = program.entries[0].inputs.iter().map(|&b| value(&program.buffer(b).name).unwrap());
+    let inputs: Vec<Tensor> = inputs.collect();
+    let (outputs, _) = device.call(0, &inputs).unwrap_or_else(|e| panic!("{e}"));
+    outputs.iter().map(Array::from_tensor).collect()
+}
+
 fn assert_close(what: &str, found: &[Array], expected: &[Array], bound: f64) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
@@ -178,21 +200,26 @@ fn all_engines_agree() {
     for case in CASES {
         let network = self::network(case, OptLevel::O2, 1);
         let inputs = self::inputs(&network);
-        let value = |name: &str| -> Option<Array> {
+        let tensor = |name: &str| -> Option<Tensor> {
             let given = inputs.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
-            given.or_else(|| network.read(name).ok()).map(|t| Array::from_tensor(&t))
+            given.or_else(|| network.read(name).ok())
         };
+        let value = |name: &str| -> Option<Array> { tensor(name).map(|t| Array::from_tensor(&t)) };
         let module = Compiler::new().compile_text(case.name, case.source).unwrap();
         let sizes: Bindings = case.sizes.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
         let entry = module.model("M").unwrap().entry(&sizes).unwrap();
         let reference = by_graph(&dlc_graph::differentiate(&entry.graph), &value);
+        let bound = case.depth * f64::from(f32::EPSILON) / 2.0;
+        for flavour in Flavour::ALL {
+            let found = by_ptx(&entry, flavour, &tensor);
+            assert_close(&format!("{} {flavour}", case.name), &found, &reference, bound);
+        }
         for opt in [OptLevel::O0, OptLevel::O2] {
             let kernels = by_kernels(&entry, opt, &value);
             assert_close(&format!("{} kernels {opt:?}", case.name), &kernels, &reference, 1e-11);
             for threads in 1..=3 {
                 let found = run(&self::network(case, opt, threads), &inputs);
                 let arrays: Vec<Array> = found.iter().map(Array::from_tensor).collect();
-                let bound = case.depth * f64::from(f32::EPSILON) / 2.0;
                 let what = format!("{} CPU {opt:?} {threads} threads", case.name);
                 assert_close(&what, &arrays, &reference, bound);
                 if opt == OptLevel::O2 {

@@ -54,7 +54,7 @@ pub use index::{Access, Axis, Guard, Index};
 pub use part::{Fold, Part};
 pub use program::{
     Buffer, BufferId, Class, Entry, Form, Kernel, Location, Origin, Program, Segment, Step, Store,
-    merge_op,
+    merge_op, place,
 };
 pub use scalar::{BinaryOp, FoldOp, Folding, UnaryOp, cast};
 pub use size::{Bindings, MAX_DIM, Size, SizeError};

@@ -216,10 +216,15 @@ impl Buffer {
 impl Kernel {
     /// How errors name it: ``kernel `softmax_2` (lenet.dl:4)``.
     pub fn place(&self) -> String {
-        match &self.origin {
-            Some(at) => format!("kernel `{}` ({}:{})", self.name, at.file, at.line),
-            None => format!("kernel `{}`", self.name),
-        }
+        place(&self.name, &self.origin)
+    }
+}
+
+/// How errors name a kernel: ``kernel `softmax_2` (lenet.dl:4)``.
+pub fn place(name: &str, origin: &Origin) -> String {
+    match origin {
+        Some(at) => format!("kernel `{name}` ({}:{})", at.file, at.line),
+        None => format!("kernel `{name}`"),
     }
 }
 

@@ -206,7 +206,9 @@ impl<'p> Site<'p> {
         let launch = |(what, &buffer): (usize, &BufferId)| {
             let elements = self.elements(buffer);
             let blocks = check::blocks(elements);
-            self.launch(blocks, |w| check::write(w, buffer, what as u32, elements, blocks))
+            let write = |w: &mut Writer<'p>| check::write(w, buffer, what as u32, elements, blocks);
+            let launch = self.launch(blocks, write)?;
+            Some(Written { checks: Some(buffer), ..launch })
         };
         buffers.iter().enumerate().filter_map(launch).collect()
     }
@@ -297,6 +299,7 @@ impl Kernels {
         };
         Launch {
             args: written.given.iter().map(arg).collect(),
+            checks: written.checks.map(|id| memory.buffers[id.0 as usize].name.clone()),
             grid: written.grid,
             kernel: self.position(written.kernel, &kernel.name),
             name: kernel.name.clone(),

@@ -4,7 +4,7 @@
 //! All memory is one allocation of [`DeviceProgram::bytes`]; every buffer has a fixed place in it.
 
 use crate::{Flavour, ir};
-use dlc_kernel::{Class, DType, Origin};
+use dlc_kernel::{Class, DType, Origin, RunError, place};
 
 /// A compiled program.
 #[derive(Clone, Debug)]
@@ -65,6 +65,8 @@ pub struct Launch {
     pub name: String,
     /// The line that asked for it.
     pub origin: Origin,
+    /// The name of the buffer whose elements it checks to be finite; what else can fail is an index.
+    pub checks: Option<String>,
     /// Blocks along x, y and z, none 0.
     pub grid: [u32; 3],
     /// One for each parameter.
@@ -103,6 +105,31 @@ pub struct ErrorRecord {
 impl ErrorRecord {
     /// Bytes of it.
     pub const BYTES: u64 = 16;
+
+    /// The record that lies in memory as these bytes.
+    ///
+    /// # Panics
+    /// If they are fewer than [`ErrorRecord::BYTES`].
+    pub fn from_bytes(bytes: &[u8]) -> ErrorRecord {
+        let word =
+            |i: usize| u32::from_le_bytes(bytes[4 * i..4 * i + 4].try_into().expect("four bytes"));
+        ErrorRecord { launch: word(0), what: word(1), index: word(2) as i32, extent: word(3) }
+    }
+}
+
+impl DeviceEntry {
+    /// The error that a call has noted, if any.
+    pub fn failure(&self, record: ErrorRecord) -> Option<RunError> {
+        let launch = &self.launches[record.launch.checked_sub(1)? as usize];
+        Some(match &launch.checks {
+            Some(name) => RunError::NotFinite { name: name.clone() },
+            None => RunError::Index {
+                place: place(&launch.name, &launch.origin),
+                index: record.index.into(),
+                extent: record.extent.into(),
+            },
+        })
+    }
 }
 
 impl DeviceBuffer {

@@ -12,6 +12,7 @@ pub mod compile;
 pub mod device;
 pub mod emit;
 pub mod flavour;
+pub mod interpret;
 pub mod ir;
 pub mod math;
 pub mod memory;

@@ -28,6 +28,8 @@ pub struct Written {
     pub given: Vec<Given>,
     /// Blocks along x, y and z.
     pub grid: [u32; 3],
+    /// The buffer whose elements it checks to be finite.
+    pub checks: Option<BufferId>,
 }
 
 /// A kernel being written.
@@ -66,7 +68,7 @@ impl<'p> Writer<'p> {
     /// The kernel, for that grid of blocks of `threads`.
     pub fn finish(self, threads: u32, grid: [u32; 3]) -> Written {
         let given = self.given.iter().map(|(given, _)| *given).collect();
-        Written { kernel: self.b.finish(threads, 1), given, grid }
+        Written { kernel: self.b.finish(threads, 1), given, grid, checks: None }
     }
 
     /// The address of a buffer.
