@@ -12,6 +12,7 @@
 
 mod block;
 mod code;
+mod compute;
 mod matrix;
 mod memory;
 mod scalar;

@@ -143,78 +143,93 @@ impl fmt::Display for Inst {
             Inst::Lop3 { dst, a, b, c, table } => {
                 write!(f, "lop3.b32 {dst}, {a}, {b}, {c}, {table:#04x}")
             }
-            Inst::Float { op, dst, a, b } => write!(f, "{}.f32 {dst}, {a}, {b}", float(*op)),
-            Inst::Fma { dst, a, b, c } => write!(f, "fma.rn.f32 {dst}, {a}, {b}, {c}"),
-            Inst::Math { op, dst, a } => write!(f, "{} {dst}, {a}", math(*op)),
-            Inst::Float64 { op, dst, a, b } => write!(f, "{}.f64 {dst}, {a}, {b}", float(*op)),
-            Inst::Sqrt64 { dst, a } => write!(f, "sqrt.rn.f64 {dst}, {a}"),
-            Inst::Fma64 { dst, a, b, c } => write!(f, "fma.rn.f64 {dst}, {a}, {b}, {c}"),
-            Inst::Convert(convert) => convert.fmt(f),
-            Inst::SetInt { cmp, signed, dst, a, b } => {
-                write!(f, "setp.{} {dst}, {a}, {b}", compare_int(*cmp, *signed, 32))
-            }
-            Inst::SetInt64 { cmp, signed, dst, a, b } => {
-                write!(f, "setp.{} {dst}, {a}, {b}", compare_int(*cmp, *signed, 64))
-            }
-            Inst::SetFloat { cmp, dst, a, b } => {
-                write!(f, "setp.{}.f32 {dst}, {a}, {b}", compare_float(*cmp))
-            }
-            Inst::SetFloat64 { cmp, dst, a, b } => {
-                write!(f, "setp.{}.f64 {dst}, {a}, {b}", compare_float(*cmp))
-            }
-            Inst::IsNan { dst, a, b } => write!(f, "setp.nan.f32 {dst}, {a}, {b}"),
-            Inst::Logic { op, dst, a, b } => write!(f, "{}.pred {dst}, {a}, {b}", logic(*op)),
-            Inst::Not { dst, a } => write!(f, "not.pred {dst}, {a}"),
-            Inst::Select32 { dst, a, b, pred } => write!(f, "selp.b32 {dst}, {a}, {b}, {pred}"),
-            Inst::Select64 { dst, a, b, pred } => write!(f, "selp.b64 {dst}, {a}, {b}, {pred}"),
-            Inst::SelectF32 { dst, a, b, pred } => write!(f, "selp.f32 {dst}, {a}, {b}, {pred}"),
-            Inst::SelectF64 { dst, a, b, pred } => write!(f, "selp.f64 {dst}, {a}, {b}, {pred}"),
-            Inst::Load { space, ty, dst, from, hint } => {
-                let (space, hint, ty) = (space_name(*space), cache(*hint), memory(*ty));
-                write!(f, "ld.{space}{hint}{}.{ty} {}, {from}", width(dst), vector(dst))
-            }
-            Inst::Store { space, ty, to, src } => {
-                let (space, ty) = (space_name(*space), memory(*ty));
-                write!(f, "st.{space}{}.{ty} {to}, {}", width(src), vector(src))
-            }
-            Inst::Atomic { op, dst, at, value } => match op {
-                AtomicOp::CompareAndSwap(old) => {
-                    write!(f, "atom.global.cas.b32 {dst}, {at}, {old}, {value}")
-                }
-                _ => write!(f, "atom.global.{}.u32 {dst}, {at}, {value}", atomic(*op)),
-            },
-            Inst::Shuffle { mode, dst, src, lane, width } => {
-                let (mode, clamp) = shuffle(*mode, *width);
-                write!(f, "shfl.sync.{mode}.b32 {dst}, {src}, {lane}, {clamp:#x}, 0xffffffff")
-            }
-            Inst::Vote { vote, dst, pred } => {
-                let vote = if *vote == Vote::Any { "any" } else { "all" };
-                write!(f, "vote.sync.{vote}.pred {dst}, {pred}, 0xffffffff")
-            }
-            Inst::Ballot { dst, pred } => {
-                write!(f, "vote.sync.ballot.b32 {dst}, {pred}, 0xffffffff")
-            }
-            Inst::Barrier(Bar::Block) => f.write_str("bar.sync 0"),
-            Inst::Barrier(Bar::Warp) => f.write_str("bar.warp.sync 0xffffffff"),
-            Inst::Fence => f.write_str("membar.gl"),
-            Inst::CopyAsync { to, from, bytes, size } => {
-                let cache = if *bytes == 16 { "cg" } else { "ca" };
-                write!(f, "cp.async.{cache}.shared.global {to}, {from}, {bytes}")?;
-                size.map_or(Ok(()), |size| write!(f, ", {size}"))
-            }
-            Inst::CommitGroup => f.write_str("cp.async.commit_group"),
-            Inst::WaitGroup(n) => write!(f, "cp.async.wait_group {n}"),
-            Inst::LoadMatrix { dst, from, transposed } => {
-                let (count, trans) = (dst.len(), if *transposed { ".trans" } else { "" });
-                let dst = braced(dst);
-                write!(f, "ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {dst}, {from}")
-            }
-            Inst::Mma { shape, dst, a, b, c } => {
-                let (dst, a, b, c) = (braced(dst), braced(a), braced(b), braced(c));
-                write!(f, "mma.sync.aligned.{} {dst}, {a}, {b}, {c}", mma(*shape))
-            }
-            Inst::Trap => f.write_str("trap"),
+            _ => computation(self, f),
         }
+    }
+}
+
+/// Floats, comparisons, selections.
+fn computation(inst: &Inst, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match inst {
+        Inst::Float { op, dst, a, b } => write!(f, "{}.f32 {dst}, {a}, {b}", float(*op)),
+        Inst::Fma { dst, a, b, c } => write!(f, "fma.rn.f32 {dst}, {a}, {b}, {c}"),
+        Inst::Math { op, dst, a } => write!(f, "{} {dst}, {a}", math(*op)),
+        Inst::Float64 { op, dst, a, b } => write!(f, "{}.f64 {dst}, {a}, {b}", float(*op)),
+        Inst::Sqrt64 { dst, a } => write!(f, "sqrt.rn.f64 {dst}, {a}"),
+        Inst::Fma64 { dst, a, b, c } => write!(f, "fma.rn.f64 {dst}, {a}, {b}, {c}"),
+        Inst::Convert(convert) => write!(f, "{convert}"),
+        Inst::SetInt { cmp, signed, dst, a, b } => {
+            write!(f, "setp.{} {dst}, {a}, {b}", compare_int(*cmp, *signed, 32))
+        }
+        Inst::SetInt64 { cmp, signed, dst, a, b } => {
+            write!(f, "setp.{} {dst}, {a}, {b}", compare_int(*cmp, *signed, 64))
+        }
+        Inst::SetFloat { cmp, dst, a, b } => {
+            write!(f, "setp.{}.f32 {dst}, {a}, {b}", compare_float(*cmp))
+        }
+        Inst::SetFloat64 { cmp, dst, a, b } => {
+            write!(f, "setp.{}.f64 {dst}, {a}, {b}", compare_float(*cmp))
+        }
+        Inst::IsNan { dst, a, b } => write!(f, "setp.nan.f32 {dst}, {a}, {b}"),
+        Inst::Logic { op, dst, a, b } => write!(f, "{}.pred {dst}, {a}, {b}", logic(*op)),
+        Inst::Not { dst, a } => write!(f, "not.pred {dst}, {a}"),
+        Inst::Select32 { dst, a, b, pred } => write!(f, "selp.b32 {dst}, {a}, {b}, {pred}"),
+        Inst::Select64 { dst, a, b, pred } => write!(f, "selp.b64 {dst}, {a}, {b}, {pred}"),
+        Inst::SelectF32 { dst, a, b, pred } => write!(f, "selp.f32 {dst}, {a}, {b}, {pred}"),
+        Inst::SelectF64 { dst, a, b, pred } => write!(f, "selp.f64 {dst}, {a}, {b}, {pred}"),
+        _ => exchange(inst, f),
+    }
+}
+
+/// Memory, and other lanes.
+fn exchange(inst: &Inst, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match inst {
+        Inst::Load { space, ty, dst, from, hint } => {
+            let (space, hint, ty) = (space_name(*space), cache(*hint), memory(*ty));
+            write!(f, "ld.{space}{hint}{}.{ty} {}, {from}", width(dst), vector(dst))
+        }
+        Inst::Store { space, ty, to, src } => {
+            let (space, ty) = (space_name(*space), memory(*ty));
+            write!(f, "st.{space}{}.{ty} {to}, {}", width(src), vector(src))
+        }
+        Inst::Atomic { op, dst, at, value } => match op {
+            AtomicOp::CompareAndSwap(old) => {
+                write!(f, "atom.global.cas.b32 {dst}, {at}, {old}, {value}")
+            }
+            _ => write!(f, "atom.global.{}.u32 {dst}, {at}, {value}", atomic(*op)),
+        },
+        Inst::Shuffle { mode, dst, src, lane, width } => {
+            let (mode, clamp) = shuffle(*mode, *width);
+            write!(f, "shfl.sync.{mode}.b32 {dst}, {src}, {lane}, {clamp:#x}, 0xffffffff")
+        }
+        Inst::Vote { vote, dst, pred } => {
+            let vote = if *vote == Vote::Any { "any" } else { "all" };
+            write!(f, "vote.sync.{vote}.pred {dst}, {pred}, 0xffffffff")
+        }
+        Inst::Ballot { dst, pred } => {
+            write!(f, "vote.sync.ballot.b32 {dst}, {pred}, 0xffffffff")
+        }
+        Inst::Barrier(Bar::Block) => f.write_str("bar.sync 0"),
+        Inst::Barrier(Bar::Warp) => f.write_str("bar.warp.sync 0xffffffff"),
+        Inst::Fence => f.write_str("membar.gl"),
+        Inst::CopyAsync { to, from, bytes, size } => {
+            let cache = if *bytes == 16 { "cg" } else { "ca" };
+            write!(f, "cp.async.{cache}.shared.global {to}, {from}, {bytes}")?;
+            size.map_or(Ok(()), |size| write!(f, ", {size}"))
+        }
+        Inst::CommitGroup => f.write_str("cp.async.commit_group"),
+        Inst::WaitGroup(n) => write!(f, "cp.async.wait_group {n}"),
+        Inst::LoadMatrix { dst, from, transposed } => {
+            let (count, trans) = (dst.len(), if *transposed { ".trans" } else { "" });
+            let dst = braced(dst);
+            write!(f, "ldmatrix.sync.aligned.m8n8.x{count}{trans}.shared.b16 {dst}, {from}")
+        }
+        Inst::Mma { shape, dst, a, b, c } => {
+            let (dst, a, b, c) = (braced(dst), braced(a), braced(b), braced(c));
+            write!(f, "mma.sync.aligned.{} {dst}, {a}, {b}, {c}", mma(*shape))
+        }
+        Inst::Trap => f.write_str("trap"),
+        _ => unreachable!("all others are printed above"),
     }
 }
 
