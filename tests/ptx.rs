@@ -1,0 +1,230 @@
+//! Every kernel of every example as PTX: assembled by NVIDIA's `ptxas`, and run by the interpreter
+//! against the kernel program's evaluation in f64.
+//!
+//! `ptxas` is found by the variable `DLC_PTXAS` or on the path. Without it nothing is assembled,
+//! which is said; with `DLC_REQUIRE_PTXAS=1` that is a failure.
+
+use dlc::pipeline::{self, EntryGraph};
+use dlc::{Bindings, Compiler, DType, OptLevel, Tensor};
+use dlc_kernel::{Array, Class, Program, eval::Machine, philox};
+use dlc_ptx::{DeviceProgram, Flavour, Math, PtxTarget, interpret::Device, ir};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A model of an example, in batches so small that the interpreter is quick.
+struct Case {
+    file: &'static str,
+    model: &'static str,
+    batch: i64,
+    /// Whether its training step is meant, rather than inference.
+    train: bool,
+    /// Operations on the longest path, sums of n terms counting n; 0 where nothing is run.
+    depth: f64,
+}
+
+const fn case(file: &'static str, model: &'static str, batch: i64, depth: f64) -> Case {
+    Case { file, model, batch, train: false, depth }
+}
+
+const fn step(file: &'static str, model: &'static str, batch: i64, depth: f64) -> Case {
+    Case { file, model, batch, train: true, depth }
+}
+
+const CASES: &[Case] = &[
+    case("mlp.dl", "Mlp", 3, 1e3),
+    step("mlp.dl", "Mlp", 5, 4e3),
+    case("lenet.dl", "LeNet", 2, 1e3),
+    step("lenet.dl", "LeNet", 3, 4e3),
+    step("own_optimizer.dl", "LeNet", 2, 4e3),
+    case("resnet.dl", "SmallResNet", 1, 8e3),
+    step("resnet.dl", "SmallResNet", 8, 0.0),
+    case("resnet.dl", "ResNet18", 4, 0.0),
+    case("resnet.dl", "ResNet50", 1, 0.0),
+];
+
+impl Case {
+    fn name(&self) -> String {
+        let stem = self.file.trim_end_matches(".dl");
+        format!("{stem}_{}_{}", self.model, if self.train { "train" } else { "run" })
+    }
+
+    fn program(&self) -> Program {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let text = std::fs::read_to_string(root.join("examples").join(self.file)).unwrap();
+        // The file's own batch is for training, not for an interpreter.
+        let (before, after) = text.split_once(" batch ").unwrap();
+        let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+        let text = format!("{before} batch {}{rest}", self.batch);
+        let module = Compiler::new().compile_text(self.file, &text).unwrap();
+        let entries: Vec<EntryGraph> = if self.train {
+            module.training_entries(self.model, &Bindings::default()).unwrap()
+        } else {
+            let sizes: Bindings = [("N".to_owned(), self.batch)].into_iter().collect();
+            vec![module.model(self.model).unwrap().entry(&sizes).unwrap()]
+        };
+        pipeline::lower(&entries, OptLevel::O2, &mut |_, _| {}).program
+    }
+}
+
+fn compile(program: &Program, flavour: Flavour) -> DeviceProgram {
+    PtxTarget { flavour, math: Math::F32 }.compile(program).unwrap()
+}
+
+/// Values for a buffer: small numbers, and small integers for indices.
+fn values(buffer: &dlc_kernel::Buffer, site: u64) -> Tensor {
+    let shape: Vec<usize> = buffer.shape.iter().map(|s| s.as_const().unwrap() as usize).collect();
+    let n: usize = shape.iter().product();
+    let draw = |i: usize| philox::uniform(11, 0, site, i as i32);
+    match (buffer.dtype, buffer.class) {
+        (DType::I32, _) => Tensor::i32(shape, (0..n).map(|i| (7 * i as i32 + 3) % 10).collect()),
+        (_, Class::State) => Tensor::f32(shape, (0..n).map(|i| 0.5 + draw(i)).collect()),
+        (_, Class::Param) => Tensor::f32(shape, (0..n).map(|i| 0.2 * draw(i) - 0.1).collect()),
+        _ => Tensor::f32(shape, (0..n).map(draw).collect()),
+    }
+}
+
+/// What lasts and what is handed out, by name, after one call of the first entry.
+type After = Vec<(String, Array)>;
+
+fn by_machine(program: &Program) -> After {
+    let mut machine = Machine::new(program);
+    for (site, buffer) in (0..).zip(&program.buffers) {
+        if matches!(buffer.class, Class::Param | Class::State) {
+            let value = Array::from_tensor(&values(buffer, site));
+            machine.write(&buffer.name, &value).unwrap();
+        }
+    }
+    let entry = &program.entries[0];
+    let given = |id: &dlc_kernel::BufferId| {
+        Array::from_tensor(&values(program.buffer(*id), u64::from(id.0)))
+    };
+    let inputs: Vec<Array> = entry.inputs.iter().map(given).collect();
+    let outputs = machine.call(&entry.name, &inputs).unwrap();
+    let names = entry.outputs.iter().map(|&id| program.buffer(id).name.clone());
+    let mut after: After = names.zip(outputs).collect();
+    for buffer in lasting(program) {
+        after.push((buffer.name.clone(), machine.read(&buffer.name).unwrap().clone()));
+    }
+    after
+}
+
+fn by_ptx(program: &Program, code: &DeviceProgram) -> After {
+    let mut device = Device::new(code);
+    for (site, buffer) in (0..).zip(&program.buffers) {
+        if matches!(buffer.class, Class::Param | Class::State) {
+            device.write(&buffer.name, &values(buffer, site)).unwrap();
+        }
+    }
+    let entry = &program.entries[0];
+    let given = |id: &dlc_kernel::BufferId| values(program.buffer(*id), u64::from(id.0));
+    let inputs: Vec<Tensor> = entry.inputs.iter().map(given).collect();
+    let (outputs, _) = device.call(0, &inputs).unwrap_or_else(|e| panic!("{e}"));
+    let names = entry.outputs.iter().map(|&id| program.buffer(id).name.clone());
+    let mut after: After = names.zip(outputs.iter().map(Array::from_tensor)).collect();
+    for buffer in lasting(program) {
+        let value = device.read(&buffer.name).unwrap();
+        after.push((buffer.name.clone(), Array::from_tensor(&value)));
+    }
+    after
+}
+
+fn lasting(program: &Program) -> impl Iterator<Item = &dlc_kernel::Buffer> {
+    program.buffers.iter().filter(|b| matches!(b.class, Class::Param | Class::State))
+}
+
+#[test]
+fn kernels_of_the_examples_compute_what_their_programs_say() {
+    for case in CASES.iter().filter(|c| c.depth > 0.0) {
+        let program = case.program();
+        let expected = by_machine(&program);
+        let found = by_ptx(&program, &compile(&program, Flavour::Sm80));
+        let bound = case.depth * f64::from(f32::EPSILON) / 2.0;
+        for ((name, found), (_, expected)) in found.iter().zip(&expected) {
+            let largest = expected.data.iter().fold(1e-30f64, |m, v| m.max(v.abs()));
+            let error = found.max_difference(expected);
+            let what = case.name();
+            assert!(
+                error <= bound * largest,
+                "{what}: `{name}` is off by {error:e} of {largest:e}"
+            );
+        }
+    }
+}
+
+/// The assembler, if there is one.
+fn ptxas() -> Option<PathBuf> {
+    let named = std::env::var_os("DLC_PTXAS").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = || std::env::split_paths(&path).map(|p| p.join("ptxas")).find(|p| p.is_file());
+    let found = named.or_else(on_path);
+    let required = std::env::var_os("DLC_REQUIRE_PTXAS").is_some_and(|v| v == "1");
+    assert!(found.is_some() || !required, "DLC_REQUIRE_PTXAS is set, and there is no ptxas");
+    found
+}
+
+/// What the assembler says of a kernel that it made.
+struct Assembled {
+    kernel: String,
+    registers: String,
+    shared: String,
+}
+
+fn assemble(ptxas: &Path, text: &str, flavour: Flavour, name: &str) -> Vec<Assembled> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.ptx");
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(ptxas);
+    command.arg(format!("-arch={flavour}")).args(["-v", "-o"]);
+    let output = command.arg(folder.path().join("model.cubin")).arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {flavour}:\n{said}");
+    for line in said.lines() {
+        let hazard = line.contains("C75") || line.contains("warning") || line.contains("Warning");
+        assert!(!hazard, "{name} {flavour}: {line}");
+        if line.contains("stack frame") {
+            let clean = "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads";
+            assert!(line.trim() == clean, "{name} {flavour}: {line}");
+        }
+    }
+    let mut kernels = Vec::new();
+    for line in said.lines() {
+        if let Some(rest) = line.split("Compiling entry function '").nth(1) {
+            kernels.push(rest.split('\'').next().unwrap().to_owned());
+        }
+    }
+    let used = said.lines().filter_map(|l| l.split("Used ").nth(1));
+    let assembled = kernels.into_iter().zip(used).map(|(kernel, used)| {
+        let part = |what: &str| {
+            let found = used.split(", ").find(|p| p.ends_with(what)).unwrap_or("0");
+            found.split(' ').next().unwrap().to_owned()
+        };
+        Assembled { kernel, registers: part("registers"), shared: part("smem") }
+    });
+    assembled.collect()
+}
+
+#[test]
+fn kernels_of_the_examples_assemble_without_spills() {
+    let Some(ptxas) = ptxas() else {
+        eprintln!("skipped: no ptxas (set DLC_PTXAS, or have it on the path)");
+        return;
+    };
+    for case in CASES {
+        let program = case.program();
+        let mut table = String::new();
+        for flavour in Flavour::ALL {
+            let code = compile(&program, flavour);
+            let text = ir::print(&code.module, flavour);
+            let assembled = assemble(&ptxas, &text, flavour, &case.name());
+            assert_eq!(assembled.len(), code.module.kernels.len(), "{}", case.name());
+            let most = assembled.iter().map(|a| a.registers.parse::<u32>().unwrap()).max().unwrap();
+            table += &format!("{flavour}: {} kernels, at most {most} registers\n", assembled.len());
+            if code.module.kernels.len() <= 60 {
+                for Assembled { kernel, registers, shared } in assembled {
+                    table += &format!("  {kernel}: {registers} registers, {shared} bytes shared\n");
+                }
+            }
+        }
+        insta::assert_snapshot!(format!("ptxas_{}", case.name()), table);
+    }
+}
