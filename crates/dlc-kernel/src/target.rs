@@ -26,6 +26,8 @@ pub struct BuildOptions {
     /// Whether convolutions are sums of products and nothing else: no transforms that trade larger
     /// rounding errors for fewer multiplications.
     pub exact_conv: bool,
+    /// The folder where a target may keep code between runs, if it may.
+    pub cache: Option<std::path::PathBuf>,
 }
 
 /// Why a program could not be built.
@@ -71,6 +73,9 @@ pub enum RunError {
         /// The checked buffer's name.
         name: String,
     },
+    /// The device that runs the program, or its driver, refuses to go on.
+    #[error("the device failed: {0}")]
+    Device(String),
     /// The call does not fit the program.
     #[error("{0}")]
     Usage(String),

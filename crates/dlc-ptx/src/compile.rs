@@ -86,6 +86,7 @@ impl PtxTarget {
         }
         Ok(DeviceProgram {
             flavour: self.flavour,
+            math: self.math,
             module: modules.module,
             bytes: memory.bytes,
             error: memory.error,
@@ -114,11 +115,16 @@ impl PtxTarget {
         for entry in &program.entries {
             text += &format!("entry {} for {}, {}\n", entry.name, self.flavour, self.math);
             for (at, kernel) in entry.kernels.iter().enumerate() {
-                let site = Site { program, kernel, commits: at >= entry.commit, target: self };
-                text += &format!("{}:\n{}", kernel.name, site.schedule());
+                text += &format!("{}:\n{}", kernel.name, self.schedule_of(program, entry, at));
             }
         }
         text
+    }
+
+    /// How the kernel at that position of an entry would be computed.
+    pub fn schedule_of(self, program: &Program, entry: &Entry, at: usize) -> String {
+        let kernel = &entry.kernels[at];
+        Site { program, kernel, commits: at >= entry.commit, target: self }.schedule()
     }
 }
 

@@ -3,7 +3,7 @@
 //! A [`DeviceProgram`] is data: the interpreter, the launcher and `model.json` read the same one.
 //! All memory is one allocation of [`DeviceProgram::bytes`]; every buffer has a fixed place in it.
 
-use crate::{Flavour, ir};
+use crate::{Flavour, Math, ir};
 use dlc_kernel::{Class, DType, Origin, RunError, place};
 
 /// A compiled program.
@@ -11,6 +11,8 @@ use dlc_kernel::{Class, DType, Origin, RunError, place};
 pub struct DeviceProgram {
     /// What the PTX is written for.
     pub flavour: Flavour,
+    /// How its contractions multiply.
+    pub math: Math,
     /// All kernels of all entries, equal ones once.
     pub module: ir::Module,
     /// Bytes of device memory.

@@ -36,6 +36,27 @@ impl Flavour {
             Flavour::Sm90a => (8, 0),
         }
     }
+
+    /// The compute capability it is for.
+    pub const fn capability(self) -> (u32, u32) {
+        match self {
+            Flavour::Sm80 => (8, 0),
+            Flavour::Sm90a => (9, 0),
+        }
+    }
+
+    /// Whether it runs on that compute capability alone, rather than on every later one.
+    pub const fn is_exact(self) -> bool {
+        matches!(self, Flavour::Sm90a)
+    }
+
+    /// The first CUDA whose drivers know its PTX version.
+    pub const fn cuda(self) -> (u32, u32) {
+        match self {
+            Flavour::Sm80 => (11, 8),
+            Flavour::Sm90a => (12, 0),
+        }
+    }
 }
 
 impl fmt::Display for Flavour {

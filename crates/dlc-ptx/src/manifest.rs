@@ -3,7 +3,9 @@
 //! The fields are the format. Whoever changes what one means, or takes one away, raises [`VERSION`];
 //! docs/ptx.md describes it for readers of the file.
 
-use crate::device::{ALIGNMENT, Arg, DeviceBuffer, DeviceEntry, DeviceProgram, ErrorRecord, Launch};
+use crate::device::{
+    ALIGNMENT, Arg, DeviceBuffer, DeviceEntry, DeviceProgram, ErrorRecord, Launch,
+};
 use crate::ir::{self, STATIC_SHARED};
 use dlc_kernel::Class;
 use serde::{Deserialize, Serialize};
@@ -224,5 +226,66 @@ impl LaunchFacts {
             grid: launch.grid,
             args: launch.args.iter().map(arg).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Flavour, Math};
+    use dlc_kernel::DType;
+
+    fn buffer(name: &str, class: Class, shape: &[u64], offset: u64) -> DeviceBuffer {
+        let (name, shape) = (name.to_owned(), shape.to_vec());
+        DeviceBuffer { name, dtype: DType::F32, shape, class, default: 0.5, offset }
+    }
+
+    fn program(shared: u32) -> DeviceProgram {
+        let param = |name: &str, class| ir::Param { name: name.into(), class };
+        let kernel = ir::Kernel {
+            name: "k_double".into(),
+            params: vec![param("x", ir::Class::B64), param("launch", ir::Class::B32)],
+            threads: 64,
+            min_blocks: 1,
+            shared,
+            registers: [0; ir::Class::ALL.len()],
+            body: Vec::new(),
+        };
+        let launch = Launch {
+            kernel: 0,
+            name: "double".into(),
+            origin: None,
+            checks: None,
+            grid: [2, 1, 1],
+            args: vec![Arg::Address { offset: 256, bytes: 12 }, Arg::Word(1)],
+        };
+        let (inputs, outputs) = (vec![1], vec![1]);
+        let entry = DeviceEntry { name: "run".into(), inputs, outputs, launches: vec![launch] };
+        DeviceProgram {
+            flavour: Flavour::Sm80,
+            math: Math::Tf32x3,
+            module: ir::Module { kernels: vec![kernel] },
+            bytes: 768,
+            error: 512,
+            buffers: vec![
+                buffer("lr", Class::Scalar, &[], 0),
+                buffer("x", Class::Input, &[3], 256),
+            ],
+            entries: vec![entry],
+        }
+    }
+
+    #[test]
+    fn a_manifest_says_all_that_a_launch_needs() {
+        let manifest = Manifest::new(&program(1024), "double.ptx");
+        insta::assert_snapshot!(manifest.to_json());
+        assert_eq!(serde_json::from_str::<Manifest>(&manifest.to_json()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn shared_memory_beyond_what_a_kernel_declares_is_asked_for() {
+        let asked = |shared| Manifest::new(&program(shared), "").kernels[0].dynamic_shared_bytes;
+        assert_eq!(asked(STATIC_SHARED), 0);
+        assert_eq!(asked(STATIC_SHARED + 128), STATIC_SHARED + 128);
     }
 }
