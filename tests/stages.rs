@@ -1,7 +1,7 @@
 //! One snapshot per stage for small models: the source, then what the stage made of it.
 
 use dlc::pipeline::{self, EntryGraph};
-use dlc::{Bindings, Compiler, Module, OptLevel, Target};
+use dlc::{Bindings, Compiler, Module, OptLevel};
 
 /// Every stage of a model in inference mode, for one level of the CPU.
 fn check(name: &str, source: &str, bindings: &[(&str, i64)], stages: &[&str]) {

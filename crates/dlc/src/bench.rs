@@ -16,8 +16,10 @@ pub struct BenchOptions {
     pub start: Instant,
     /// Seconds to measure for, after warming up.
     pub seconds: f64,
-    /// To time each kernel too: the roofs it is compared with.
-    pub kernels: Option<Roofs>,
+    /// Whether to time each kernel too.
+    pub kernels: bool,
+    /// What kernels are compared with, where it is known.
+    pub roofs: Option<Roofs>,
 }
 
 /// How long one kernel takes in calls of its entry.
@@ -33,10 +35,10 @@ pub struct KernelBench {
     pub flops: u64,
     /// Bytes it touches at least.
     pub bytes: u64,
-    /// What it cannot be faster than, on the threads a call may use.
-    pub bound: Bound,
+    /// What it cannot be faster than, on the threads a call may use, where that is known.
+    pub bound: Option<Bound>,
     /// The bound by the median: the share of the machine's roof that is reached.
-    pub share: f64,
+    pub share: Option<f64>,
 }
 
 /// The result of a benchmark.
@@ -157,7 +159,9 @@ fn measure_kernels(
     options: &BenchOptions,
     compiler: &Compiler,
 ) -> Result<Vec<KernelBench>, Error> {
-    let Some(roofs) = &options.kernels else { return Ok(Vec::new()) };
+    if !options.kernels {
+        return Ok(Vec::new());
+    }
     let threads = compiler.options.threads.unwrap_or_else(dlc_cpu::pool::available_threads);
     let program = executable.program();
     let kernels = &program.entries[0].kernels;
@@ -178,14 +182,14 @@ fn measure_kernels(
     };
     let one = |(k, kernel): (usize, &Kernel)| {
         let (median, flops, bytes) = (median(k), kernel.flops(), kernel.bytes(program));
-        let bound = roofs.bound(threads, flops, bytes);
+        let bound = options.roofs.as_ref().map(|roofs| roofs.bound(threads, flops, bytes));
         KernelBench {
             name: kernel.name.clone(),
             line: crate::perf::line(kernel),
             median_ms: round(median),
             flops,
             bytes,
-            share: if median > 0.0 { bound.ms / median } else { 0.0 },
+            share: bound.as_ref().map(|b| if median > 0.0 { b.ms / median } else { 0.0 }),
             bound,
         }
     };
@@ -225,7 +229,7 @@ impl Bench {
         compiled: Duration,
         load: Duration,
     ) -> Bench {
-        let report = Report::new(executable, stages);
+        let report = Report::new(executable.program(), executable.peak_bytes(), stages);
         Bench {
             median_ms: round(times[times.len() / 2]),
             min_ms: round(times[0]),
@@ -247,16 +251,18 @@ impl KernelBench {
     /// One line: name, time, share of a call, rates, share of the roof, source line.
     fn write(&self, f: &mut fmt::Formatter<'_>, width: usize, call_ms: f64) -> fmt::Result {
         let rate = |amount: u64| amount as f64 / self.median_ms.max(1e-6) / 1e6;
+        let reached = match (&self.bound, self.share) {
+            (Some(bound), Some(share)) => format!("{:5.1} % of {:7}", 100.0 * share, bound.by),
+            _ => String::new(),
+        };
         writeln!(
             f,
-            "{:width$}  {:9.4} ms  {:5.1} %  {:8.2} GFLOP/s  {:8.2} GB/s  {:5.1} % of {:7}  {}",
+            "{:width$}  {:9.4} ms  {:5.1} %  {:8.2} GFLOP/s  {:8.2} GB/s  {reached}  {}",
             self.name,
             self.median_ms,
             100.0 * self.median_ms / call_ms,
             rate(self.flops),
             rate(self.bytes),
-            100.0 * self.share,
-            self.bound.by,
             self.line.as_deref().unwrap_or("")
         )
     }

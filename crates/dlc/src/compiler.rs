@@ -2,13 +2,13 @@
 
 use crate::cache::{Cache, Specialized};
 use crate::pipeline::{self, EntryGraph};
+use crate::target::AnyTarget;
 use crate::{Error, Network};
-use dlc_cpu::{Choices, CpuTarget, level::Level};
+use dlc_cpu::Choices;
 use dlc_front::diagnostic::Severity;
 use dlc_front::{Constraint, Diagnostic, Mode, Style, TrainOverrides, Unit};
 use dlc_graph::Graph;
 use dlc_kernel::{Bindings, BuildOptions, OptLevel, Size, Target, Tensor};
-use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
 
@@ -28,7 +28,7 @@ use std::path::Path;
 /// ```
 #[derive(Clone)]
 pub struct Compiler {
-    pub(crate) target: CpuTarget,
+    pub(crate) target: AnyTarget,
     pub(crate) options: BuildOptions,
 }
 
@@ -41,18 +41,33 @@ impl Default for Compiler {
 impl Compiler {
     /// A compiler for this machine's CPU, at `-O2`, with the threads the machine grants.
     pub fn new() -> Compiler {
-        Compiler { target: host(), options: BuildOptions::default() }
+        let options = BuildOptions { cache: crate::store::cache_dir(), ..BuildOptions::default() };
+        Compiler { target: AnyTarget::host(), options }
     }
 
-    /// Compiles for another target; `x86-64-v3`, for example, names a level of the CPU.
+    /// Compiles for another target: `x86-64-v3`, for example, names a level of the CPU, `sm_90a` a
+    /// flavour of PTX.
     ///
     /// # Errors
     /// If no target has that name. One that this machine cannot run can still be dumped.
     pub fn target(self, name: &str) -> Result<Compiler, Error> {
-        let names = Level::ALL.map(Level::name).join(", ");
-        let unknown = || Error::Argument(format!("there is no target `{name}`; there are {names}"));
-        let level = Level::from_name(name).ok_or_else(unknown)?;
-        Ok(Compiler { target: CpuTarget::new(level), ..self })
+        Ok(Compiler { target: AnyTarget::from_name(name)?, ..self })
+    }
+
+    /// Compiles for a device of this machine: `cpu`, or `cuda` for its GPU.
+    ///
+    /// # Errors
+    /// If there is no such device, and why.
+    pub fn device(self, name: &str) -> Result<Compiler, Error> {
+        Ok(Compiler { target: AnyTarget::of_device(name)?, ..self })
+    }
+
+    /// Sets how products of floats are computed: `f32`; on GPUs also `3xtf32`, `tf32`, `bf16`.
+    ///
+    /// # Errors
+    /// If there is no such way, or the target does not have it.
+    pub fn math(self, name: &str) -> Result<Compiler, Error> {
+        Ok(Compiler { target: self.target.with_math(name)?, ..self })
     }
 
     /// Sets how hard to optimize.
@@ -82,9 +97,11 @@ impl Compiler {
     }
 
     /// Sets what tuning has chosen ([`tuned_choices`](crate::tuned_choices)); by default, the cost
-    /// model decides everything.
+    /// model decides everything. They are for the CPU; other targets take none.
     pub fn choices(mut self, choices: Choices) -> Compiler {
-        self.target = self.target.with_choices(choices);
+        if let AnyTarget::Cpu(target) = self.target {
+            self.target = AnyTarget::Cpu(target.with_choices(choices));
+        }
         self
     }
 
@@ -94,7 +111,12 @@ impl Compiler {
     }
 
     /// The target that is compiled for.
-    pub fn target_ref(&self) -> &CpuTarget {
+    pub fn target_ref(&self) -> &dyn Target {
+        self.target.as_target()
+    }
+
+    /// The target, by its kind.
+    pub fn any_target(&self) -> &AnyTarget {
         &self.target
     }
 
@@ -275,7 +297,7 @@ impl Model<'_> {
             stages = lowered.stages;
             Ok(Specialized { program: lowered.program, init })
         })?;
-        let executable = compiler.target.build(&specialized.program, &compiler.options)?;
+        let executable = compiler.target_ref().build(&specialized.program, &compiler.options)?;
         stages.extend(executable.stage_times().iter().cloned());
         Ok(Network::new(executable, stages, specialized, compiler.clone()))
     }
@@ -328,33 +350,6 @@ impl Model<'_> {
         let graph = self.module.bind_graph(&model.graph, &model.constraints, bindings)?;
         Ok((EntryGraph { name: "run", graph }, model.init))
     }
-}
-
-/// A target and whether this machine runs it.
-#[derive(Clone, Debug, Serialize)]
-pub struct TargetInfo {
-    /// Its name.
-    pub name: &'static str,
-    /// Whether it is what a compiler compiles for if nothing is said.
-    pub default: bool,
-    /// Why it does not run here, if it does not.
-    pub refusal: Option<String>,
-}
-
-/// All targets.
-pub fn targets() -> Vec<TargetInfo> {
-    let describe = |level: Level| TargetInfo {
-        name: level.name(),
-        default: level == host().level(),
-        refusal: level.require().err().map(|e| e.to_string()),
-    };
-    Level::ALL.map(describe).to_vec()
-}
-
-/// The best target of this machine. On one below every level it is the lowest, and building for it
-/// is refused with the reason.
-fn host() -> CpuTarget {
-    CpuTarget::detect().unwrap_or(CpuTarget::new(Level::ALL[0]))
 }
 
 /// The paragraph on an error code such as `E0203`.

@@ -21,8 +21,8 @@
 //! ```
 //!
 //! The levels below are crates of their own: `dlc-front` (language), `dlc-graph` (tensors and
-//! operations), `dlc-pass` (passes), `dlc-kernel` (kernel IR), `dlc-cpu` (machine code), `dlc-train`
-//! (data and the loop). ARCHITECTURE.md is the way in.
+//! operations), `dlc-pass` (passes), `dlc-kernel` (kernel IR), `dlc-cpu` (machine code), `dlc-ptx`
+//! (GPUs), `dlc-train` (data and the loop). ARCHITECTURE.md is the way in.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -35,11 +35,12 @@ pub mod pipeline;
 mod report;
 mod roofs;
 mod store;
+mod target;
 mod training;
 mod tune;
 
 pub use bench::{Bench, BenchOptions, KernelBench, bench_model, bench_training};
-pub use compiler::{CheckReport, Compiler, Model, Module, TargetInfo, explain, targets};
+pub use compiler::{CheckReport, Compiler, Model, Module, explain};
 pub use dlc_cpu::Choices;
 pub use dlc_front::TrainOverrides;
 pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, Target, Tensor};
@@ -49,5 +50,6 @@ pub use network::{Network, Outputs};
 pub use perf::{ApartFrom, EntryPerf, KernelPerf, Perf, explain_perf};
 pub use report::Report;
 pub use roofs::{Bound, Roofs};
+pub use target::{AnyTarget, TargetInfo, targets};
 pub use training::{Evaluated, TrainOptions, Trained, evaluate, train};
 pub use tune::{Trial, Tuned, tune_model, tune_training, tuned_choices};

@@ -163,7 +163,7 @@ pub(crate) fn initialize(
     compiler: &Compiler,
 ) -> Result<(), Error> {
     let entry = EntryGraph { name: "init", graph: init.clone() };
-    let (program, _) = pipeline::build(&[entry], &compiler.target, &compiler.options)?;
+    let (program, _) = pipeline::build(&[entry], compiler.target_ref(), &compiler.options)?;
     if program.read("seed").is_ok() {
         program.write("seed", &Tensor::i32([], vec![seed]))?;
     }

@@ -5,7 +5,7 @@ use crate::pipeline::{self, EntryGraph};
 use crate::report::grouped;
 use crate::roofs::{Bound, Roofs};
 use crate::{Compiler, Error};
-use dlc_kernel::{Decision, Entry, Form, Kernel, Program, Target};
+use dlc_kernel::{Decision, Entry, Form, Kernel, Program};
 use dlc_pass::Reason;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -14,8 +14,10 @@ use std::fmt;
 /// See the module's documentation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Perf {
-    /// The roofs that the bounds follow from.
-    pub roofs: Roofs,
+    /// The target.
+    pub target: String,
+    /// The roofs that the bounds follow from, where they are known.
+    pub roofs: Option<Roofs>,
     /// In the order of the program.
     pub entries: Vec<EntryPerf>,
 }
@@ -50,8 +52,8 @@ pub struct KernelPerf {
     pub flops: u64,
     /// Bytes it touches at least.
     pub bytes: u64,
-    /// What it cannot be faster than.
-    pub bound: Bound,
+    /// What it cannot be faster than, where roofs are known.
+    pub bound: Option<Bound>,
     /// Kernels that make what it reads, and why they are not part of it.
     pub apart: Vec<ApartFrom>,
 }
@@ -76,13 +78,13 @@ pub fn explain_perf(compiler: &Compiler, entries: &[EntryGraph]) -> Result<Perf,
     let program = &decisions.program;
     let entry = |((entry, decided), why): ((&Entry, Vec<Decision>), Why)| {
         let kernels = entry.kernels.iter().zip(decided).map(|(kernel, decision)| {
-            describe(program, kernel, decision, &roofs, apart(entry, kernel, &why))
+            describe(program, kernel, decision, roofs.as_ref(), apart(entry, kernel, &why))
         });
         EntryPerf { name: entry.name.clone(), kernels: kernels.collect() }
     };
     let decided = program.entries.iter().zip(decisions.kernels);
     let entries = decided.zip(why(&explained)).map(entry).collect();
-    Ok(Perf { roofs, entries })
+    Ok(Perf { target: compiler.any_target().describe(), roofs, entries })
 }
 
 /// What decides why kernels of an entry are apart.
@@ -118,7 +120,7 @@ fn describe(
     program: &Program,
     kernel: &Kernel,
     decision: Decision,
-    roofs: &Roofs,
+    roofs: Option<&Roofs>,
     apart: Vec<ApartFrom>,
 ) -> KernelPerf {
     let Decision { algorithm, tile, layout, threads } = decision;
@@ -133,7 +135,7 @@ fn describe(
         threads,
         flops,
         bytes,
-        bound: roofs.bound(threads, flops, bytes),
+        bound: roofs.map(|roofs| roofs.bound(threads, flops, bytes)),
         apart,
     }
 }
@@ -159,11 +161,12 @@ pub(crate) fn pair(a: &str, b: &str) -> (String, String) {
 
 impl fmt::Display for Perf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = match self.roofs.measured {
-            true => format!("roofs measured on {}", self.roofs.cpu),
-            false => "roofs assumed for 3 GHz; `dlc targets --measure` measures them".into(),
+        let how = match &self.roofs {
+            None => "its roofs are not known".into(),
+            Some(roofs) if roofs.measured => format!("roofs measured on {}", roofs.cpu),
+            Some(_) => "roofs assumed for 3 GHz; `dlc targets --measure` measures them".into(),
         };
-        writeln!(f, "{}; {how}", self.roofs.target)?;
+        writeln!(f, "{}; {how}", self.target)?;
         for entry in &self.entries {
             writeln!(f, "\nentry {}", entry.name)?;
             entry.kernels.iter().try_for_each(|kernel| kernel.fmt(f))?;
@@ -183,7 +186,9 @@ impl fmt::Display for KernelPerf {
         writeln!(f, "  threads    {}", self.threads)?;
         let (flops, bytes) = (grouped(self.flops), grouped(self.bytes));
         writeln!(f, "  work       {flops} operations, {bytes} bytes")?;
-        writeln!(f, "  bound      {}, {:.4} ms", self.bound.by, self.bound.ms)?;
+        if let Some(bound) = &self.bound {
+            writeln!(f, "  bound      {}, {:.4} ms", bound.by, bound.ms)?;
+        }
         for apart in &self.apart {
             writeln!(f, "  apart      from {}: {}", apart.kernel, apart.reasons.join("; "))?;
         }

@@ -3,7 +3,6 @@
 //! Each stage is timed, and shown to an [`Observer`] that may want its dump.
 
 use crate::Error;
-use dlc_cpu::{CpuTarget, level::Level};
 use dlc_graph::Graph;
 use dlc_kernel::{BuildOptions, Executable, OptLevel, Program, StageTime, Target};
 use dlc_pass::Reason;
@@ -95,10 +94,10 @@ pub fn explain(entries: &[EntryGraph], opt: OptLevel) -> Explained {
     Explained { program, reasons }
 }
 
-/// Everything `--emit` can show: stages of their own name, then passes.
-pub fn stage_names() -> Vec<&'static str> {
+/// Everything `--emit` can show for a target: stages of their own name, then passes.
+pub fn stage_names(target: &dyn Target) -> Vec<&'static str> {
     let mut names = vec!["ast", "graph", "grad", "fused", "kernels"];
-    names.extend(CpuTarget::new(Level::ALL[0]).stages());
+    names.extend(target.stages());
     names.extend(dlc_pass::PASSES.iter().map(|p| p.name));
     names
 }
@@ -106,7 +105,7 @@ pub fn stage_names() -> Vec<&'static str> {
 /// Lowers and builds.
 pub fn build(
     entries: &[EntryGraph],
-    target: &CpuTarget,
+    target: &dyn Target,
     options: &BuildOptions,
 ) -> Result<(Box<dyn Executable>, Vec<StageTime>), Error> {
     let Lowered { program, mut stages } = lower(entries, options.opt_level, &mut |_, _| {});
@@ -115,7 +114,8 @@ pub fn build(
     Ok((executable, stages))
 }
 
-fn add_time(stages: &mut Vec<StageTime>, name: &'static str, ms: f64) {
+/// Adds to the time of the stage of that name, which becomes the last if it is new.
+pub fn add_time(stages: &mut Vec<StageTime>, name: &'static str, ms: f64) {
     match stages.iter_mut().find(|s| s.name == name) {
         Some(stage) => stage.ms += ms,
         None => stages.push(StageTime { name, ms }),

@@ -1,6 +1,6 @@
 //! What a compilation did, for people and for programs.
 
-use dlc_kernel::{Class, Executable, StageTime};
+use dlc_kernel::{Class, Program, StageTime};
 use indexmap::IndexMap;
 use serde::Serialize;
 use std::fmt;
@@ -25,9 +25,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Describes `executable`, which took `stages` to make.
-    pub fn new(executable: &dyn Executable, stages: &[StageTime]) -> Report {
-        let program = executable.program();
+    /// Describes a program that takes so many bytes, and took `stages` to compile.
+    pub fn new(program: &Program, peak_bytes: u64, stages: &[StageTime]) -> Report {
         let first = &program.entries[0];
         let params = program.buffers.iter().filter(|b| b.class == Class::Param);
         Report {
@@ -37,7 +36,7 @@ impl Report {
             flops: first.kernels.iter().map(|k| k.flops()).sum(),
             bytes: first.kernels.iter().map(|k| k.bytes(program)).sum(),
             parameters: params.map(|b| b.elements().unwrap_or(0) as u64).sum(),
-            peak_bytes: executable.peak_bytes(),
+            peak_bytes,
         }
     }
 }

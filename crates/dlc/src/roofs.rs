@@ -40,7 +40,7 @@ impl Roofs {
     /// # Errors
     /// If this machine cannot run the target.
     pub fn measure(compiler: &Compiler) -> Result<Roofs, Error> {
-        let level = compiler.target_ref().level();
+        let level = compiler.any_target().require_cpu("measuring this machine")?.level();
         let counts = counts(dlc_cpu::pool::available_threads());
         let roofs = counts.map(|threads| dlc_cpu::roof::measure(level, threads));
         let roofs = roofs.collect::<Result<_, _>>()?;
@@ -59,14 +59,14 @@ impl Roofs {
 
     /// The roofs that were measured and kept. A file that is of no use counts as none.
     pub fn stored(compiler: &Compiler) -> Option<Roofs> {
-        Record::new("roofs", compiler.target_ref().level().name())?.read().ok()?
+        let target = compiler.any_target().as_cpu()?;
+        Record::new("roofs", target.level().name())?.read().ok()?
     }
 
     /// What a processor of the target's level has if it runs at 3 GHz: two multiply-adds of a
     /// vector a cycle, and 64, 32, 16 and 6 bytes a cycle from the levels of memory; threads share
     /// the last.
-    pub fn assumed(compiler: &Compiler) -> Roofs {
-        let level = compiler.target_ref().level();
+    fn assumed(level: Level) -> Roofs {
         let roof = |threads: usize| {
             let [first, second, third] = Machine::here().caches.map(|bytes| bytes as u64);
             let memory = |level: &str, capacity: u64, bytes: f64| {
@@ -87,9 +87,10 @@ impl Roofs {
         Roofs::of(level, counts(dlc_cpu::pool::available_threads()).map(roof).collect())
     }
 
-    /// The roofs that were kept, or else the assumed ones.
-    pub fn known(compiler: &Compiler) -> Roofs {
-        Roofs::stored(compiler).unwrap_or_else(|| Roofs::assumed(compiler))
+    /// The roofs that were kept, or else the assumed ones; of GPUs there are none.
+    pub fn known(compiler: &Compiler) -> Option<Roofs> {
+        let level = compiler.any_target().as_cpu()?.level();
+        Some(Roofs::stored(compiler).unwrap_or_else(|| Roofs::assumed(level)))
     }
 
     fn of(level: Level, roofs: Vec<Roof>) -> Roofs {
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_is_assumed_is_said() {
-        let text = Roofs::assumed(&Compiler::new()).to_string();
+        let text = Roofs::assumed(Level::ALL[0]).to_string();
         assert!(text.contains("assumed for 3 GHz") && text.contains("1 thread: "), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::pipeline::{self, EntryGraph};
 use crate::{Compiler, Error, Module, network};
 use dlc_front::{DataArg, DataSpec, TrainOverrides, Training, Validation};
-use dlc_kernel::{Bindings, Executable, StageTime, Target};
+use dlc_kernel::{Bindings, Executable, StageTime};
 use dlc_train::{
     BoxError, Dataset, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer,
     WeightsFile,
@@ -127,14 +127,14 @@ impl Module {
         bindings: &Bindings,
     ) -> Result<(Box<dyn Executable>, Vec<StageTime>), Error> {
         let entries = self.bound(training, bindings, training.settings.batch, &["train"])?;
-        pipeline::build(&entries, &self.compiler.target, &self.compiler.options)
+        pipeline::build(&entries, self.compiler.target_ref(), &self.compiler.options)
     }
 
     fn start(&self, training: &Training, bindings: &Bindings) -> Result<Trainer, Error> {
         let Compiler { target, options } = &self.compiler;
         let entries =
             self.bound(training, bindings, training.settings.batch, &["train", "eval"])?;
-        let (executable, _) = pipeline::build(&entries, target, options)?;
+        let (executable, _) = pipeline::build(&entries, target.as_target(), options)?;
         let seed = seed_of(training);
         network::initialize(&training.init, &*executable, seed, &self.compiler)?;
         Ok(Trainer::new(Arc::from(executable), seed)?)
@@ -146,7 +146,7 @@ impl Module {
         Rebuild::new(move |batch| {
             let boxed = |error: Error| -> BoxError { error.to_string().into() };
             let entries = self.bound(training, bindings, batch as i64, &["eval"]).map_err(boxed)?;
-            let built = pipeline::build(&entries, target, options);
+            let built = pipeline::build(&entries, target.as_target(), options);
             Ok(Arc::from(built.map_err(boxed)?.0))
         })
     }
@@ -177,7 +177,7 @@ pub fn train(
         dir: Some(dir.clone()),
         start: if options.resume { Start::Resume } else { Start::New },
         model: model.to_owned(),
-        target: module.compiler.target.name().to_owned(),
+        target: module.compiler.target.describe(),
         interrupt: options.interrupt.clone(),
     };
     let Splits { train, validation, test } = splits;

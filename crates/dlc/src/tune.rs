@@ -94,7 +94,7 @@ fn tune(
     let budget = Duration::from_secs_f64(seconds.clamp(0.0, 3600.0) / PASSES as f64);
     for k in (0..PASSES).flat_map(|_| 0..rounds) {
         let compiler = compiler.clone().choices(ways(&problems, k));
-        let executable = compiler.target.build(&program, &compiler.options)?;
+        let executable = compiler.target_ref().build(&program, &compiler.options)?;
         network::initialize(init, &*executable, 0, &compiler)?;
         let best = best_times(&*executable, budget)?;
         for problem in problems.iter_mut().filter(|p| k < p.ways.len()) {
@@ -112,8 +112,9 @@ fn tune(
 
 /// The problems of a program's first entry, each with its kernels.
 fn problems(compiler: &Compiler, program: &Program) -> Result<Vec<Trial>, Error> {
-    let arranged = compiler.target.decide(program, &compiler.options)?.program;
-    let alternatives = compiler.target.alternatives(program, &compiler.options)?;
+    let target = compiler.any_target().require_cpu("tuning")?;
+    let arranged = target.decide(program, &compiler.options)?.program;
+    let alternatives = target.alternatives(program, &compiler.options)?;
     let mut problems: Vec<Trial> = Vec::new();
     let kernels = arranged.entries.first().map_or(&[][..], |entry| &entry.kernels);
     for (kernel, found) in kernels.iter().zip(alternatives.into_iter().flatten()) {
@@ -207,7 +208,7 @@ pub fn tuned_choices(compiler: &Compiler) -> Result<Choices, String> {
 }
 
 fn record(compiler: &Compiler) -> Option<Record> {
-    Record::new("choices", compiler.target.name())
+    Record::new("choices", compiler.target_ref().name())
 }
 
 impl fmt::Display for Tuned {

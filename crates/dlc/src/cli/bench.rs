@@ -1,6 +1,6 @@
 //! `dlc bench`: how long a model takes, and what it costs.
 
-use super::options::{Codegen, Selection};
+use super::options::{Codegen, Device, Selection};
 use dlc::{BenchOptions, Compiler, Error, Roofs};
 use serde_json::json;
 
@@ -11,6 +11,8 @@ pub struct Args {
     selection: Selection,
     #[command(flatten)]
     codegen: Codegen,
+    #[command(flatten)]
+    device: Device,
     /// Time the training step of the model's `train` section
     #[arg(long)]
     train: bool,
@@ -31,11 +33,11 @@ pub struct Args {
 
 /// Inputs are random; parameters are initialized from seed 0.
 pub fn run(args: &Args) -> Result<(), Error> {
-    let compiler = args.codegen.compiler()?;
-    let kernels = if args.kernels { Some(roofs(&compiler)?) } else { None };
+    let compiler = args.codegen.compiler_on(&args.device)?;
+    let roofs = if args.kernels { roofs(&compiler)? } else { None };
     let start = std::time::Instant::now();
     let module = compiler.compile_file(&args.selection.file)?;
-    let options = BenchOptions { start, seconds: args.seconds, kernels };
+    let options = BenchOptions { start, seconds: args.seconds, kernels: args.kernels, roofs };
     let bindings = args.selection.bindings();
     let result = if args.train {
         let name = args.selection.train_name(&module)?;
@@ -52,15 +54,17 @@ pub fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// The roofs that are kept; else they are measured now, and kept if there is a place for them.
-fn roofs(compiler: &Compiler) -> Result<Roofs, Error> {
-    if let Some(roofs) = Roofs::stored(compiler) {
-        return Ok(roofs);
+/// The roofs that are kept; else they are measured now, and kept if there is a place for them. None
+/// for a GPU.
+fn roofs(compiler: &Compiler) -> Result<Option<Roofs>, Error> {
+    let stored = Roofs::stored(compiler);
+    if stored.is_some() || compiler.any_target().as_cpu().is_none() {
+        return Ok(stored);
     }
     eprintln!("measuring what this machine reaches, once");
     let roofs = Roofs::measure(compiler)?;
     if let Err(error) = roofs.store() {
         eprintln!("warning: {error}");
     }
-    Ok(roofs)
+    Ok(Some(roofs))
 }

@@ -1,10 +1,12 @@
 //! `dlc compile`: what becomes of a model, at any stage.
 
 use super::options::{Codegen, Selection};
-use dlc::pipeline::{self, EntryGraph};
-use dlc::{Error, Report, Target as _};
+use dlc::pipeline::{self, EntryGraph, Lowered};
+use dlc::{AnyTarget, Compiler, Error, Report};
+use dlc_ptx::{Manifest, PtxTarget};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Arguments of `dlc compile`.
 #[derive(clap::Args)]
@@ -16,7 +18,11 @@ pub struct Args {
     /// Compile the training program of the model's `train` section
     #[arg(long)]
     train: bool,
-    /// Show a stage: ast, graph, grad, fused, kernels, schedule, clif, asm, or a pass by name
+    /// Write PTX to that file, and what a program needs to launch it to a .json file beside it
+    #[arg(short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Show a stage: ast, graph, grad, fused, kernels, the target's own (schedule, clif, asm;
+    /// schedule, ptx), or a pass by name
     #[arg(long, value_name = "KIND[=PATH]", value_delimiter = ',', value_parser = parse_emit)]
     emit: Vec<Emit>,
     /// Stop after that pass and print the graph
@@ -43,29 +49,32 @@ struct Dumps<'a> {
 /// Compiles, shows what was asked for, and reports what was done.
 pub fn run(args: &Args) -> Result<(), Error> {
     let compiler = args.codegen.compiler()?;
+    let output = args.output.as_deref().map(|path| Output::new(path, &compiler)).transpose()?;
     let module = compiler.compile_file(&args.selection.file)?;
-    let mut dumps = Dumps::new(&args.emit)?;
+    let mut dumps = Dumps::new(&args.emit, &compiler)?;
     dumps.add("ast", &|| module.unit().syntax());
-    if args.emit.iter().all(|e| e.kind == "ast") && !args.emit.is_empty() {
+    let only_syntax = args.emit.iter().all(|e| e.kind == "ast") && !args.emit.is_empty();
+    if only_syntax && output.is_none() {
         return dumps.write();
     }
     let entries = args.selection.entries(&module, args.train)?;
     if let Some(pass) = &args.stop_after {
-        return stop_after(&entries, pass, compiler.options().opt_level);
+        return stop_after(&entries, pass, &compiler);
     }
     let level = compiler.options().opt_level;
     let lowered = pipeline::lower(&entries, level, &mut |kind, dump| dumps.add(kind, dump));
-    for stage in compiler.target_ref().stages() {
-        if args.emit.iter().any(|e| e.kind == *stage) {
-            let text = compiler.target_ref().emit(stage, &lowered.program, compiler.options())?;
+    let target = compiler.target_ref();
+    for stage in target.stages() {
+        if dumps.wants(stage) {
+            let text = target.emit(stage, &lowered.program, compiler.options())?;
             dumps.add(stage, &|| text.clone());
         }
     }
     dumps.write()?;
-    let executable = compiler.target_ref().build(&lowered.program, compiler.options())?;
-    let mut stages = lowered.stages;
-    stages.extend(executable.stage_times().iter().cloned());
-    let report = Report::new(&*executable, &stages);
+    let report = match compiler.any_target() {
+        AnyTarget::Cpu(_) => build(&compiler, lowered)?,
+        AnyTarget::Ptx(ptx) => write(*ptx, lowered, output.as_ref())?,
+    };
     if args.json {
         super::print(&format!("{}\n", json!(report)));
     } else {
@@ -74,22 +83,83 @@ pub fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-fn stop_after(entries: &[EntryGraph], pass: &str, opt: dlc::OptLevel) -> Result<(), Error> {
+/// Builds the program for this machine.
+fn build(compiler: &Compiler, lowered: Lowered) -> Result<Report, Error> {
+    let Lowered { program, mut stages } = lowered;
+    let executable = compiler.target_ref().build(&program, compiler.options())?;
+    stages.extend(executable.stage_times().iter().cloned());
+    Ok(Report::new(executable.program(), executable.peak_bytes(), &stages))
+}
+
+/// Compiles the program to PTX, for whatever machine, and writes it if that is asked for.
+fn write(target: PtxTarget, lowered: Lowered, to: Option<&Output>) -> Result<Report, Error> {
+    let Lowered { program, mut stages } = lowered;
+    let start = Instant::now();
+    let code = target.compile(&program)?;
+    let ptx = code.ptx();
+    pipeline::add_time(&mut stages, "compile", start.elapsed().as_secs_f64() * 1e3);
+    if let Some(Output { ptx: path, manifest, name }) = to {
+        dlc_train::write_atomic(path, ptx.as_bytes())?;
+        dlc_train::write_atomic(manifest, Manifest::new(&code, name).to_json().as_bytes())?;
+    }
+    Ok(Report::new(&program, code.bytes, &stages))
+}
+
+/// The files that `-o` asks for.
+struct Output {
+    ptx: PathBuf,
+    manifest: PathBuf,
+    /// The PTX's, without its folder.
+    name: String,
+}
+
+impl Output {
+    fn new(path: &Path, compiler: &Compiler) -> Result<Output, Error> {
+        if compiler.any_target().as_ptx().is_none() {
+            let (name, known) = (compiler.target_ref().name(), ptx_targets());
+            return Err(Error::Argument(format!(
+                "-o writes PTX, and `{name}` is no target for it: give --target {known}"
+            )));
+        }
+        let manifest = path.with_extension("json");
+        let Some(name) = path.file_name().filter(|_| manifest != path) else {
+            let path = path.display();
+            return Err(Error::Argument(format!(
+                "`{path}` cannot be the PTX's file: a .json file \
+                                                is written beside it"
+            )));
+        };
+        let name = name.to_string_lossy().into_owned();
+        Ok(Output { ptx: path.to_owned(), manifest, name })
+    }
+}
+
+fn ptx_targets() -> String {
+    let all = AnyTarget::all().into_iter().filter_map(|target| target.as_ptx());
+    all.map(|target| target.flavour.name()).collect::<Vec<_>>().join(" or ")
+}
+
+fn stop_after(entries: &[EntryGraph], pass: &str, compiler: &Compiler) -> Result<(), Error> {
     for entry in entries {
-        match pipeline::run_until(entry, opt, pass) {
+        match pipeline::run_until(entry, compiler.options().opt_level, pass) {
             Some(graph) => super::print(&format!("{graph}\n")),
-            None => return Err(Error::Argument(unknown_kind(pass))),
+            None => return Err(Error::Argument(unknown_kind(pass, compiler))),
         }
     }
     Ok(())
 }
 
 impl<'a> Dumps<'a> {
-    fn new(wanted: &'a [Emit]) -> Result<Dumps<'a>, Error> {
-        match wanted.iter().find(|e| !pipeline::stage_names().contains(&e.kind.as_str())) {
-            Some(emit) => Err(Error::Argument(unknown_kind(&emit.kind))),
+    fn new(wanted: &'a [Emit], compiler: &Compiler) -> Result<Dumps<'a>, Error> {
+        let known = pipeline::stage_names(compiler.target_ref());
+        match wanted.iter().find(|e| !known.contains(&e.kind.as_str())) {
+            Some(emit) => Err(Error::Argument(unknown_kind(&emit.kind, compiler))),
             None => Ok(Dumps { wanted, texts: vec![String::new(); wanted.len()] }),
         }
+    }
+
+    fn wants(&self, kind: &str) -> bool {
+        self.wanted.iter().any(|e| e.kind == kind)
     }
 
     fn add(&mut self, kind: &str, dump: &dyn Fn() -> String) {
@@ -114,9 +184,17 @@ impl<'a> Dumps<'a> {
     }
 }
 
-fn unknown_kind(kind: &str) -> String {
-    let known = pipeline::stage_names().join(", ");
-    format!("there is no stage or pass `{kind}`; there are {known}")
+fn unknown_kind(kind: &str, compiler: &Compiler) -> String {
+    let target = compiler.target_ref();
+    let known = pipeline::stage_names(target).join(", ");
+    let others = AnyTarget::all();
+    let having = others.iter().map(AnyTarget::as_target).filter(|t| t.stages().contains(&kind));
+    let having: Vec<&str> = having.map(|t| t.name()).collect();
+    let elsewhere = match having.is_empty() {
+        true => String::new(),
+        false => format!(" (--target {} has it)", having.join(" or ")),
+    };
+    format!("`{}` has no stage or pass `{kind}`{elsewhere}; there are {known}", target.name())
 }
 
 fn parse_emit(text: &str) -> Result<Emit, String> {

@@ -1,6 +1,6 @@
 //! `dlc eval`: a trained model on the test data.
 
-use super::options::{Codegen, Selection};
+use super::options::{Codegen, Device, Selection};
 use super::train::DataFolders;
 use super::weights::{Reading, warn_not_finite};
 use dlc::{Error, TrainOptions, TrainOverrides, evaluate};
@@ -15,6 +15,8 @@ pub struct Args {
     selection: Selection,
     #[command(flatten)]
     codegen: Codegen,
+    #[command(flatten)]
+    device: Device,
     #[command(flatten)]
     data: DataFolders,
     /// Parameters and state, a safetensors file
@@ -33,7 +35,7 @@ pub struct Args {
 /// Prints loss and metrics over all test samples.
 pub fn run(args: &Args) -> Result<(), Error> {
     let file = &args.selection.file;
-    let module = args.codegen.compiler()?.compile_file(file)?;
+    let module = args.codegen.compiler_on(&args.device)?.compile_file(file)?;
     let model = args.selection.train_name(&module)?;
     let options = TrainOptions {
         overrides: TrainOverrides { batch: args.batch, ..TrainOverrides::default() },

@@ -33,6 +33,17 @@ pub struct Codegen {
     /// Compute convolutions as direct sums, without Winograd's transforms
     #[arg(long)]
     pub exact_conv: bool,
+    /// How products of floats are computed: f32; on GPUs also 3xtf32, tf32, bf16
+    #[arg(long)]
+    pub math: Option<String>,
+}
+
+/// Where to run.
+#[derive(Args)]
+pub struct Device {
+    /// The device that runs it: cpu (the default), or cuda for this machine's GPU
+    #[arg(long, conflicts_with = "target")]
+    pub device: Option<String>,
 }
 
 /// The argument of `-O`.
@@ -52,6 +63,11 @@ pub enum Level {
 impl Codegen {
     /// The compiler these options ask for, with what tuning has chosen on this machine.
     pub fn compiler(&self) -> Result<Compiler, Error> {
+        self.compiler_on(&Device { device: None })
+    }
+
+    /// As [`Codegen::compiler`], for a device.
+    pub fn compiler_on(&self, device: &Device) -> Result<Compiler, Error> {
         let level = match self.opt_level {
             Level::Zero => OptLevel::O0,
             Level::One => OptLevel::O1,
@@ -60,6 +76,12 @@ impl Codegen {
         let mut compiler = Compiler::new().opt_level(level).exact_conv(self.exact_conv);
         if let Some(name) = &self.target {
             compiler = compiler.target(name)?;
+        }
+        if let Some(name) = &device.device {
+            compiler = compiler.device(name)?;
+        }
+        if let Some(name) = &self.math {
+            compiler = compiler.math(name)?;
         }
         if let Some(threads) = self.threads {
             compiler = compiler.threads(threads as usize);

@@ -1,6 +1,6 @@
 //! `dlc run`: a model on inputs from files.
 
-use super::options::{Codegen, Selection};
+use super::options::{Codegen, Device, Selection};
 use super::weights::{Reading, warn_not_finite};
 use dlc::{Bindings, Error, Tensor};
 use serde_json::json;
@@ -13,6 +13,8 @@ pub struct Args {
     selection: Selection,
     #[command(flatten)]
     codegen: Codegen,
+    #[command(flatten)]
+    device: Device,
     /// Parameters and state, a safetensors file
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     weights: Option<PathBuf>,
@@ -34,7 +36,7 @@ pub struct Args {
 
 /// Sizes come from the inputs' shapes; `--bind` gives those that no input tells.
 pub fn run(args: &Args) -> Result<(), Error> {
-    let module = args.codegen.compiler()?.compile_file(&args.selection.file)?;
+    let module = args.codegen.compiler_on(&args.device)?.compile_file(&args.selection.file)?;
     let model = module.model(&args.selection.model_name(&module)?)?;
     let inputs = dlc::npy::read_inputs(&args.input)?;
     let mut bindings: Bindings = model.sizes_of(&inputs)?;

@@ -25,10 +25,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
         return Ok(());
     }
     for target in targets {
-        let note = match (&target.refusal, target.default) {
+        let note = match (&target.refusal, &target.device) {
             (Some(reason), _) => reason.clone(),
-            (None, true) => "runs here (default)".into(),
-            (None, false) => "runs here".into(),
+            (None, Some(device)) => format!("runs here, on {device}"),
+            (None, None) if target.default => "runs here (default)".into(),
+            (None, None) => "runs here".into(),
         };
         super::print(&format!("{:<12} {note}\n", target.name));
     }

@@ -1,6 +1,6 @@
 //! `dlc train`: what the model's `train` section says, with a progress bar.
 
-use super::options::{Codegen, Selection};
+use super::options::{Codegen, Device, Selection};
 use dlc::{Error, TrainOptions, TrainOverrides, train};
 use dlc_train::{Bar, JsonLines, Lines, Observer, StopReason};
 use std::io::IsTerminal;
@@ -15,6 +15,8 @@ pub struct Args {
     selection: Selection,
     #[command(flatten)]
     codegen: Codegen,
+    #[command(flatten)]
+    device: Device,
     #[command(flatten)]
     data: DataFolders,
     /// Epochs at most
@@ -51,7 +53,7 @@ pub struct DataFolders {
 /// Trains; then measures the best weights on the test data.
 pub fn run(args: &Args) -> Result<(), Error> {
     let file = &args.selection.file;
-    let module = args.codegen.compiler()?.compile_file(file)?;
+    let module = args.codegen.compiler_on(&args.device)?.compile_file(file)?;
     let model = args.selection.train_name(&module)?;
     let signal = Arc::new(AtomicUsize::new(0));
     let options = TrainOptions {
