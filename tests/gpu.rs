@@ -1,6 +1,5 @@
 //! The command line where GPUs are meant, on machines with and without one: what `-o` writes, what is
-//! refused,
-//! and what is said where there is no GPU.
+//! refused, and what is said where there is no GPU.
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};

@@ -78,14 +78,15 @@ fn crates_depend_only_as_the_architecture_says() {
 }
 
 #[test]
-fn unsafe_code_is_in_the_cpu_target_alone() {
+fn unsafe_code_is_in_the_cpu_target_and_the_launcher_alone() {
     for path in files("rs") {
         let (name, text) = (name(&path), std::fs::read_to_string(&path).unwrap());
         let has = text.lines().any(|l| {
             let code = l.split("//").next().unwrap();
             code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl")
         });
-        assert!(!has || name.starts_with("crates/dlc-cpu/") || name == "tests/tidy.rs", "{name}");
+        let may = ["crates/dlc-cpu/", "crates/dlc-ptx/src/cuda/", "tests/tidy.rs"];
+        assert!(!has || may.iter().any(|place| name.starts_with(place)), "{name}");
     }
 }
 
