@@ -174,3 +174,26 @@ fn what_is_for_the_cpu_alone_says_so() {
     assert!(out.starts_with("sm_80; its roofs are not known\n"), "{out}");
     assert!(out.contains("  algorithm  contract: ") && !out.contains("  bound "), "{out}");
 }
+
+/// The benchmark on GPUs compiles all its cases anywhere, and says why it does not run where there
+/// is no GPU.
+#[test]
+fn the_benchmark_says_why_it_does_not_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let compare = |args: &[&str]| {
+        let mut python = Command::new("python3");
+        python.arg("benches/gpu/compare.py").args(args).current_dir(&root);
+        run(python.arg("--dlc").arg(assert_cmd::cargo::cargo_bin("dlc")))
+    };
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("python3 is missing: the benchmark is not tested");
+        return;
+    }
+    let (code, out, err) = compare(&["--compile-only"]);
+    assert!(code == 0 && out.lines().count() > 20, "{out}{err}");
+    if dlc::targets().iter().all(|t| t.device.is_none()) {
+        let (code, out, err) = compare(&[]);
+        assert_eq!((code, out.as_str()), (3, ""));
+        assert!(err.starts_with("no device: "), "{err}");
+    }
+}

@@ -107,7 +107,8 @@ unsafe fn one(
     unsafe {
         let function = result::module::get_function(module, name)?;
         if shared > 0 {
-            let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let most =
+                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             result::function::set_function_attribute(function, most, shared as i32)?;
         }
         let (grid, block) = ((grid[0], grid[1], grid[2]), (threads as u32, 1, 1));
@@ -122,7 +123,11 @@ fn first_value(buffer: &Value, values: &[(&str, Vec<u8>)]) -> Result<Option<Vec<
     if let Some((_, bytes)) = values.iter().find(|(n, _)| *n == name && !temporary) {
         let wanted = number(&buffer["bytes"]);
         let fits = bytes.len() as u64 == wanted;
-        return if fits { Ok(Some(bytes.clone())) } else { Err(format!("{name} has {wanted} bytes")) };
+        return if fits {
+            Ok(Some(bytes.clone()))
+        } else {
+            Err(format!("{name} has {wanted} bytes"))
+        };
     }
     let default = buffer["default"].as_f64();
     Ok(default.map(|value| match text(&buffer["dtype"]) {
