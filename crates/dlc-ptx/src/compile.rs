@@ -2,18 +2,19 @@
 //! once, and everything gets its place in memory.
 
 use crate::device::{Arg, DeviceEntry, DeviceProgram, ErrorRecord, Launch};
-use crate::emit::contract::direct;
+use crate::emit::contract::{direct, finish, tiled};
 use crate::emit::writer::{Given, Writer, Written};
 use crate::emit::{check, copy, map, row, scatter};
 use crate::memory::Memory;
 use crate::place::Domain;
 use crate::schedule::THREADS;
+use crate::schedule::contract::ContractSchedule;
 use crate::schedule::map::MapSchedule;
 use crate::schedule::row::RowSchedule;
 use crate::schedule::scatter::ScatterSchedule;
 use crate::{Flavour, Math, ir};
 use dlc_kernel::plan::{self, Aliases};
-use dlc_kernel::{BufferId, BuildError, Entry, Form, Kernel, Program};
+use dlc_kernel::{BufferId, BuildError, Entry, Form, Kernel, Program, Store};
 use rustc_hash::FxHashMap;
 
 /// Writes PTX of one flavour.
@@ -160,6 +161,7 @@ impl<'p> Site<'p> {
                 let to = (*buffer, access, lookups.as_slice());
                 ScatterSchedule::new(self.program, axes, exprs, to, *value).to_string()
             }
+            Form::Contract { .. } => self.contract_schedule().to_string(),
             form => format!("  {}\n", form.name()),
         }
     }
@@ -175,7 +177,7 @@ impl<'p> Site<'p> {
                 let launch = self.launch(schedule.blocks(), |w| row::write(w, &schedule, steps));
                 launch.into_iter().collect()
             }
-            Form::Contract { .. } => self.contract().into_iter().collect(),
+            Form::Contract { stores, .. } => return self.contract(stores),
             Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } => {
                 let to = (*buffer, access, lookups.as_slice());
                 self.scatter(&ScatterSchedule::new(self.program, axes, exprs, to, *value))
@@ -186,17 +188,38 @@ impl<'p> Site<'p> {
         Pieces { launches, workspaces: Vec::new() }
     }
 
-    fn contract(&self) -> Option<Written> {
+    fn contract_schedule(&self) -> ContractSchedule<'p> {
         let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = &self.kernel.form else {
             panic!("a contraction is expected");
         };
         let axes = [&out[..], &reduce[..]].concat();
         let roots = [*lhs, *rhs].into_iter().chain(stores.iter().map(|s| s.value));
-        let mut domain = Domain::new(self.program, &axes, exprs, roots, stores);
-        let border = domain.merge(out.len());
-        let points: i64 = domain.extents[..border].iter().product();
-        let blocks = (points as u64).div_ceil(u64::from(THREADS)) as u32;
-        self.launch(blocks, |w| direct::write(w, &domain, border, [*lhs, *rhs], stores))
+        let domain = Domain::new(self.program, &axes, exprs, roots, stores);
+        ContractSchedule::new(domain, out.len(), [*lhs, *rhs], self.target.math)
+    }
+
+    fn contract(&self, stores: &[Store]) -> Pieces {
+        let schedule = self.contract_schedule();
+        let threads = u64::from(THREADS);
+        let blocks = (schedule.results() as u64).div_ceil(threads) as u32;
+        let Some(tiling) = &schedule.tiling else {
+            let launch = self.launch(blocks, |w| direct::write(w, &schedule, stores));
+            return Pieces { launches: launch.into_iter().collect(), workspaces: Vec::new() };
+        };
+        let workspace: &[Given] = if tiling.split > 1 { &[Given::Workspace(0)] } else { &[] };
+        let (grid, threads) = (tiling.grid(), tiling.threads());
+        let mut launches = vec![self.launch_grid(grid, threads, workspace, |w| {
+            tiled::write(w, &schedule, stores);
+        })];
+        if tiling.split > 1 {
+            launches.push(self.launch_grid([blocks, 1, 1], THREADS, workspace, |w| {
+                finish::write_total(w, &schedule, stores);
+            }));
+        }
+        Pieces {
+            launches,
+            workspaces: (tiling.split > 1).then(|| tiling.workspace()).into_iter().collect(),
+        }
     }
 
     fn scatter(&self, schedule: &ScatterSchedule<'_>) -> Vec<Written> {

@@ -119,6 +119,7 @@ impl Affine {
 
     fn renumber(&mut self, new: &[Option<usize>]) {
         self.terms = self.terms.iter().filter_map(|&(a, c)| Some((new[a]?, c))).collect();
+        self.terms.sort_unstable();
     }
 }
 
@@ -200,6 +201,11 @@ impl Place {
         let quotients = self.quotients.iter_mut().map(|q| &mut q.value);
         let checks = self.checks.iter_mut().map(|c| &mut c.value);
         [&mut self.offset].into_iter().chain(quotients).chain(checks)
+    }
+
+    /// Whether the place or its checks depend on the axis, other than through lookups.
+    pub fn uses(&self, axis: usize) -> bool {
+        self.offset.coef(axis) != 0 || self.uses_unevenly(axis)
     }
 
     fn uses_unevenly(&self, axis: usize) -> bool {
@@ -295,9 +301,33 @@ impl<'k> Domain<'k> {
         let new = |a: usize| (a != axis).then(|| a - usize::from(a > axis));
         let map: Vec<Option<usize>> = (0..self.extents.len()).map(new).collect();
         self.extents.remove(axis);
+        self.renumber(&map);
+    }
+
+    /// The same domain with its axes in another order: `order[i]` becomes axis `i`.
+    pub fn permuted(&self, order: &[usize]) -> Domain<'k> {
+        let position = |axis: usize| order.iter().position(|&a| a == axis);
+        let map: Vec<Option<usize>> = (0..order.len()).map(position).collect();
+        let mut new = self.clone();
+        new.extents = order.iter().map(|&a| self.extents[a]).collect();
+        new.renumber(&map);
+        new
+    }
+
+    /// Whether any of these expressions, or what they are computed from, depends on the axis.
+    pub fn uses(&self, roots: impl IntoIterator<Item = ExprId>, axis: usize) -> bool {
+        self.exprs.reachable(roots).iter().any(|id| {
+            let load = self.loads.get(id).is_some_and(|place| place.uses(axis));
+            let guard = self.guards.get(id).and_then(Option::as_ref);
+            load || guard.is_some_and(|check| check.value.coef(axis) != 0)
+                || self.axes.get(id) == Some(&axis)
+        })
+    }
+
+    fn renumber(&mut self, map: &[Option<usize>]) {
         let places = self.loads.values_mut().chain(&mut self.stores);
-        places.flat_map(Place::affines).for_each(|affine| affine.renumber(&map));
-        self.guards.values_mut().flatten().for_each(|check| check.value.renumber(&map));
+        places.flat_map(Place::affines).for_each(|affine| affine.renumber(map));
+        self.guards.values_mut().flatten().for_each(|check| check.value.renumber(map));
         self.axes.values_mut().for_each(|a| *a = map[*a].expect("free axes are not named"));
     }
 }

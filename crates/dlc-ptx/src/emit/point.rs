@@ -21,6 +21,8 @@ pub struct Point<'d, 'k> {
     /// Where the first one is; the others follow along the last axis.
     axes: Vec<Value<B32>>,
     lanes: usize,
+    /// Where nothing is loaded, every load gives its fill.
+    within: Option<Pred>,
     values: FxHashMap<ExprId, Side>,
     folded: FxHashMap<u32, Side>,
 }
@@ -30,7 +32,12 @@ impl<'d, 'k> Point<'d, 'k> {
     /// stands at a multiple of their number.
     pub fn new(domain: &'d Domain<'k>, axes: Vec<Value<B32>>, lanes: usize) -> Point<'d, 'k> {
         let (values, folded) = (FxHashMap::default(), FxHashMap::default());
-        Point { domain, axes, lanes, values, folded }
+        Point { domain, axes, lanes, within: None, values, folded }
+    }
+
+    /// The same points, which load only where `pred` holds; elsewhere loads give their fills.
+    pub fn within(self, pred: Option<Pred>) -> Point<'d, 'k> {
+        Point { within: pred, ..self }
     }
 
     /// Makes the result of a fold known.
@@ -272,7 +279,7 @@ impl<'d, 'k> Point<'d, 'k> {
         lane: usize,
         found: &[Value<B32>],
     ) -> Option<Pred> {
-        let mut holds: Option<Pred> = None;
+        let mut holds: Option<Pred> = self.within;
         let mut and = |w: &mut Writer<'_>, next: Pred| {
             holds = Some(match holds {
                 Some(before) => w.b.logic(LogicOp::And, before, next),
@@ -280,7 +287,7 @@ impl<'d, 'k> Point<'d, 'k> {
             });
             holds
         };
-        let mut all = None;
+        let mut all = self.within;
         for check in &place.checks {
             let next = self.check(w, check, lane);
             all = and(w, next);

@@ -6,20 +6,17 @@ use crate::emit::writer::Writer;
 use crate::ir::{B32, Compare, F32, Special, Value};
 use crate::place::Domain;
 use crate::schedule::THREADS;
+use crate::schedule::contract::ContractSchedule;
 use dlc_kernel::{ExprId, Store};
 use smallvec::smallvec;
 
-/// Writes a contraction over a domain whose axes from `border` on are summed over.
-pub fn write(
-    w: &mut Writer<'_>,
-    domain: &Domain<'_>,
-    border: usize,
-    factors: [ExprId; 2],
-    stores: &[Store],
-) {
+/// Writes a contraction without tiles.
+pub fn write(w: &mut Writer<'_>, schedule: &ContractSchedule<'_>, stores: &[Store]) {
+    let ContractSchedule { domain, border, factors, .. } = schedule;
+    let (border, factors) = (*border, *factors);
     let (block, thread) = (w.b.special(Special::BlockX), w.b.special(Special::Thread));
     let at = w.b.mad(block, THREADS, thread);
-    let points: i64 = domain.extents[..border].iter().product();
+    let points = schedule.results();
     let inside = w.b.set_uint(Compare::Lt, at, points as u32);
     w.if_(inside, |w| {
         let mut axes = coordinates(w, at.into(), &domain.extents[..border], 1);

@@ -1,0 +1,238 @@
+//! Factors on their way into shared memory: through registers, where they are computed and rounded.
+
+use super::tiled::{Task, below, both, point_axes, turn_bytes};
+use crate::Math;
+use crate::emit::map::coordinates;
+use crate::emit::point::Point;
+use crate::emit::writer::Writer;
+use crate::ir::{
+    Address, B32, Compare, Convert, F32, IntOp, MathOp, MemType, Pred, Reg, Space, Value,
+};
+use crate::schedule::contract::{Side, Tiling, WORDS};
+
+/// What a thread brings of one factor: items, each a few words along a line, or across lines.
+pub struct Fill {
+    side: usize,
+    shape: Shape,
+    /// The word line of the first element, from the stage's first.
+    line: B32,
+    /// Holds in the threads that have items; `None` if all have.
+    busy: Option<Pred>,
+    items: Vec<Item>,
+}
+
+/// How a thread's words lie.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Words side by side in a line.
+    along: u32,
+    /// Lines.
+    lines: u32,
+    /// Lines from one item of a thread to the next.
+    line_step: u32,
+}
+
+struct Item {
+    /// Axes of its row.
+    row: Vec<Value<B32>>,
+    /// Whether its row exists; `None` if it does.
+    exists: Option<Pred>,
+    /// Bytes from the start of the factor's part of a stage: one address for each line.
+    places: Vec<B32>,
+    /// By line, then along it.
+    words: Vec<Reg>,
+}
+
+impl Fill {
+    /// The fill of the rows' (0) or columns' (1) factor; works out what stays the same.
+    pub fn new(w: &mut Writer<'_>, task: &Task<'_, '_>, side: usize) -> Fill {
+        let tiling = task.tiling;
+        let this = &tiling.sides[side];
+        let lanes = this.view.lanes as u32;
+        let packed = tiling.packed();
+        let (along, lines) = if this.along_sum { (1, (lanes / packed).max(1)) } else { (lanes, 1) };
+        let (rows, words) = (this.tile / along, WORDS / lines);
+        let threads = tiling.threads();
+        let fastest = if this.along_sum { words } else { rows };
+        let (fast, slow) = (
+            w.b.int(IntOp::RemU, task.thread, fastest),
+            w.b.int(IntOp::DivU, task.thread, fastest),
+        );
+        let (row, line) = if this.along_sum { (slow, fast) } else { (fast, slow) };
+        let row = w.b.int(IntOp::Mul, row, along);
+        let line = w.b.int(IntOp::Mul, line, lines);
+        let step = (threads / fastest).max(1);
+        let (row_step, line_step) = if this.along_sum { (step, 0) } else { (0, step) };
+        let shape = Shape { along, lines, line_step };
+        let count = rows * words;
+        let busy = (count < threads).then(|| w.b.set_uint(Compare::Lt, task.thread, count));
+        let items = (0..count.div_ceil(threads))
+            .map(|i| {
+                let row = w.b.int(IntOp::Add, row, i * row_step);
+                let line = w.b.int(IntOp::Add, line, i * line_step);
+                Item::new(w, task, side, shape, row, line)
+            })
+            .collect();
+        Fill { side, shape, line, busy, items }
+    }
+
+    /// Loads, or computes, the words of the stage whose sum begins at `at`.
+    pub fn load(&self, w: &mut Writer<'_>, task: &Task<'_, '_>, at: B32) {
+        let tiling = task.tiling;
+        let sum = tiling.sum.points();
+        let mut known: Vec<(u32, Vec<(Vec<Value<B32>>, Option<Pred>)>)> = Vec::new();
+        for (i, item) in self.items.iter().enumerate() {
+            let first = i as u32 * self.shape.line_step;
+            if known.last().is_none_or(|(line, _)| *line != first) {
+                let points = self.sum_points(w, tiling, at, first, sum);
+                known.push((first, points));
+            }
+            let points = &known.last().expect("just added").1;
+            self.load_item(w, task, item, points);
+        }
+    }
+
+    /// Where a word's elements stand in the sum: one point for each element, or one for all that
+    /// are read together along the sum.
+    fn sum_points(
+        &self,
+        w: &mut Writer<'_>,
+        tiling: &Tiling<'_>,
+        at: B32,
+        first: u32,
+        sum: i64,
+    ) -> Vec<(Vec<Value<B32>>, Option<Pred>)> {
+        let side = &tiling.sides[self.side];
+        let together = if side.along_sum { side.view.lanes as u32 } else { 1 };
+        let elements = self.shape.lines * tiling.packed();
+        let base = w.b.mad(self.line, tiling.packed(), at);
+        (0..elements / together)
+            .map(|i| {
+                let at = w.b.int(IntOp::Add, base, first * tiling.packed() + i * together);
+                let exists = below(w, at, sum, tiling.depth());
+                (coordinates(w, at.into(), &tiling.sum.extents, 1), exists)
+            })
+            .collect()
+    }
+
+    fn load_item(
+        &self,
+        w: &mut Writer<'_>,
+        task: &Task<'_, '_>,
+        item: &Item,
+        points: &[(Vec<Value<B32>>, Option<Pred>)],
+    ) {
+        let (tiling, side) = (task.tiling, &task.tiling.sides[self.side]);
+        let mut elements: Vec<Vec<F32>> = Vec::new();
+        for (sum, exists) in points {
+            let groups: [(_, &[_]); 3] =
+                [(&tiling.batch, &task.batch), (&side.group, &item.row), (&tiling.sum, sum)];
+            let axes = point_axes(&side.view, &groups);
+            let exists = both(w, item.exists, *exists);
+            let exists = both(w, exists, self.busy);
+            let values = values(w, side, axes, exists);
+            if side.along_sum {
+                elements.extend(values.into_iter().map(|x| vec![x]));
+            } else {
+                elements.push(values);
+            }
+        }
+        let packed = tiling.packed() as usize;
+        let along = self.shape.along as usize;
+        for (line, pair) in elements.chunks(packed).enumerate() {
+            for position in 0..along {
+                let parts: Vec<F32> = pair.iter().map(|lane| lane[position]).collect();
+                word(w, tiling.math, item.words[line * along + position], &parts);
+            }
+        }
+    }
+
+    /// Stores the words to the stage at `stage`.
+    pub fn store(&self, w: &mut Writer<'_>, stage: B32, offset: u32) {
+        let write = |w: &mut Writer<'_>| {
+            for item in &self.items {
+                let along = self.shape.along as usize;
+                for (place, words) in item.places.iter().zip(item.words.chunks(along)) {
+                    let to = w.b.int(IntOp::Add, stage, *place);
+                    let ty = if words[0].class == crate::ir::Class::F32 {
+                        MemType::F32
+                    } else {
+                        MemType::B32
+                    };
+                    w.b.store(Space::Shared, ty, Address::shared(to, offset as i32), words);
+                }
+            }
+        };
+        match self.busy {
+            Some(busy) => w.if_(busy, write),
+            None => write(w),
+        }
+    }
+}
+
+impl Item {
+    fn new(
+        w: &mut Writer<'_>,
+        task: &Task<'_, '_>,
+        side: usize,
+        shape: Shape,
+        row: B32,
+        line: B32,
+    ) -> Item {
+        let this = &task.tiling.sides[side];
+        let at = w.b.int(IntOp::Add, task.origin[side], row);
+        let exists = below(w, at, this.group.points(), this.tile);
+        let places = (0..shape.lines)
+            .map(|i| {
+                let line = w.b.int(IntOp::Add, line, i);
+                let turn = turn_bytes(w, line);
+                let row = w.b.int(IntOp::Shl, row, 2);
+                let row = w.b.int(IntOp::Xor, row, turn);
+                w.b.mad(line, 4 * this.tile, row)
+            })
+            .collect();
+        let words = (0..shape.along * shape.lines)
+            .map(|_| match task.tiling.math {
+                Math::Bf16 => w.b.fresh::<B32>().into(),
+                _ => w.b.fresh::<F32>().into(),
+            })
+            .collect();
+        Item { row: coordinates(w, at.into(), &this.group.extents, 1), exists, places, words }
+    }
+}
+
+/// The factor at a point and its neighbours, 0 where it does not exist.
+fn values(
+    w: &mut Writer<'_>,
+    side: &Side<'_>,
+    axes: Vec<Value<B32>>,
+    exists: Option<Pred>,
+) -> Vec<F32> {
+    let mut point = Point::new(&side.view.domain, axes, side.view.lanes).within(exists);
+    let vectors = point.value(w, side.factor);
+    (0..side.view.lanes)
+        .map(|lane| {
+            let value = w.scope.f32(&mut w.b, vectors[lane % vectors.len()]);
+            match exists {
+                Some(exists) if !side.is_plain => w.b.select_f32(exists, value, 0.0),
+                _ => value.register().unwrap_or_else(|| w.b.mov_f32(value)),
+            }
+        })
+        .collect()
+}
+
+/// Rounds the elements of a word as they are multiplied.
+fn word(w: &mut Writer<'_>, math: Math, to: Reg, parts: &[F32]) {
+    match math {
+        Math::F32 | Math::Tf32x3 => w.b.mov_f32_to(F32(to.number), parts[0]),
+        Math::Tf32 => {
+            let rounded = w.b.math(MathOp::Tf32, parts[0]);
+            w.b.mov_f32_to(F32(to.number), rounded);
+        }
+        Math::Bf16 => {
+            let [low, high] = [parts[0], parts[1]];
+            let pair = w.b.convert(|dst| Convert::PackBf16 { dst, low, high });
+            w.b.mov32_to(B32(to.number), pair);
+        }
+    }
+}

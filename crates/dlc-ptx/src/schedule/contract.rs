@@ -1,0 +1,305 @@
+//! Contractions as products of matrices: which axes are rows, columns and batches, which are summed
+//! over, and in tiles of which size. Everything is decided by shapes and accesses alone.
+
+use crate::Math;
+use crate::place::{Domain, Place};
+use dlc_kernel::ExprId;
+use std::fmt;
+
+/// How a contraction is computed.
+#[derive(Clone, Debug)]
+pub struct ContractSchedule<'k> {
+    /// All points; axes from `border` on are summed over.
+    pub domain: Domain<'k>,
+    /// The number of axes of the result.
+    pub border: usize,
+    /// What is multiplied.
+    pub factors: [ExprId; 2],
+    /// The tiles; without, every point of the result has a thread of its own.
+    pub tiling: Option<Tiling<'k>>,
+}
+
+/// Some axes as one, in row-major order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Positions in the domain.
+    pub axes: Vec<usize>,
+    /// Their extents.
+    pub extents: Vec<i64>,
+}
+
+/// A domain whose last axis is the one along which points are taken together.
+#[derive(Clone, Debug)]
+pub struct View<'k> {
+    /// With its axes in that order.
+    pub domain: Domain<'k>,
+    /// By axis, its position in the schedule's domain.
+    pub order: Vec<usize>,
+    /// How many neighbours are taken together.
+    pub lanes: usize,
+}
+
+/// The factor that varies along the rows, or along the columns, of the result.
+#[derive(Clone, Debug)]
+pub struct Side<'k> {
+    /// The factor.
+    pub factor: ExprId,
+    /// Its axes of the result.
+    pub group: Group,
+    /// Rows or columns of a tile: 32, 64 or 128.
+    pub tile: u32,
+    /// How it is read.
+    pub view: View<'k>,
+    /// Whether neighbours along the sum are read together, rather than those along the result.
+    pub along_sum: bool,
+    /// Whether it is 0 wherever its loads give their fills.
+    pub is_plain: bool,
+}
+
+/// A contraction as matrix products in tiles.
+#[derive(Clone, Debug)]
+pub struct Tiling<'k> {
+    /// How words are multiplied.
+    pub math: Math,
+    /// Axes of the result along which both factors vary.
+    pub batch: Group,
+    /// The axes of the sum.
+    pub sum: Group,
+    /// Rows and columns.
+    pub sides: [Side<'k>; 2],
+    /// How the result is stored: along columns.
+    pub result: View<'k>,
+    /// So many blocks share each sum.
+    pub split: u32,
+}
+
+/// Words of each row and column that are in shared memory at once.
+pub const WORDS: u32 = 16;
+
+/// Blocks that keep a large GPU busy.
+const ENOUGH_BLOCKS: i64 = 132;
+
+/// Products that a block should have for itself in each sum, at least.
+const LEAST_SUM: i64 = 256;
+
+/// Tiles are not for results that are thinner than this.
+const THIN: i64 = 4;
+
+impl<'k> ContractSchedule<'k> {
+    /// The schedule of a contraction over that domain.
+    pub fn new(
+        mut domain: Domain<'k>,
+        border: usize,
+        factors: [ExprId; 2],
+        math: Math,
+    ) -> ContractSchedule<'k> {
+        let border = domain.merge(border);
+        let tiling = Tiling::new(&domain, border, factors, math);
+        ContractSchedule { domain, border, factors, tiling }
+    }
+
+    /// Points of the result.
+    pub fn results(&self) -> i64 {
+        self.domain.extents[..self.border].iter().product()
+    }
+}
+
+impl Group {
+    fn new(domain: &Domain<'_>, axes: Vec<usize>) -> Group {
+        let extents = axes.iter().map(|&a| domain.extents[a]).collect();
+        Group { axes, extents }
+    }
+
+    /// Their number of points.
+    pub fn points(&self) -> i64 {
+        self.extents.iter().product()
+    }
+}
+
+impl<'k> View<'k> {
+    fn new(domain: &Domain<'k>, last: Option<usize>, lanes: usize) -> View<'k> {
+        let mut order: Vec<usize> =
+            (0..domain.extents.len()).filter(|&a| Some(a) != last).collect();
+        order.extend(last);
+        View { domain: domain.permuted(&order), order, lanes }
+    }
+}
+
+impl<'k> Tiling<'k> {
+    fn new(
+        domain: &Domain<'k>,
+        border: usize,
+        [lhs, rhs]: [ExprId; 2],
+        math: Math,
+    ) -> Option<Tiling<'k>> {
+        let of_lhs = |axis: usize| domain.uses([lhs], axis);
+        let of_rhs = |axis: usize| domain.uses([rhs], axis);
+        let pick = |keep: &dyn Fn(usize) -> bool| {
+            Group::new(domain, (0..border).filter(|&a| keep(a)).collect())
+        };
+        let batch = pick(&|a| of_lhs(a) && of_rhs(a));
+        let (rows, cols) = (pick(&|a| !of_rhs(a)), pick(&|a| !of_lhs(a) && of_rhs(a)));
+        if domain.points() == 0 || rows.points() < THIN || cols.points() < THIN {
+            return None;
+        }
+        let sum = Group::new(domain, (border..domain.extents.len()).collect());
+        let tiles = tiles(batch.points(), [rows.points(), cols.points()]);
+        let swap = border > 0 && rows.axes.contains(&(border - 1));
+        let mut sides = [(lhs, rows, tiles[0]), (rhs, cols, tiles[1])]
+            .map(|(factor, group, tile)| Side::new(domain, factor, group, &sum, tile));
+        if swap {
+            sides.reverse();
+        }
+        let last = sides[1].group.axes.last().copied();
+        let widest = if math == Math::F32 { 4 } else { 2 };
+        let stores: Vec<&Place> = domain.stores.iter().collect();
+        let result = View::new(domain, last, lanes(domain, &stores, last, widest));
+        let split = split(&batch, &sides, &sum);
+        Some(Tiling { math, batch, sum, sides, result, split })
+    }
+
+    /// Elements of the sum in a word of shared memory.
+    pub fn packed(&self) -> u32 {
+        if self.math == Math::Bf16 { 2 } else { 1 }
+    }
+
+    /// Elements of the sum that are in shared memory at once.
+    pub fn depth(&self) -> u32 {
+        WORDS * self.packed()
+    }
+
+    /// Tiles along rows or columns.
+    pub fn tiles(&self, side: usize) -> u32 {
+        let side = &self.sides[side];
+        (side.group.points() as u64).div_ceil(u64::from(side.tile)) as u32
+    }
+
+    /// Elements of each sum that a block adds up: a multiple of [`Tiling::depth`].
+    pub fn chunk(&self) -> u32 {
+        let depth = u64::from(self.depth());
+        let steps = (self.sum.points() as u64).div_ceil(depth);
+        (steps.div_ceil(u64::from(self.split)) * depth) as u32
+    }
+
+    /// Blocks along x and y.
+    pub fn grid(&self) -> [u32; 3] {
+        [self.batch.points() as u32 * self.tiles(0) * self.tiles(1), self.split, 1]
+    }
+
+    /// Threads of a block.
+    pub fn threads(&self) -> u32 {
+        let [rows, cols] = [0, 1].map(|side| self.sides[side].tile);
+        match self.math {
+            Math::F32 => rows.min(64) / 4 * (cols.min(64) / 4),
+            _ => 64 * (cols / 32).max(2),
+        }
+    }
+
+    /// Bytes of the workspace for partial sums; 0 if there are none.
+    pub fn workspace(&self) -> u64 {
+        let results =
+            self.batch.points() * self.sides.iter().map(|s| s.group.points()).product::<i64>();
+        if self.split > 1 { 4 * results as u64 * u64::from(self.split) } else { 0 }
+    }
+}
+
+impl<'k> Side<'k> {
+    fn new(domain: &Domain<'k>, factor: ExprId, group: Group, sum: &Group, tile: u32) -> Side<'k> {
+        let loads = domain.exprs.reachable([factor]);
+        let loads: Vec<&Place> = loads.iter().filter_map(|id| domain.loads.get(id)).collect();
+        let fit = |axis: Option<usize>| {
+            let neighbours = loads.iter().filter(|p| axis.is_some_and(|a| p.step(a) == Some(1)));
+            (lanes(domain, &loads, axis, 4), neighbours.count())
+        };
+        let (along, summed) = (group.axes.last().copied(), sum.axes.last().copied());
+        let along_sum = fit(summed) > fit(along);
+        let last = if along_sum { summed } else { along };
+        let view = View::new(domain, last, fit(last).0);
+        let plain = |x: &dlc_kernel::Expr| matches!(x, dlc_kernel::Expr::Load { fill, .. } if fill.value() == 0.0);
+        Side { factor, group, tile, view, along_sum, is_plain: plain(domain.exprs.get(factor)) }
+    }
+}
+
+/// How many neighbours along an axis all these places can take at once, up to `widest`.
+fn lanes(domain: &Domain<'_>, places: &[&Place], axis: Option<usize>, widest: usize) -> usize {
+    let Some(axis) = axis else { return 1 };
+    let still = |place: &Place| place.step(axis) == Some(0) && place.is_checked_alike(axis);
+    let fits = |&lanes: &usize| {
+        lanes <= widest
+            && domain.extents[axis] % lanes as i64 == 0
+            && places.iter().all(|p| p.is_vector(axis, lanes as i64) || still(p))
+            && places.iter().any(|p| !still(p))
+    };
+    [4, 2].into_iter().find(fits).unwrap_or(1)
+}
+
+/// Rows and columns of a tile: as large as the result fills, smaller where that gives more blocks
+/// and there are too few.
+fn tiles(batch: i64, points: [i64; 2]) -> [u32; 2] {
+    let fitting = |points: i64| [32, 64].into_iter().find(|&t| points <= t).unwrap_or(128);
+    let mut tiles = points.map(fitting);
+    let blocks = |tiles: [i64; 2]| {
+        batch * points[0].div_ceil_positive(tiles[0]) * points[1].div_ceil_positive(tiles[1])
+    };
+    for side in [0, 1] {
+        if tiles[side] == 128 && blocks(tiles) < ENOUGH_BLOCKS {
+            tiles[side] = 64;
+        }
+    }
+    tiles.map(|t| t as u32)
+}
+
+/// How many blocks share each sum.
+fn split(batch: &Group, sides: &[Side<'_>; 2], sum: &Group) -> u32 {
+    let tiles = sides.iter().map(|s| s.group.points().div_ceil_positive(i64::from(s.tile)));
+    let blocks = batch.points() * tiles.product::<i64>();
+    (ENOUGH_BLOCKS / blocks).min(sum.points() / LEAST_SUM).max(1) as u32
+}
+
+/// Division of counts.
+trait Count {
+    /// The quotient, rounded up; of positive numbers.
+    fn div_ceil_positive(self, by: Self) -> Self;
+}
+
+impl Count for i64 {
+    fn div_ceil_positive(self, by: i64) -> i64 {
+        (self + by - 1) / by
+    }
+}
+
+impl fmt::Display for ContractSchedule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (out, sum) = self.domain.extents.split_at(self.border);
+        match &self.tiling {
+            None => writeln!(f, "  contract {out:?} over {sum:?}: one a thread"),
+            Some(tiling) => write!(f, "  contract {out:?} over {sum:?}: {tiling}"),
+        }
+    }
+}
+
+impl fmt::Display for Tiling<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [rows, cols] = &self.sides;
+        writeln!(
+            f,
+            "{} products [{}, {}] x {}, {}",
+            self.batch.points(),
+            rows.group.points(),
+            cols.group.points(),
+            self.sum.points(),
+            self.math
+        )?;
+        let (depth, threads, split) = (self.depth(), self.threads(), self.split);
+        writeln!(
+            f,
+            "    tiles {}x{}x{depth} of {threads} threads, sum in {split}",
+            rows.tile, cols.tile
+        )?;
+        for (name, side) in [("rows", rows), ("columns", cols)] {
+            let along = if side.along_sum { "sum" } else { name };
+            writeln!(f, "    {name} read {} at once along {along}", side.view.lanes)?;
+        }
+        writeln!(f, "    stored {} at once along columns", self.result.lanes)
+    }
+}
