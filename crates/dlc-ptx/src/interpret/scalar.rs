@@ -94,7 +94,6 @@ pub fn math(op: MathOp, a: f32) -> f32 {
         MathOp::Ceil => a.ceil(),
         MathOp::Round => a.round_ties_even(),
         MathOp::Trunc => a.trunc(),
-        MathOp::Tf32 => tf32(a),
     }
 }
 
@@ -145,9 +144,9 @@ pub fn lop3(a: u32, b: u32, c: u32, table: u8) -> u32 {
 /// Where a conversion goes, and from where: one register, or a high and a low one.
 pub fn operands(convert: Convert) -> (Reg, [Reg; 2]) {
     let (dst, low, high): (Reg, Reg, Reg) = match convert {
-        Convert::F32ToS32 { dst, src } | Convert::F32ToU32 { dst, src } => {
-            (dst.into(), src.into(), src.into())
-        }
+        Convert::F32ToS32 { dst, src }
+        | Convert::F32ToU32 { dst, src }
+        | Convert::F32ToTf32 { dst, src } => (dst.into(), src.into(), src.into()),
         Convert::S32ToF32 { dst, src } | Convert::U32ToF32 { dst, src } => {
             (dst.into(), src.into(), src.into())
         }
@@ -179,6 +178,7 @@ pub fn convert(convert: Convert, low: u64, high: u64) -> u64 {
     match convert {
         Convert::F32ToS32 { .. } => u64::from(float as i32 as u32),
         Convert::F32ToU32 { .. } => u64::from(float as u32),
+        Convert::F32ToTf32 { .. } => u64::from(tf32(float).to_bits()),
         Convert::S32ToF32 { .. } => u64::from((low as u32 as i32 as f32).to_bits()),
         Convert::U32ToF32 { .. } => u64::from((low as u32 as f32).to_bits()),
         Convert::S32To64 { .. } => i64::from(low as u32 as i32) as u64,

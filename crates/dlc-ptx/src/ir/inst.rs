@@ -252,8 +252,6 @@ pub enum MathOp {
     Round,
     /// `cvt.rzi.f32.f32`
     Trunc,
-    /// `cvt.rna.tf32.f32`: rounded to 10 bits of mantissa, ties away; the rest is zero.
-    Tf32,
 }
 
 /// Conversions between classes.
@@ -288,6 +286,8 @@ pub enum Convert {
     Bf16ToF32 { dst: F32, src: B16 },
     /// `cvt.rn.bf16.f32`
     F32ToBf16 { dst: B16, src: F32 },
+    /// `cvt.rna.tf32.f32`: rounded to 10 bits of mantissa, ties away; the rest is zero.
+    F32ToTf32 { dst: B32, src: F32 },
     /// `cvt.rn.f16x2.f32 d, high, low`
     PackF16 { dst: B32, low: F32, high: F32 },
     /// `cvt.rn.bf16x2.f32 d, high, low`

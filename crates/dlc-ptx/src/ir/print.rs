@@ -250,6 +250,7 @@ impl fmt::Display for Convert {
             Convert::F32ToF16 { dst, src } => write!(f, "cvt.rn.f16.f32 {dst}, {src}"),
             Convert::Bf16ToF32 { dst, src } => write!(f, "cvt.f32.bf16 {dst}, {src}"),
             Convert::F32ToBf16 { dst, src } => write!(f, "cvt.rn.bf16.f32 {dst}, {src}"),
+            Convert::F32ToTf32 { dst, src } => write!(f, "cvt.rna.tf32.f32 {dst}, {src}"),
             Convert::PackF16 { dst, low, high } => {
                 write!(f, "cvt.rn.f16x2.f32 {dst}, {high}, {low}")
             }
@@ -392,7 +393,6 @@ const fn math(op: MathOp) -> &'static str {
         MathOp::Ceil => "cvt.rpi.f32.f32",
         MathOp::Round => "cvt.rni.f32.f32",
         MathOp::Trunc => "cvt.rzi.f32.f32",
-        MathOp::Tf32 => "cvt.rna.tf32.f32",
     }
 }
 

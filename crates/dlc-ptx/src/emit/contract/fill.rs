@@ -5,9 +5,7 @@ use crate::Math;
 use crate::emit::map::coordinates;
 use crate::emit::point::Point;
 use crate::emit::writer::Writer;
-use crate::ir::{
-    Address, B32, Compare, Convert, F32, IntOp, MathOp, MemType, Pred, Reg, Space, Value,
-};
+use crate::ir::{Address, B32, Compare, Convert, F32, IntOp, MemType, Pred, Reg, Space, Value};
 use crate::schedule::contract::{Side, Tiling, WORDS};
 
 /// What a thread brings of one factor: items, each a few words along a line, or across lines.
@@ -193,7 +191,7 @@ impl Item {
             .collect();
         let words = (0..shape.along * shape.lines)
             .map(|_| match task.tiling.math {
-                Math::Bf16 => w.b.fresh::<B32>().into(),
+                Math::Tf32 | Math::Bf16 => w.b.fresh::<B32>().into(),
                 _ => w.b.fresh::<F32>().into(),
             })
             .collect();
@@ -226,8 +224,8 @@ fn word(w: &mut Writer<'_>, math: Math, to: Reg, parts: &[F32]) {
     match math {
         Math::F32 | Math::Tf32x3 => w.b.mov_f32_to(F32(to.number), parts[0]),
         Math::Tf32 => {
-            let rounded = w.b.math(MathOp::Tf32, parts[0]);
-            w.b.mov_f32_to(F32(to.number), rounded);
+            let rounded = w.b.convert(|dst| Convert::F32ToTf32 { dst, src: parts[0] });
+            w.b.mov32_to(B32(to.number), rounded);
         }
         Math::Bf16 => {
             let [low, high] = [parts[0], parts[1]];

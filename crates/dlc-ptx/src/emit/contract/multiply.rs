@@ -5,7 +5,7 @@ use super::tiled::{Fragment, Held, Task, turn, turn_bytes};
 use crate::Math;
 use crate::emit::writer::Writer;
 use crate::ir::{
-    Address, B32, CacheHint, F32, FloatOp, IntOp, MathOp, MemType, MmaShape, Space, Special,
+    Address, B32, CacheHint, Convert, F32, FloatOp, IntOp, MemType, MmaShape, Space, Special,
 };
 use crate::schedule::contract::{Tiling, WORDS};
 
@@ -135,19 +135,20 @@ fn products(w: &mut Writer<'_>, math: Math, held: &Held, a: &[[F32; 4]], b: &[[F
     let passes = match math {
         Math::Tf32x3 => {
             let split = |w: &mut Writer<'_>, x: F32| split(w, x);
-            let a: Vec<[[F32; 2]; 4]> = a.iter().map(|x| x.map(|x| split(w, x))).collect();
-            let b: Vec<[[F32; 2]; 2]> = b.iter().map(|x| x.map(|x| split(w, x))).collect();
+            let a: Vec<[[B32; 2]; 4]> = a.iter().map(|x| x.map(|x| split(w, x))).collect();
+            let b: Vec<[[B32; 2]; 2]> = b.iter().map(|x| x.map(|x| split(w, x))).collect();
             let of_a = |part: usize| a.iter().map(|x| x.map(|x| x[part])).collect::<Vec<_>>();
             let of_b = |part: usize| b.iter().map(|x| x.map(|x| x[part])).collect::<Vec<_>>();
             vec![(of_a(1), of_b(0)), (of_a(0), of_b(1)), (of_a(0), of_b(0))]
         }
-        _ => vec![(a.to_vec(), b.to_vec())],
+        _ => {
+            let a = a.iter().map(|x| x.map(|x| w.b.bits(x))).collect();
+            vec![(a, b.iter().map(|x| x.map(|x| w.b.bits(x))).collect())]
+        }
     };
     let shape = if math == Math::Bf16 { MmaShape::Bf16 } else { MmaShape::Tf32 };
     let columns = b.len();
     for (a, b) in passes {
-        let a: Vec<[B32; 4]> = a.iter().map(|x| x.map(|x| w.b.bits(x))).collect();
-        let b: Vec<[B32; 2]> = b.iter().map(|x| x.map(|x| w.b.bits(x))).collect();
         for (i, a) in a.iter().enumerate() {
             for (j, b) in b.iter().enumerate() {
                 let at = 2 * (i * columns + j);
@@ -160,10 +161,11 @@ fn products(w: &mut Writer<'_>, math: Math, held: &Held, a: &[[F32; 4]], b: &[[F
 }
 
 /// A number as the sum of two of tf32, the larger first.
-fn split(w: &mut Writer<'_>, x: F32) -> [F32; 2] {
-    let high = w.b.math(MathOp::Tf32, x);
-    let rest = w.b.float(FloatOp::Sub, x, high);
-    [high, w.b.math(MathOp::Tf32, rest)]
+fn split(w: &mut Writer<'_>, x: F32) -> [B32; 2] {
+    let high = w.b.convert(|dst| Convert::F32ToTf32 { dst, src: x });
+    let rounded = w.b.from_bits(high);
+    let rest = w.b.float(FloatOp::Sub, x, rounded);
+    [high, w.b.convert(|dst| Convert::F32ToTf32 { dst, src: rest })]
 }
 
 /// Four neighbours along rows and columns, once or twice in each direction.
