@@ -3,7 +3,7 @@
 
 use crate::Math;
 use crate::place::{Domain, Place};
-use dlc_kernel::ExprId;
+use dlc_kernel::{Expr, ExprId};
 use std::fmt;
 
 /// How a contraction is computed.
@@ -215,8 +215,8 @@ impl<'k> Side<'k> {
         let along_sum = fit(summed) > fit(along);
         let last = if along_sum { summed } else { along };
         let view = View::new(domain, last, fit(last).0);
-        let plain = |x: &dlc_kernel::Expr| matches!(x, dlc_kernel::Expr::Load { fill, .. } if fill.value() == 0.0);
-        Side { factor, group, tile, view, along_sum, is_plain: plain(domain.exprs.get(factor)) }
+        let zero = |x: &Expr| matches!(x, Expr::Load { fill, .. } if fill.value() == 0.0);
+        Side { factor, group, tile, view, along_sum, is_plain: zero(domain.exprs.get(factor)) }
     }
 }
 
@@ -238,9 +238,8 @@ fn lanes(domain: &Domain<'_>, places: &[&Place], axis: Option<usize>, widest: us
 fn tiles(batch: i64, points: [i64; 2]) -> [u32; 2] {
     let fitting = |points: i64| [32, 64].into_iter().find(|&t| points <= t).unwrap_or(128);
     let mut tiles = points.map(fitting);
-    let blocks = |tiles: [i64; 2]| {
-        batch * points[0].div_ceil_positive(tiles[0]) * points[1].div_ceil_positive(tiles[1])
-    };
+    let blocks =
+        |tiles: [i64; 2]| batch * pieces(points[0], tiles[0]) * pieces(points[1], tiles[1]);
     for side in [0, 1] {
         if tiles[side] == 128 && blocks(tiles) < ENOUGH_BLOCKS {
             tiles[side] = 64;
@@ -251,21 +250,14 @@ fn tiles(batch: i64, points: [i64; 2]) -> [u32; 2] {
 
 /// How many blocks share each sum.
 fn split(batch: &Group, sides: &[Side<'_>; 2], sum: &Group) -> u32 {
-    let tiles = sides.iter().map(|s| s.group.points().div_ceil_positive(i64::from(s.tile)));
+    let tiles = sides.iter().map(|s| pieces(s.group.points(), i64::from(s.tile)));
     let blocks = batch.points() * tiles.product::<i64>();
     (ENOUGH_BLOCKS / blocks).min(sum.points() / LEAST_SUM).max(1) as u32
 }
 
-/// Division of counts.
-trait Count {
-    /// The quotient, rounded up; of positive numbers.
-    fn div_ceil_positive(self, by: Self) -> Self;
-}
-
-impl Count for i64 {
-    fn div_ceil_positive(self, by: i64) -> i64 {
-        (self + by - 1) / by
-    }
+/// How many pieces of that size hold so many points.
+fn pieces(points: i64, size: i64) -> i64 {
+    (points + size - 1) / size
 }
 
 impl fmt::Display for ContractSchedule<'_> {
@@ -290,7 +282,7 @@ impl fmt::Display for Tiling<'_> {
             self.sum.points(),
             self.math
         )?;
-        let (depth, threads, split) = (self.depth(), self.threads(), self.split);
+        let [depth, threads, split] = [self.depth(), self.threads(), self.split];
         writeln!(
             f,
             "    tiles {}x{}x{depth} of {threads} threads, sum in {split}",

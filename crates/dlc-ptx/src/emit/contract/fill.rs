@@ -30,6 +30,14 @@ struct Shape {
     line_step: u32,
 }
 
+/// A point of the sum.
+struct Summand {
+    axes: Vec<Value<B32>>,
+    /// `None` if it surely does.
+    exists: Option<Pred>,
+}
+
+/// Some words that are brought together.
 struct Item {
     /// Axes of its row.
     row: Vec<Value<B32>>,
@@ -78,14 +86,14 @@ impl Fill {
     pub fn load(&self, w: &mut Writer<'_>, task: &Task<'_, '_>, at: B32) {
         let tiling = task.tiling;
         let sum = tiling.sum.points();
-        let mut known: Vec<(u32, Vec<(Vec<Value<B32>>, Option<Pred>)>)> = Vec::new();
+        let mut known: Option<(u32, Vec<Summand>)> = None;
         for (i, item) in self.items.iter().enumerate() {
             let first = i as u32 * self.shape.line_step;
-            if known.last().is_none_or(|(line, _)| *line != first) {
+            if known.as_ref().is_none_or(|(line, _)| *line != first) {
                 let points = self.sum_points(w, tiling, at, first, sum);
-                known.push((first, points));
+                known = Some((first, points));
             }
-            let points = &known.last().expect("just added").1;
+            let points = &known.as_ref().expect("just made").1;
             self.load_item(w, task, item, points);
         }
     }
@@ -99,7 +107,7 @@ impl Fill {
         at: B32,
         first: u32,
         sum: i64,
-    ) -> Vec<(Vec<Value<B32>>, Option<Pred>)> {
+    ) -> Vec<Summand> {
         let side = &tiling.sides[self.side];
         let together = if side.along_sum { side.view.lanes as u32 } else { 1 };
         let elements = self.shape.lines * tiling.packed();
@@ -108,7 +116,7 @@ impl Fill {
             .map(|i| {
                 let at = w.b.int(IntOp::Add, base, first * tiling.packed() + i * together);
                 let exists = below(w, at, sum, tiling.depth());
-                (coordinates(w, at.into(), &tiling.sum.extents, 1), exists)
+                Summand { axes: coordinates(w, at.into(), &tiling.sum.extents, 1), exists }
             })
             .collect()
     }
@@ -118,13 +126,13 @@ impl Fill {
         w: &mut Writer<'_>,
         task: &Task<'_, '_>,
         item: &Item,
-        points: &[(Vec<Value<B32>>, Option<Pred>)],
+        summands: &[Summand],
     ) {
         let (tiling, side) = (task.tiling, &task.tiling.sides[self.side]);
         let mut elements: Vec<Vec<F32>> = Vec::new();
-        for (sum, exists) in points {
+        for Summand { axes, exists } in summands {
             let groups: [(_, &[_]); 3] =
-                [(&tiling.batch, &task.batch), (&side.group, &item.row), (&tiling.sum, sum)];
+                [(&tiling.batch, &task.batch), (&side.group, &item.row), (&tiling.sum, axes)];
             let axes = point_axes(&side.view, &groups);
             let exists = both(w, item.exists, *exists);
             let exists = both(w, exists, self.busy);

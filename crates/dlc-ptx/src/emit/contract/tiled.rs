@@ -1,9 +1,10 @@
 //! Contractions in tiles: a block computes a tile of the result, all of its sum or a part.
 //!
-//! Shared memory holds two stages; while one is multiplied, what the other will hold is under way in
-//! registers. A stage holds [`WORDS`] lines of words for the rows' factor, then as many for the
-//! columns'. Word `r` of line `k` lies at word `r ^ turn(k)` of its line: then no two lanes want the
-//! same bank, whether a warp writes along lines or across, or reads fragments.
+//! Shared memory holds two stages; while one is multiplied, what the other will hold is under way
+//! in registers. A stage holds [`WORDS`] lines of words for the rows' factor, then as many for the
+//! columns'; a word is an f32, a tf32, or two bf16 that follow one another along the sum. Word `r`
+//! of line `k` lies at word `r ^ turn(k)` of its line: then no two lanes want the same bank,
+//! whether a warp writes along lines or across, or reads fragments.
 
 use super::fill::Fill;
 use super::{finish, multiply};
@@ -64,7 +65,7 @@ pub fn write(w: &mut Writer<'_>, schedule: &ContractSchedule<'_>, stores: &[Stor
 
 /// How far words of line `k` are turned; below 32, a multiple of 4.
 pub fn turn(k: u32) -> u32 {
-    8 * ((k + k / 4) % 4) ^ 4 * (k / 8 % 2)
+    8 * ((k + k / 4) % 4) + 4 * (k / 8 % 2)
 }
 
 /// As [`turn`], of a register, in bytes.
@@ -133,6 +134,7 @@ fn sum(w: &mut Writer<'_>, task: &Task<'_, '_>, shared: B32, held: &Held) {
     let offsets = [0, 4 * WORDS * tiling.sides[0].tile];
     let reader = multiply::Reader::new(w, task, held, offsets);
     let current = w.b.mov32(shared);
+    let both_stages = w.b.mad(shared, 2, stage);
     for (fill, offset) in fills.iter().zip(offsets) {
         fill.load(w, task, at);
         fill.store(w, current, offset);
@@ -143,9 +145,7 @@ fn sum(w: &mut Writer<'_>, task: &Task<'_, '_>, shared: B32, held: &Held) {
         let more = w.b.set_uint(Compare::Lt, at, end);
         w.if_(more, |w| fills.iter().for_each(|fill| fill.load(w, task, at)));
         reader.multiply(w, tiling, held, current);
-        let other = w.b.mad(current, -1, 0);
-        let both = w.b.mad(shared, 2, stage);
-        w.b.int_to(IntOp::Add, current, both, other);
+        w.b.int_to(IntOp::Sub, current, both_stages, current);
         w.if_(more, |w| {
             for (fill, offset) in fills.iter().zip(offsets) {
                 fill.store(w, current, offset);
