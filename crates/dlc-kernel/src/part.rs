@@ -55,6 +55,9 @@ impl Kernel {
                 let roots = lookups.iter().map(|l| l.index).chain([*value]).collect();
                 vec![Part::computing(axes.to_vec(), exprs, roots)]
             }
+            Form::Loop { start, body, .. } => {
+                start.iter().chain(body).flat_map(Kernel::parts).collect()
+            }
             Form::Reshape { .. } | Form::Check { .. } => Vec::new(),
         }
     }
@@ -71,6 +74,9 @@ impl Kernel {
         match &self.form {
             Form::Reshape { src, .. } => reads.push(*src),
             Form::Check { buffers } => reads.extend(buffers),
+            Form::Loop { start, body, .. } => {
+                reads.extend(start.iter().chain(body).flat_map(Kernel::reads));
+            }
             _ => {}
         }
         unique(reads)
@@ -83,6 +89,9 @@ impl Kernel {
         match &self.form {
             Form::ScatterAdd { buffer, .. } => writes.push(*buffer),
             Form::Reshape { dst, .. } => writes.push(*dst),
+            Form::Loop { start, body, .. } => {
+                writes.extend(start.iter().chain(body).flat_map(Kernel::writes));
+            }
             _ => {}
         }
         unique(writes)
@@ -92,6 +101,7 @@ impl Kernel {
     pub fn may_fail(&self) -> bool {
         match &self.form {
             Form::Check { .. } | Form::ScatterAdd { .. } => true,
+            Form::Loop { start, body, .. } => start.iter().chain(body).any(Kernel::may_fail),
             _ => self.parts().iter().any(|part| {
                 let mut nodes = part.nodes();
                 nodes.any(|(_, e)| matches!(e, Expr::Load { lookups, .. } if !lookups.is_empty()))
