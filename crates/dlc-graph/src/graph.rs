@@ -226,7 +226,13 @@ impl Graph {
 
     /// Which values some result depends on.
     pub fn live(&self) -> Vec<bool> {
+        self.live_with(&[])
+    }
+
+    /// Which values some result or one of `kept` depends on, those included.
+    pub fn live_with(&self, kept: &[Value]) -> Vec<bool> {
         let mut live = vec![false; self.len()];
+        kept.iter().for_each(|v| live[v.0 as usize] = true);
         for result in &self.results {
             live[result.value.0 as usize] = true;
         }

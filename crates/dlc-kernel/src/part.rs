@@ -62,9 +62,14 @@ impl Kernel {
         }
     }
 
-    /// The buffers it reads, each once, in order of first use.
+    /// The buffers it reads, each once, in order of first use; those of a loop that come from outside.
     pub fn reads(&self) -> Vec<BufferId> {
         let mut reads = Vec::new();
+        if let Form::Loop { start, body, .. } = &self.form {
+            let written: rustc_hash::FxHashSet<BufferId> = self.writes().into_iter().collect();
+            let all = start.iter().chain(body).flat_map(Kernel::reads);
+            return unique(all.filter(|id| !written.contains(id)).collect());
+        }
         for part in self.parts() {
             reads.extend(part.nodes().filter_map(|(_, expr)| match expr {
                 Expr::Load { buffer, .. } => Some(*buffer),
@@ -74,9 +79,6 @@ impl Kernel {
         match &self.form {
             Form::Reshape { src, .. } => reads.push(*src),
             Form::Check { buffers } => reads.extend(buffers),
-            Form::Loop { start, body, .. } => {
-                reads.extend(start.iter().chain(body).flat_map(Kernel::reads));
-            }
             _ => {}
         }
         unique(reads)

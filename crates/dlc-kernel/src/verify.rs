@@ -63,8 +63,8 @@ pub enum Rule {
     InPlace,
     /// A reshape keeps type and number of elements.
     Reshape,
-    /// The domains of a loop's kernels begin with the steps; a step reads only what it has written
-    /// before, or an earlier one.
+    /// The domains of a loop's kernels begin with the steps, and so do the dims of what they write; a
+    /// step reads only what it has written before, or an earlier one.
     Step,
 }
 

@@ -23,6 +23,7 @@ mod class;
 mod fold_batch_norm;
 pub mod fuse;
 mod layout;
+mod lift;
 mod lower;
 mod reads;
 mod reason;

@@ -1,7 +1,7 @@
 //! The rules of loops: what begins with the step, and what a step may read.
 
 use super::{Broken, Rule, kernel, require, store};
-use crate::{Access, Axis, BufferId, Expr, Form, Kernel, Part, Program, Size};
+use crate::{Access, Axis, BufferId, Expr, Form, Index, Kernel, Part, Program, Size};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Checks a loop, which is in no other.
@@ -103,11 +103,17 @@ impl<'a> Walk<'a> {
 
     /// How many steps after a store a load of the innermost loop reads, if that is a number.
     fn distance(&self, store: &Access, load: &Access) -> Option<i64> {
-        let step = Axis(self.steps.len() as u32 - 1);
-        let dim = store.coords.iter().position(|c| c.uses(step))?;
-        let (store, load) = (&store.coords[dim], &load.coords[dim]);
-        let same = store.terms == load.terms && store.div == 1 && load.div == 1;
+        let dim = self.steps.len() - 1;
+        let (store, load) = (store.coords.get(dim)?, load.coords.get(dim)?);
+        let same = self.moving(store).eq(self.moving(load)) && store.div == 1 && load.div == 1;
         let offset = (load.offset.clone() - store.offset.clone()).as_const();
-        offset.filter(|_| same && store.coef(step) == 1)
+        let follows = store.coef(Axis(dim as u32)) == 1 || self.steps[dim] == Size::ONE;
+        offset.filter(|_| same && follows)
+    }
+
+    /// The terms of an index that are not always 0.
+    fn moving<'i>(&'i self, index: &'i Index) -> impl Iterator<Item = &'i (Axis, i64)> {
+        let still = |axis: Axis| self.steps.get(axis.0 as usize) == Some(&Size::ONE);
+        index.terms.iter().filter(move |t| !still(t.0))
     }
 }
