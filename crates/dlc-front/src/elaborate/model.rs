@@ -155,10 +155,8 @@ impl<'u> Elab<'u> {
     /// The graph, without what stood for steps while loops were built.
     pub(super) fn finished_graph(&mut self) -> Graph {
         let graph = std::mem::take(&mut self.graph);
-        match graph.distinct_ops().any(|op| matches!(op, Op::Hole(_))) {
-            true => graph.prune(),
-            false => graph,
-        }
+        let has_holes = graph.distinct_ops().any(|op| matches!(op, Op::Hole(_)));
+        if has_holes { graph.prune() } else { graph }
     }
 
     /// The next values of states as results.
