@@ -86,6 +86,23 @@ const CASES: &[Case] = &[
         depth: 400.0,
     },
     Case {
+        name: "recurrent layers of the library",
+        source: "model M(x: f32[N, T, 5]) -> f32[N, T, 3] {
+            x |> rnn(4) |> lstm(5, reverse = yes) |> gru(6) |> gru(3, reset_after = no) }",
+        sizes: &[("N", 3), ("T", 6)],
+        depth: 800.0,
+    },
+    Case {
+        name: "a recurrent layer's gradients",
+        source: "model M(x: f32[N, T, 5], U: f32[6, 6], W: f32[5, 6]) -> (u: f32[6, 6], w: f32[5, 6]) {
+            y = scan t in T with h = zeros[N, 6] { h = tanh(x[:, t] @ W + h @ U)
+                                                  yield h }
+            loss[] = sum[n, t, k] y[n, t, k] * y[n, t, k]
+            (grad(loss, wrt = U), grad(loss, wrt = W)) }",
+        sizes: &[("N", 3), ("T", 7)],
+        depth: 600.0,
+    },
+    Case {
         name: "a loop of one step",
         source: "model M(x: f32[N, T, 5]) -> f32[N, 5] {
             param U: [5, 5] ~ xavier_uniform

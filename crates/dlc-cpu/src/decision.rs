@@ -11,12 +11,7 @@ use std::collections::BTreeSet;
 
 /// The decisions behind a schedule and the phases it became, where a call may use `threads`; of one
 /// of `steps` steps, if the kernel is in loops.
-pub fn decision(
-    schedule: &Schedule,
-    phases: &[Phase],
-    steps: i64,
-    threads: usize,
-) -> Decision {
+pub fn decision(schedule: &Schedule, phases: &[Phase], steps: i64, threads: usize) -> Decision {
     let workers = phases.iter().map(|phase| share_out(&phase.parts, steps, threads).len());
     let threads = workers.max().unwrap_or(1);
     let (algorithm, tile, layout) = match schedule {

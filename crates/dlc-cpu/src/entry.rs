@@ -161,17 +161,36 @@ impl EntryCode {
     }
 }
 
+impl EntryCode {
+    /// All runs, in the order of their contexts: packing comes before a loop, but is counted with
+    /// the kernel that it is for.
+    pub fn runs(&self) -> Vec<&Action> {
+        let mut runs: Vec<(usize, &Action)> = Vec::new();
+        self.works.iter().for_each(|work| {
+            work.visit(&mut |action| {
+                if let Action::Run { first, .. } = action {
+                    runs.push((*first, action));
+                }
+            });
+        });
+        runs.sort_by_key(|run| run.0);
+        runs.into_iter().map(|run| run.1).collect()
+    }
+}
+
 /// Inputs and outputs, and who names them.
 fn outside(program: &Program, scheduled: &ScheduledEntry, works: &[Work]) -> Vec<Outside> {
     let (entry, aliases) = (scheduled.entry, &scheduled.facts.aliases);
     let root = |id: BufferId| aliases.get(&id).copied().unwrap_or(id);
     let mut copied = Vec::new();
     let mut parts: Vec<(usize, &RunnablePart)> = Vec::new();
-    works.iter().for_each(|w| w.visit(&mut |action| match action {
-        Action::Copy { src, dst, .. } => copied.extend([root(*src), root(*dst)]),
-        Action::Run { parts: run, first, .. } => parts.extend((*first..).zip(run)),
-        Action::Loop { .. } => {}
-    }));
+    works.iter().for_each(|w| {
+        w.visit(&mut |action| match action {
+            Action::Copy { src, dst, .. } => copied.extend([root(*src), root(*dst)]),
+            Action::Run { parts: run, first, .. } => parts.extend((*first..).zip(run)),
+            Action::Loop { .. } => {}
+        })
+    });
     let one = |(class, &buffer): (Class, &BufferId)| {
         if copied.contains(&buffer) {
             return Outside { buffer, named: None };

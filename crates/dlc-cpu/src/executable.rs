@@ -128,8 +128,8 @@ impl CpuExecutable {
     fn frame(&self, at: usize, entry: &EntryCode, arena: &mut Arena) -> Frame {
         let kept = &self.lasting_plan.workspaces[at];
         let mut frame = Frame::default();
-        let mut add = |action: &Action| {
-            let Action::Run { parts, leaf, scratch_stride, .. } = action else { return };
+        for run in entry.runs() {
+            let Action::Run { parts, leaf, scratch_stride, .. } = run else { continue };
             let (shared, scratch) = entry.plan.workspaces[*leaf];
             let rooms = self.pool.workers() as u64 * *scratch_stride as u64;
             if rooms > 0 {
@@ -150,8 +150,7 @@ impl CpuExecutable {
                 };
                 frame.add_context(operands, context);
             }
-        };
-        entry.works.iter().for_each(|work| work.visit(&mut add));
+        }
         frame
     }
 

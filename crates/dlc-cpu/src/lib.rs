@@ -53,16 +53,16 @@ pub mod share;
 pub mod transfer;
 
 use dlc_kernel::{
-    BuildError, BuildOptions, Decision, Decisions, Entry, Executable, Form, Kernel, Program, StageTime,
-    Target,
+    BuildError, BuildOptions, Decision, Decisions, Entry, Executable, Form, Kernel, Program,
+    StageTime, Target,
 };
 use entry::EntryCode;
 use executable::{CpuExecutable, Pieces, peak_bytes};
 use level::Level;
 use lower::{ArenaPlan, Facts, LastingPlan, ScheduledEntry};
+use schedule::Config;
 use schedule::contract::ContractSchedule;
 pub use schedule::contract::{Alternatives, Choices};
-use schedule::Config;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -81,7 +81,15 @@ impl Facts {
         config: Config,
         choices: &'p Choices,
     ) -> Site<'p> {
-        Site { program, aliases: &self.aliases, fixed: &self.fixed, config, choices, steps: 0, changing: None }
+        Site {
+            program,
+            aliases: &self.aliases,
+            fixed: &self.fixed,
+            config,
+            choices,
+            steps: 0,
+            changing: None,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Giving dims their values.
 
-use crate::op::{Contract, Extent, Fused, Iota, Hole, Op, Random, Reshape, Scan, ScatterAdd, Source, View};
+use crate::op::{
+    Contract, Extent, Fused, Hole, Iota, Op, Random, Reshape, Scan, ScatterAdd, Source, View,
+};
 use crate::rebuild::Rebuild;
 use crate::{Graph, Shape, ShapeError, Type};
 use dlc_kernel::{Access, Bindings, Guard, Index, Origin, Size};

@@ -135,8 +135,7 @@ impl Cotangents {
                 vec![None]
             }
             (op, Some(cotangent)) => {
-                let site =
-                    Site { operands: &operands, result: value, cotangent, origin: &origin };
+                let site = Site { operands: &operands, result: value, cotangent, origin: &origin };
                 let found = op.rules().grad(g, &site);
                 assert_eq!(found.len(), operands.len(), "a gradient rule speaks of every operand");
                 found

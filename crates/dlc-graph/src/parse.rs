@@ -5,8 +5,8 @@ mod index;
 
 use crate::op::{
     Binary, Cast, Concat, Const, Contract, Extent, Fused, FusedKind, Gather, Grad, Hole, Iota, Op,
-    Part, Random, Reduce, Reshape, Scan, ScatterAdd, Select, Source, SourceClass, StopGradient, Unary, View,
-    fold_name,
+    Part, Random, Reduce, Reshape, Scan, ScatterAdd, Select, Source, SourceClass, StopGradient,
+    Unary, View, fold_name,
 };
 use crate::{Graph, Operands, Role, Type, Value};
 use cursor::Cursor;

@@ -309,7 +309,8 @@ impl Scan {
         let xs: Vec<usize> = (0..holes.len())
             .filter(|&k| float(back.g, holes[k]) && (is_carry(k) || wanted(operands[k])))
             .collect();
-        let pulled = crate::pullback(back.g, &seeds, &xs.iter().map(|&k| holes[k]).collect::<Vec<_>>());
+        let pulled =
+            crate::pullback(back.g, &seeds, &xs.iter().map(|&k| holes[k]).collect::<Vec<_>>());
         back.close(&operands, parts, xs.into_iter().zip(pulled))
     }
 

@@ -7,10 +7,11 @@
 use crate::class::{Class, class};
 use dlc_graph::op::{
     Concat, Contract, Fused, Gather, Hole, Op, Part, Reduce, Reshape, Scan, ScatterAdd, Source,
-    View,
+    SourceClass, View,
 };
 use dlc_graph::{Graph, Operands, Shape, Type, Value};
-use dlc_kernel::{Access, Axis, Guard, Index, Origin, Size};
+use dlc_kernel::{Access, Axis, Guard, Index, Origin, Scalar, Size};
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// A value outside the loop.
@@ -78,13 +79,7 @@ impl Lift<'_> {
         std::iter::once(self.steps.clone()).chain(shape.iter().cloned()).collect()
     }
 
-    fn stacked_node(
-        self,
-        to: &mut Graph,
-        op: &Op,
-        operands: &[Lifted],
-        origin: &Origin,
-    ) -> Value {
+    fn stacked_node(self, to: &mut Graph, op: &Op, operands: &[Lifted], origin: &Origin) -> Value {
         let lifted: Op = match op {
             Op::View(view) if operands[0].stacked => View {
                 axes: self.shape(&view.axes),
@@ -148,9 +143,10 @@ impl Lift<'_> {
 
     fn fused(self, to: &mut Graph, fused: &Fused, operands: &[Lifted], origin: &Origin) -> Value {
         let lift = Lift { everything: true, ..self };
-        let body = Arc::new(lift.body(&fused.body, |k| operands[k].stacked));
+        let body = lift.body(&fused.body, |k| operands[k].stacked);
         let operands: Operands = operands.iter().map(|o| o.value).collect();
-        to.push(Fused { kind: fused.kind, body }, &operands, origin.clone())
+        let (body, operands) = take_in_views(to, &body, &operands);
+        to.push(Fused { kind: fused.kind, body: Arc::new(body) }, &operands, origin.clone())
     }
 
     /// A loop in the loop, for all steps of the outer one at once.
@@ -174,11 +170,7 @@ impl Lift<'_> {
     }
 
     /// A body whose inputs are `stacked` or not, and whose results all are.
-    fn body(
-        self,
-        body: &Graph,
-        stacked: impl Fn(usize) -> bool,
-    ) -> Graph {
+    fn body(self, body: &Graph, stacked: impl Fn(usize) -> bool) -> Graph {
         let mut to = Graph::new();
         let mut image: Vec<Lifted> = Vec::with_capacity(body.len());
         for value in body.values() {
@@ -208,6 +200,50 @@ impl Lift<'_> {
         }
         to
     }
+}
+
+/// The body with what is free of its operands in it, and the operands then: elements of sequences are
+/// read where they lie.
+fn take_in_views(graph: &Graph, body: &Graph, operands: &[Value]) -> (Graph, Operands) {
+    let mut taken = Graph::new();
+    let mut given = Operands::new();
+    // Sources come first, in the order of what they stand for.
+    let chains: Vec<Vec<Value>> = operands.iter().map(|&v| free_chain(graph, v)).collect();
+    let mut sources: FxHashMap<Value, Value> = FxHashMap::default();
+    for chain in &chains {
+        let base = chain[chain.len() - 1];
+        if !graph.operands(base).is_empty() || class(graph, base) != Class::Free {
+            sources.entry(base).or_insert_with(|| {
+                let (name, ty) = (given.len().to_string().into(), graph.ty(base).clone());
+                given.push(base);
+                let default = Scalar::new(ty.dtype, 0.0);
+                taken.push(Source { name, class: SourceClass::Input, ty, default }, &[], None)
+            });
+        }
+    }
+    let mut read = Vec::with_capacity(operands.len());
+    for chain in &chains {
+        let (base, views) = chain.split_last().expect("a chain has a base");
+        let known = sources.get(base).copied();
+        let made = known.unwrap_or_else(|| taken.push(graph.op(*base).clone(), &[], None));
+        let mut view =
+            |x, v: &Value| taken.push(graph.op(*v).clone(), &[x], graph.origin(*v).clone());
+        read.push(views.iter().rev().fold(made, &mut view));
+    }
+    let results = taken.inline(body, &read);
+    for (result, value) in body.results().iter().zip(results) {
+        taken.add_result(result.name.clone(), value, result.role);
+    }
+    (taken, given)
+}
+
+/// The views that end in `value`, the last one first, and what they view.
+fn free_chain(graph: &Graph, value: Value) -> Vec<Value> {
+    let mut chain = vec![value];
+    while let Op::View(_) = graph.op(chain[chain.len() - 1]) {
+        chain.push(graph.operands(chain[chain.len() - 1])[0]);
+    }
+    chain
 }
 
 /// What stands for a place in memory: as a hole, with the steps before its dims.

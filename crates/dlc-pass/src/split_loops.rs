@@ -86,7 +86,17 @@ impl<'a> Splitting<'a> {
         }
         let (needed, holes, outside, inside, sequences) = Default::default();
         Splitting {
-            new, scan, body, operands, origin, depends, needed, holes, outside, inside, sequences,
+            new,
+            scan,
+            body,
+            operands,
+            origin,
+            depends,
+            needed,
+            holes,
+            outside,
+            inside,
+            sequences,
         }
     }
 
@@ -181,10 +191,8 @@ impl<'a> Splitting<'a> {
     /// What the loop computes and something after it reads: it is yielded, unless it is in a history.
     fn yielded(&self, used: &[bool]) -> Vec<Value> {
         let carries = self.scan.carries as usize;
-        let next: Vec<Value> = (0..carries)
-            .filter(|&k| self.holes[k].is_some())
-            .map(|k| self.result(k))
-            .collect();
+        let next: Vec<Value> =
+            (0..carries).filter(|&k| self.holes[k].is_some()).map(|k| self.result(k)).collect();
         let mut found = Vec::new();
         let mut seen = vec![false; self.body.len()];
         let mut open: Vec<Value> =

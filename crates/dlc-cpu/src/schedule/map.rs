@@ -83,7 +83,9 @@ impl<'k> MapSchedule<'k> {
             let task = Task { stores: &schedule.stores, ..Task::default() };
             let stretch = |axis| Stretch::new(&schedule.domain, axis, task);
             schedule.stretch = schedule.lanes().and_then(stretch);
-            if steps == 0 && outgrows_caches(site, &schedule.domain, &schedule.stores, &schedule.roots()) {
+            if steps == 0
+                && outgrows_caches(site, &schedule.domain, &schedule.stores, &schedule.roots())
+            {
                 schedule.stretch.iter_mut().for_each(Stretch::stream_results);
             }
         }

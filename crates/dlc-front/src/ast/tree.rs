@@ -272,7 +272,11 @@ impl Tree<'_> {
         let carries: String = scan.carries.iter().map(carry).collect();
         let extent = self.expr(scan.extent);
         let reverse = if scan.reverse { " reverse" } else { "" };
-        format!("(scan {} {extent}{reverse}{carries} {})", scan.var.text, self.inner_block(&scan.body))
+        format!(
+            "(scan {} {extent}{reverse}{carries} {})",
+            scan.var.text,
+            self.inner_block(&scan.body)
+        )
     }
 
     /// A block inside an expression: its statements on lines of their own.

@@ -170,7 +170,8 @@ impl<'u> Elab<'u> {
             }
             let found = self.ty(next).clone();
             if found != ty {
-                let title = format!("the carry `{}` is {ty}, but its next value {found}", name.text);
+                let title =
+                    format!("the carry `{}` is {ty}, but its next value {found}", name.text);
                 let diagnostic =
                     Diagnostic::error(Code::BadLoop, title, name.span, format!("begins as {ty}"))
                         .label(scan.body.span, format!("a step makes it {found}"));

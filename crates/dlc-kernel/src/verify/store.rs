@@ -49,7 +49,8 @@ pub(super) fn writes_whole(program: &Program, kernel: &Kernel, id: BufferId) -> 
         return true;
     }
     if let Form::Loop { start, body, .. } = &kernel.form {
-        let scatters = |k: &Kernel| matches!(k.form, Form::ScatterAdd { buffer, .. } if buffer == id);
+        let scatters =
+            |k: &Kernel| matches!(k.form, Form::ScatterAdd { buffer, .. } if buffer == id);
         if start.iter().chain(body).any(scatters) {
             return true;
         }

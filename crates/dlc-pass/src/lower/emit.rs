@@ -9,8 +9,7 @@ use crate::reads::Coords;
 use dlc_graph::op::{Lowering, Points};
 use dlc_graph::{Graph, Operands, Shape, Value};
 use dlc_kernel::{
-    Access, BinaryOp, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Scalar, Size,
-    UnaryOp,
+    Access, BinaryOp, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Scalar, Size, UnaryOp,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -32,11 +31,7 @@ pub struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     /// Nothing yet, over `axes`.
-    pub fn new(
-        graph: &'a Graph,
-        buffers: &'a FxHashMap<Value, Place>,
-        axes: Shape,
-    ) -> Emitter<'a> {
+    pub fn new(graph: &'a Graph, buffers: &'a FxHashMap<Value, Place>, axes: Shape) -> Emitter<'a> {
         let (folded, memo, loaded) = Default::default();
         Emitter { graph, buffers, axes, folded, memo, loaded, exprs: Exprs::new() }
     }

@@ -107,9 +107,8 @@ impl Flat {
         let results = lifting.results(&body);
         lifting.inner_nests(&body);
         let carries = histories.iter().zip(&operands).zip(&results);
-        let carries: Vec<Carry> = carries
-            .map(|((&history, &first), &next)| Carry { history, first, next })
-            .collect();
+        let carries: Vec<Carry> =
+            carries.map(|((&history, &first), &next)| Carry { history, first, next }).collect();
         let nest = &mut self.nests[own];
         nest.values.end = self.graph.len() as u32;
         nest.carries = carries;

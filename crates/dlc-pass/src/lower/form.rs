@@ -194,8 +194,9 @@ fn contract(unit: &Unit<'_>) -> Form {
     let lhs = emit.value_or(operands[0], lhs, 0.0);
     let rhs = emit.value_or(operands[1], rhs, 0.0);
     emit.set_folded(anchor, 0);
-    let store =
-        |&(value, place): &(Value, Place)| placed_store(&mut emit, &layout, (unit.graph, value), place);
+    let store = |&(value, place): &(Value, Place)| {
+        placed_store(&mut emit, &layout, (unit.graph, value), place)
+    };
     let stores = unit.results.iter().map(store).collect();
     Form::Contract { out, reduce, exprs: emit.finish(), lhs, rhs, stores }
 }

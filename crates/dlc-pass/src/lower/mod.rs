@@ -263,9 +263,8 @@ impl<'a> EntryBuilder<'a> {
     fn add_fused(&mut self, value: Value, fused: &Fused) {
         let body = &*fused.body;
         let operands = self.graph.operands(value);
-        let inputs = body.sources().map(|(v, source)| {
-            (v, self.buffers[&operands[source.position()]])
-        });
+        let inputs =
+            body.sources().map(|(v, source)| (v, self.buffers[&operands[source.position()]]));
         let buffers: FxHashMap<Value, Place> = inputs.collect();
         let parts = self.parts(value, body.results().len());
         let mut results = Vec::new();

@@ -4,8 +4,8 @@ use super::choices::{Alternatives, Way, Ways};
 use super::tiling::{Ending, Offer, Problem, even_block};
 use super::{Algorithm, Axes, BareLoad, ContractSchedule, Epilogue, PackOrder, Side, Steps};
 use crate::schedule::domain::{AxisSet, Domain};
-use crate::schedule::{PlacedStore, Site};
 use crate::schedule::map::loaded;
+use crate::schedule::{PlacedStore, Site};
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel};
 
 const SMALL_WORK: i64 = 512;
@@ -107,7 +107,8 @@ impl<'k> Nest<'_, 'k> {
 
     fn side(&self, operand: ExprId, axes: Axes, depth: &Axes) -> Side {
         let order = self.pack_order(operand, &axes, depth);
-        let steps = self.uses(operand).meets(AxisSet::range(0, self.steps)) || self.changes(operand);
+        let steps =
+            self.uses(operand).meets(AxisSet::range(0, self.steps)) || self.changes(operand);
         Side { operand, bare: self.bare(operand), axes, order, steps }
     }
 
