@@ -9,9 +9,10 @@ use crate::share::share_out;
 use dlc_kernel::{BufferId, Decision, Kernel, Program};
 use std::collections::BTreeSet;
 
-/// The decisions behind a schedule and the phases it became, where a call may use `threads`.
-pub fn decision(schedule: &Schedule, phases: &[Phase], threads: usize) -> Decision {
-    let workers = phases.iter().map(|phase| share_out(&phase.parts, threads).len());
+/// The decisions behind a schedule and the phases it became, where a call may use `threads`; of one
+/// of `steps` steps, if the kernel is in loops.
+pub fn decision(schedule: &Schedule, phases: &[Phase], steps: i64, threads: usize) -> Decision {
+    let workers = phases.iter().map(|phase| share_out(&phase.parts, steps, threads).len());
     let threads = workers.max().unwrap_or(1);
     let (algorithm, tile, layout) = match schedule {
         Schedule::Contract(contract) => of_contraction(contract),
@@ -22,6 +23,19 @@ pub fn decision(schedule: &Schedule, phases: &[Phase], threads: usize) -> Decisi
         Schedule::Copy { .. } => ("copy".into(), None, row_major()),
         Schedule::Check(_) => ("scan".into(), None, row_major()),
     };
+    Decision { algorithm, tile, layout, threads }
+}
+
+/// The decisions behind a loop: those of its kernels, by name, in one.
+pub fn of_loop(steps: i64, kernels: Vec<(&str, Decision)>) -> Decision {
+    let threads = kernels.iter().map(|k| k.1.threads).max().unwrap_or(1);
+    let joined = |words: &dyn Fn(&Decision) -> Option<String>| {
+        let each = kernels.iter().filter_map(|(name, d)| Some(format!("{name}: {}", words(d)?)));
+        each.collect::<Vec<_>>().join("; ")
+    };
+    let algorithm = format!("{steps} steps of {}", joined(&|d| Some(d.algorithm.clone())));
+    let tile = Some(joined(&|d| d.tile.clone())).filter(|tile| !tile.is_empty());
+    let layout = joined(&|d| Some(d.layout.clone()));
     Decision { algorithm, tile, layout, threads }
 }
 

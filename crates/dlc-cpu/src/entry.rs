@@ -6,7 +6,7 @@ use crate::lower::{ArenaPlan, ScheduledEntry, is_lasting};
 use crate::memory::Memory;
 use crate::schedule::Schedule;
 use crate::share::{Share, share_out};
-use dlc_kernel::{BufferId, Class, Kernel, Program};
+use dlc_kernel::{BufferId, Class, Form, Kernel, Program};
 use std::sync::atomic::AtomicBool;
 
 /// An entry ready to be called.
@@ -27,7 +27,7 @@ pub struct EntryCode {
 
 /// What a kernel, or a phase of it, does.
 pub struct Work {
-    /// The kernel's position in the entry.
+    /// The position of the entry's kernel that it is, or is in.
     pub kernel: usize,
     /// When it is due.
     pub when: When,
@@ -44,28 +44,29 @@ pub struct Outside {
     pub named: Option<Vec<(usize, usize)>>,
 }
 
-impl Work {
-    /// How many contexts it has in an arena.
-    pub fn parts(&self) -> usize {
-        match &self.action {
-            Action::Run { parts, .. } => parts.len(),
-            Action::Copy { .. } => 0,
-        }
-    }
-}
-
 /// What is done in one go.
 pub enum Action {
     /// Functions over their units.
     Run {
         /// What runs.
         parts: Vec<RunnablePart>,
-        /// By worker.
+        /// The number of the first part's context.
+        first: usize,
+        /// The position among the entry's leaves, whose workspaces it uses.
+        leaf: usize,
+        /// By worker; of a step, if it is in a loop.
         shares: Vec<Vec<Share>>,
         /// Bytes from one worker's workspace to the next.
         scratch_stride: i64,
-        /// Whether errors must be looked for afterwards.
-        may_fail: bool,
+        /// Where errors are to be looked for afterwards, in the words of messages.
+        may_fail: Option<String>,
+    },
+    /// Works in turn, at every step.
+    Loop {
+        /// How often.
+        steps: i64,
+        /// In order.
+        works: Vec<Work>,
     },
     /// Bytes from one buffer to another.
     Copy {
@@ -84,6 +85,8 @@ pub struct RunnablePart {
     pub function: KernelFn,
     /// In the order its code counts them.
     pub operands: Vec<BufferId>,
+    /// How many units a step of the loops around has.
+    pub units: i64,
 }
 
 /// The memory of one call, of whatever entry, with everything in it that holds addresses.
@@ -146,28 +149,32 @@ impl EntryCode {
         functions: &mut dyn Iterator<Item = KernelFn>,
     ) -> EntryCode {
         let entry = scheduled.entry;
-        let mut works = Vec::new();
-        for (kernel, (schedule, phases)) in scheduled.schedules.iter().zip(phases).enumerate() {
-            if let Schedule::Copy { src, dst } = schedule {
-                let when = if scheduled.facts.at_load[kernel] { When::Load } else { When::Call };
-                works.extend(copy(program, (kernel, when), *src, *dst));
-            }
-            let stride = schedule.workspace().scratch.next_multiple_of(crate::abi::ALIGNMENT);
-            for (at, phase) in phases.iter().enumerate() {
-                let action = Action::Run {
-                    parts: phase.parts.iter().map(|p| runnable(p, functions)).collect(),
-                    shares: share_out(&phase.parts, threads),
-                    scratch_stride: stride as i64,
-                    may_fail: at + 1 == phases.len() && entry.kernels[kernel].may_fail(),
-                };
-                works.push(Work { kernel, when: phase.when, action });
-            }
-        }
+        let mut linking =
+            Linking { program, scheduled, phases, threads, functions, leaf: 0, contexts: 0 };
+        let kernels = entry.kernels.iter();
+        let works: Vec<Work> = kernels.flat_map(|k| linking.works(k)).collect();
         let updates = entry.kernels.iter().any(|k| writes_lasting(program, k));
-        let packs = works.iter().any(|w| w.when == When::Load);
+        let packs = works.iter().any(Work::is_at_load);
         let outside = outside(program, scheduled, &works);
         let stale = AtomicBool::new(packs);
         EntryCode { works, packs, stale, plan, outside, updates }
+    }
+}
+
+impl EntryCode {
+    /// All runs, in the order of their contexts: packing comes before a loop, but is counted with
+    /// the kernel that it is for.
+    pub fn runs(&self) -> Vec<&Action> {
+        let mut runs: Vec<(usize, &Action)> = Vec::new();
+        self.works.iter().for_each(|work| {
+            work.visit(&mut |action| {
+                if let Action::Run { first, .. } = action {
+                    runs.push((*first, action));
+                }
+            });
+        });
+        runs.sort_by_key(|run| run.0);
+        runs.into_iter().map(|run| run.1).collect()
     }
 }
 
@@ -175,24 +182,24 @@ impl EntryCode {
 fn outside(program: &Program, scheduled: &ScheduledEntry, works: &[Work]) -> Vec<Outside> {
     let (entry, aliases) = (scheduled.entry, &scheduled.facts.aliases);
     let root = |id: BufferId| aliases.get(&id).copied().unwrap_or(id);
+    let mut copied = Vec::new();
+    let mut parts: Vec<(usize, &RunnablePart)> = Vec::new();
+    works.iter().for_each(|w| {
+        w.visit(&mut |action| match action {
+            Action::Copy { src, dst, .. } => copied.extend([root(*src), root(*dst)]),
+            Action::Run { parts: run, first, .. } => parts.extend((*first..).zip(run)),
+            Action::Loop { .. } => {}
+        })
+    });
     let one = |(class, &buffer): (Class, &BufferId)| {
-        let (mut named, mut context) = (Vec::new(), 0);
-        for work in works {
-            match &work.action {
-                Action::Copy { src, dst, .. } => {
-                    if [*src, *dst].into_iter().any(|id| root(id) == buffer) {
-                        return Outside { buffer, named: None };
-                    }
-                }
-                Action::Run { parts, .. } => {
-                    for part in parts {
-                        let operands = part.operands.iter().enumerate();
-                        let those = operands.filter(|(_, id)| root(**id) == buffer);
-                        named.extend(those.map(|(operand, _)| (context, operand)));
-                        context += 1;
-                    }
-                }
-            }
+        if copied.contains(&buffer) {
+            return Outside { buffer, named: None };
+        }
+        let mut named = Vec::new();
+        for &(context, part) in &parts {
+            let operands = part.operands.iter().enumerate();
+            let those = operands.filter(|(_, id)| root(**id) == buffer);
+            named.extend(those.map(|(operand, _)| (context, operand)));
         }
         let is_own = program.buffer(buffer).class == class && root(buffer) == buffer;
         Outside { buffer, named: is_own.then_some(named) }
@@ -201,12 +208,109 @@ fn outside(program: &Program, scheduled: &ScheduledEntry, works: &[Work]) -> Vec
     inputs.chain(entry.outputs.iter().map(|id| (Class::Output, id))).map(one).collect()
 }
 
+impl Work {
+    /// Shows its action, and those in it, to `see`.
+    pub fn visit<'w>(&'w self, see: &mut dyn FnMut(&'w Action)) {
+        see(&self.action);
+        if let Action::Loop { works, .. } = &self.action {
+            works.iter().for_each(|work| work.visit(see));
+        }
+    }
+
+    /// Whether something of it is due when parameters have changed.
+    fn is_at_load(&self) -> bool {
+        match &self.action {
+            Action::Loop { works, .. } => works.iter().any(Work::is_at_load),
+            _ => self.when == When::Load,
+        }
+    }
+}
+
+/// Works in the making: leaves, phases and functions are taken in order.
+struct Linking<'a, 'p> {
+    program: &'a Program,
+    scheduled: &'a ScheduledEntry<'p>,
+    phases: &'a [Vec<Phase>],
+    threads: usize,
+    functions: &'a mut dyn Iterator<Item = KernelFn>,
+    leaf: usize,
+    contexts: usize,
+}
+
+impl Linking<'_, '_> {
+    /// What a kernel does, in order.
+    fn works(&mut self, kernel: &Kernel) -> Vec<Work> {
+        let (before, works) = self.nested(kernel);
+        before.into_iter().chain(works).collect()
+    }
+
+    /// What a kernel does before the loops around it, and at every step of theirs.
+    fn nested(&mut self, kernel: &Kernel) -> (Vec<Work>, Vec<Work>) {
+        let Form::Loop { steps, start, body } = &kernel.form else { return self.leaf_works() };
+        let (mut before, mut works) = (Vec::new(), Vec::new());
+        for kernel in start {
+            let (outside, own) = self.nested(kernel);
+            before.extend(outside);
+            works.extend(own);
+        }
+        let mut steps_works = Vec::new();
+        for kernel in body {
+            let (outside, own) = self.nested(kernel);
+            before.extend(outside);
+            steps_works.extend(own);
+        }
+        let top = self.scheduled.leaves[self.leaf - 1].top;
+        let steps = steps.as_const().expect("sizes were bound when scheduled");
+        let when = self.when(top);
+        works.push(Work { kernel: top, when, action: Action::Loop { steps, works: steps_works } });
+        (before, works)
+    }
+
+    fn when(&self, top: usize) -> When {
+        if self.scheduled.facts.at_load[top] { When::Load } else { When::Call }
+    }
+
+    fn leaf_works(&mut self) -> (Vec<Work>, Vec<Work>) {
+        let at = self.leaf;
+        self.leaf += 1;
+        let (leaf, schedule) = (&self.scheduled.leaves[at], &self.scheduled.schedules[at]);
+        let (kernel, steps) = (leaf.top, leaf.loops.iter().product::<i64>());
+        let (mut before, mut works) = (Vec::new(), Vec::new());
+        if let Schedule::Copy { src, dst } = schedule {
+            works.extend(copy(self.program, (kernel, self.when(kernel)), *src, *dst));
+        }
+        let stride = schedule.workspace().scratch.next_multiple_of(crate::abi::ALIGNMENT);
+        let last = self.phases[at].len();
+        for (number, phase) in self.phases[at].iter().enumerate() {
+            let steps = if phase.once { 1 } else { steps };
+            let may_fail = number + 1 == last && leaf.kernel.may_fail();
+            let parts: Vec<RunnablePart> =
+                phase.parts.iter().map(|p| runnable(p, steps, self.functions)).collect();
+            let first = self.contexts;
+            self.contexts += parts.len();
+            let action = Action::Run {
+                parts,
+                first,
+                leaf: at,
+                shares: share_out(&phase.parts, steps, self.threads),
+                scratch_stride: stride as i64,
+                may_fail: may_fail.then(|| leaf.kernel.place()),
+            };
+            let out = if phase.once { &mut before } else { &mut works };
+            out.push(Work { kernel, when: phase.when, action });
+        }
+        (before, works)
+    }
+}
+
 fn runnable(
     part: &crate::codegen::Part,
+    steps: i64,
     functions: &mut dyn Iterator<Item = KernelFn>,
 ) -> RunnablePart {
     let function = functions.next().expect("there is a function for each part");
-    RunnablePart { function, operands: part.operands.clone() }
+    let units = part.units / steps.max(1);
+    RunnablePart { function, operands: part.operands.clone(), units }
 }
 
 /// Nothing, where there is nothing to copy.

@@ -7,7 +7,7 @@
 
 use crate::abi::{Context, ErrorKind, ErrorSlot, SLACK};
 use crate::codegen::When;
-use crate::entry::{Action, Arena, EntryCode, Frame, RunnablePart};
+use crate::entry::{Action, Arena, EntryCode, Frame, RunnablePart, Work};
 use crate::jit::Module;
 use crate::lower::{ArenaPlan, LastingPlan, Place, is_lasting};
 use crate::memory::Memory;
@@ -128,9 +128,9 @@ impl CpuExecutable {
     fn frame(&self, at: usize, entry: &EntryCode, arena: &mut Arena) -> Frame {
         let kept = &self.lasting_plan.workspaces[at];
         let mut frame = Frame::default();
-        for work in &entry.works {
-            let Action::Run { parts, scratch_stride, .. } = &work.action else { continue };
-            let (shared, scratch) = entry.plan.workspaces[work.kernel];
+        for run in entry.runs() {
+            let Action::Run { parts, leaf, scratch_stride, .. } = run else { continue };
+            let (shared, scratch) = entry.plan.workspaces[*leaf];
             let rooms = self.pool.workers() as u64 * *scratch_stride as u64;
             if rooms > 0 {
                 arena.memory.populate(scratch..scratch + rooms + SLACK as u64);
@@ -141,7 +141,7 @@ impl CpuExecutable {
                 let context = Context {
                     operands: std::ptr::null(),
                     errors: arena.errors.as_mut_ptr(),
-                    lasting: self.lasting.at(kept[work.kernel]),
+                    lasting: self.lasting.at(kept[*leaf]),
                     shared: arena.memory.at(shared),
                     scratch: arena.memory.at(scratch),
                     scratch_stride: *scratch_stride,
@@ -171,35 +171,53 @@ impl CpuExecutable {
         arena: &mut Arena,
         mut seconds: Option<&mut [f64]>,
     ) -> Result<(), RunError> {
-        let mut first = 0;
         let mut start = seconds.is_some().then(Instant::now);
-        for work in &entry.works {
-            let contexts = first..first + work.parts();
-            first = contexts.end;
-            if work.when != when {
-                continue;
-            }
-            match &work.action {
-                Action::Copy { src, dst, bytes } => {
-                    let [src, dst] = [src, dst].map(|&id| self.address(entry, &arena.memory, id));
-                    // SAFETY: both are storage of this call of `bytes` bytes, and distinct
-                    // buffers that are alive at one kernel do not overlap.
-                    unsafe { std::ptr::copy_nonoverlapping(src, dst, *bytes) };
-                }
-                Action::Run { parts, shares, may_fail, .. } => {
-                    self.launch(parts, &arena.frames[at].contexts[contexts], shares);
-                    if *may_fail {
-                        let kernel = &self.program.entries[at].kernels[work.kernel];
-                        self.take_error(kernel, &mut arena.errors)?;
-                    }
-                }
-            }
+        for work in entry.works.iter().filter(|work| work.when == when) {
+            self.run_work((at, entry), work, arena, 0)?;
             if let (Some(seconds), Some(start)) = (&mut seconds, &mut start) {
                 seconds[work.kernel] += start.elapsed().as_secs_f64();
                 *start = Instant::now();
             }
         }
         Ok(())
+    }
+
+    /// Runs a work at a step, counted over all loops around it.
+    fn run_work(
+        &self,
+        (at, entry): (usize, &EntryCode),
+        work: &Work,
+        arena: &mut Arena,
+        step: i64,
+    ) -> Result<(), RunError> {
+        match &work.action {
+            Action::Copy { src, dst, bytes } => {
+                let [src, dst] = [src, dst].map(|&id| self.address(entry, &arena.memory, id));
+                // SAFETY: both are storage of this call of `bytes` bytes, and distinct
+                // buffers that are alive at one kernel do not overlap.
+                unsafe { std::ptr::copy_nonoverlapping(src, dst, *bytes) };
+                Ok(())
+            }
+            Action::Run { parts, first, shares, may_fail, .. } => {
+                let contexts = &arena.frames[at].contexts[*first..first + parts.len()];
+                self.launch(parts, contexts, shares, step);
+                match may_fail {
+                    Some(place) => {
+                        let kernel = &self.program.entries[at].kernels[work.kernel];
+                        self.take_error(kernel, place, &mut arena.errors)
+                    }
+                    None => Ok(()),
+                }
+            }
+            Action::Loop { steps, works } => {
+                for inner in step * steps..(step + 1) * steps {
+                    for work in works {
+                        self.run_work((at, entry), work, arena, inner)?;
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     /// What depends on parameters will be packed anew by every entry's next call.
@@ -247,7 +265,13 @@ impl CpuExecutable {
         self.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
     }
 
-    fn launch(&self, parts: &[RunnablePart], contexts: &[Context], shares: &[Vec<Share>]) {
+    fn launch(
+        &self,
+        parts: &[RunnablePart],
+        contexts: &[Context],
+        shares: &[Vec<Share>],
+        step: i64,
+    ) {
         /// Contexts hold addresses, which a region hands to the pool's threads.
         struct Shareable<'a>(&'a [Context]);
         // SAFETY: workers execute disjoint units, and only ever write what is their own.
@@ -260,18 +284,24 @@ impl CpuExecutable {
         let contexts = Shareable(contexts);
         self.pool.run(shares.len(), &|worker| {
             for share in &shares[worker] {
-                let function = parts[share.part].function;
+                let RunnablePart { function, units, .. } = parts[share.part];
+                let (begin, end) = (share.begin + step * units, share.end + step * units);
                 // SAFETY: the context points to this call's storage, planned for exactly these
                 // operands; the units are within the part's; the module is alive.
                 unsafe {
-                    function(contexts.get(share.part), share.begin, share.end, worker as i64);
+                    function(contexts.get(share.part), begin, end, worker as i64);
                 }
             }
         });
     }
 
     /// The first error that any worker noted; workers take units in ascending order.
-    fn take_error(&self, kernel: &Kernel, slots: &mut [ErrorSlot]) -> Result<(), RunError> {
+    fn take_error(
+        &self,
+        kernel: &Kernel,
+        place: &str,
+        slots: &mut [ErrorSlot],
+    ) -> Result<(), RunError> {
         // The compiled code wrote them through a pointer of its own.
         let noted = slots.iter().map(|s| s as *const ErrorSlot);
         // SAFETY: the pointers are to live slots that no worker uses any more.
@@ -280,7 +310,7 @@ impl CpuExecutable {
         slots.fill(ErrorSlot::default());
         if error.kind == ErrorKind::Index as i64 {
             let (index, extent) = (error.value, error.extent);
-            return Err(RunError::Index { place: kernel.place(), index, extent });
+            return Err(RunError::Index { place: place.to_string(), index, extent });
         }
         let dlc_kernel::Form::Check { buffers } = &kernel.form else {
             unreachable!("only checks look for numbers that are not finite")

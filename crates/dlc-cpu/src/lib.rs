@@ -52,18 +52,17 @@ pub mod schedule;
 pub mod share;
 pub mod transfer;
 
-use codegen::Phase;
 use dlc_kernel::{
-    BuildError, BuildOptions, Decisions, Entry, Executable, Form, Kernel, Program, StageTime,
-    Target,
+    BuildError, BuildOptions, Decision, Decisions, Entry, Executable, Form, Kernel, Program,
+    StageTime, Target,
 };
 use entry::EntryCode;
 use executable::{CpuExecutable, Pieces, peak_bytes};
 use level::Level;
 use lower::{ArenaPlan, Facts, LastingPlan, ScheduledEntry};
+use schedule::Config;
 use schedule::contract::ContractSchedule;
 pub use schedule::contract::{Alternatives, Choices};
-use schedule::{Config, Schedule};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -197,13 +196,24 @@ impl Target for CpuTarget {
         let threads = options.threads.unwrap_or_else(pool::available_threads);
         let of_entry = |entry: &ScheduledEntry| {
             let phases = lower::generate(entry, frontend);
-            let scheduled = entry.schedules.iter().zip(&phases);
-            let of_kernel = |(kernel, (schedule, phases)): (&Kernel, (&Schedule, &Vec<Phase>))| {
-                let mut decision = decision::decision(schedule, phases, threads);
+            let leaves = entry.leaves.iter().zip(&entry.schedules).zip(&phases);
+            let mut made: Vec<Vec<(&str, Decision)>> = vec![Vec::new(); entry.entry.kernels.len()];
+            for ((leaf, schedule), phases) in leaves {
+                let steps = leaf.loops.iter().product();
+                let decision = decision::decision(schedule, phases, steps, threads);
+                made[leaf.top].push((&leaf.kernel.name, decision));
+            }
+            let of_kernel = |(kernel, mut made): (&Kernel, Vec<(&str, Decision)>)| {
+                let mut decision = match &kernel.form {
+                    Form::Loop { steps, .. } => {
+                        decision::of_loop(steps.as_const().unwrap_or(0), made)
+                    }
+                    _ => made.remove(0).1,
+                };
                 decision::add_moved(&mut decision, kernel, program, &arranged);
                 decision
             };
-            entry.entry.kernels.iter().zip(scheduled).map(of_kernel).collect()
+            entry.entry.kernels.iter().zip(made).map(of_kernel).collect()
         };
         let kernels = scheduled.iter().map(of_entry).collect();
         drop(scheduled);

@@ -15,9 +15,12 @@ pub fn schedules(entries: &[ScheduledEntry]) -> String {
     let mut text = String::new();
     for scheduled in entries {
         let _ = writeln!(text, "entry {}", scheduled.entry.name);
-        for (kernel, schedule) in scheduled.entry.kernels.iter().zip(&scheduled.schedules) {
+        for (leaf, schedule) in scheduled.leaves.iter().zip(&scheduled.schedules) {
             let lines = schedule.to_string().replace('\n', "\n    ");
-            let _ = writeln!(text, "  {}: {lines}", kernel.name);
+            let _ = match &leaf.loops[..] {
+                [] => writeln!(text, "  {}: {lines}", leaf.kernel.name),
+                loops => writeln!(text, "  {} at steps {loops:?}: {lines}", leaf.kernel.name),
+            };
         }
     }
     text
@@ -80,10 +83,10 @@ fn for_functions(
     phases: &[Vec<Phase>],
     mut each: impl FnMut(&str, &crate::codegen::Code) -> Result<(), BuildError>,
 ) -> Result<(), BuildError> {
-    for (kernel, phases) in scheduled.entry.kernels.iter().zip(phases) {
+    for (leaf, phases) in scheduled.leaves.iter().zip(phases) {
         for (i, phase) in phases.iter().enumerate() {
             for (k, part) in phase.parts.iter().enumerate() {
-                let mut title = format!("{}.{}", scheduled.entry.name, kernel.name);
+                let mut title = format!("{}.{}", scheduled.entry.name, leaf.kernel.name);
                 if phases.len() > 1 {
                     let _ = write!(title, ", phase {i}");
                 }

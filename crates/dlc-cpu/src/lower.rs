@@ -6,10 +6,11 @@
 use crate::abi::ALIGNMENT;
 use crate::codegen::{self, Phase, When};
 use crate::schedule::contract::Choices;
+use crate::schedule::domain::extent;
 use crate::schedule::{Config, Schedule, Site, Workspace};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::plan::{self, Aliases, Block};
-use dlc_kernel::{BufferId, BuildError, Class, Entry, Kernel, Program};
+use dlc_kernel::{BufferId, BuildError, Class, Entry, Form, Kernel, Program};
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -19,8 +20,45 @@ pub struct ScheduledEntry<'p> {
     pub entry: &'p Entry,
     /// What holds of the entry's buffers.
     pub facts: &'p Facts,
-    /// One for each kernel.
+    /// The kernels that are no loops, those in loops included.
+    pub leaves: Vec<Leaf<'p>>,
+    /// One for each leaf.
     pub schedules: Vec<Schedule<'p>>,
+}
+
+/// A kernel that is no loop.
+#[derive(Clone, Debug)]
+pub struct Leaf<'p> {
+    /// The kernel.
+    pub kernel: &'p Kernel,
+    /// The position of the entry's kernel that it is, or is in.
+    pub top: usize,
+    /// The steps of the loops around it.
+    pub loops: Vec<i64>,
+}
+
+/// The kernels of an entry that are no loops, in order.
+fn leaves(entry: &Entry) -> Result<Vec<Leaf<'_>>, String> {
+    let mut found = Vec::new();
+    for (top, kernel) in entry.kernels.iter().enumerate() {
+        add_leaves(kernel, top, &[], &mut found)?;
+    }
+    Ok(found)
+}
+
+fn add_leaves<'p>(
+    kernel: &'p Kernel,
+    top: usize,
+    loops: &[i64],
+    found: &mut Vec<Leaf<'p>>,
+) -> Result<(), String> {
+    let Form::Loop { steps, start, body } = &kernel.form else {
+        found.push(Leaf { kernel, top, loops: loops.to_vec() });
+        return Ok(());
+    };
+    let inner = [loops, &[extent(steps)?]].concat();
+    start.iter().try_for_each(|kernel| add_leaves(kernel, top, loops, found))?;
+    body.iter().try_for_each(|kernel| add_leaves(kernel, top, &inner, found))
 }
 
 /// What holds of the buffers and kernels of an entry.
@@ -31,6 +69,8 @@ pub struct Facts {
     pub fixed: FxHashSet<BufferId>,
     /// By kernel: whether it computes such temporaries, and so runs when parameters have changed.
     pub at_load: Vec<bool>,
+    /// By kernel that is a loop: what it writes.
+    pub changing: FxHashMap<usize, FxHashSet<BufferId>>,
 }
 
 impl Facts {
@@ -41,7 +81,15 @@ impl Facts {
         config: Config,
         choices: &'p Choices,
     ) -> Site<'p> {
-        Site { program, aliases: &self.aliases, fixed: &self.fixed, config, choices }
+        Site {
+            program,
+            aliases: &self.aliases,
+            fixed: &self.fixed,
+            config,
+            choices,
+            steps: 0,
+            changing: None,
+        }
     }
 }
 
@@ -58,7 +106,7 @@ pub enum Place {
 pub struct ArenaPlan {
     /// By buffer that this entry uses, aliases included.
     pub places: FxHashMap<BufferId, Place>,
-    /// By kernel: where its shared workspace and that of worker 0 are.
+    /// By leaf: where its shared workspace and that of worker 0 are.
     pub workspaces: Vec<(u64, u64)>,
     /// Bytes of the arena.
     pub bytes: u64,
@@ -69,7 +117,7 @@ pub struct ArenaPlan {
 pub struct LastingPlan {
     /// By buffer.
     pub offsets: FxHashMap<BufferId, u64>,
-    /// By entry and kernel: where its lasting workspace is.
+    /// By entry and leaf: where its lasting workspace is.
     pub workspaces: Vec<Vec<u64>>,
     /// Bytes in all.
     pub bytes: u64,
@@ -83,7 +131,10 @@ pub fn facts(program: &Program) -> Vec<Facts> {
         let in_calls = entry.kernels.iter().zip(&at_load).filter(|(_, at_load)| !**at_load);
         let read = in_calls.flat_map(|(kernel, _)| kernel.reads());
         let kept: Vec<BufferId> = read.filter(|id| fixed.contains(id)).collect();
-        Facts { aliases: plan::aliases(program, entry, &kept), fixed, at_load }
+        let loops = entry.kernels.iter().enumerate();
+        let loops = loops.filter(|(_, k)| matches!(k.form, Form::Loop { .. }));
+        let changing = loops.map(|(at, k)| (at, k.writes().into_iter().collect())).collect();
+        Facts { aliases: plan::aliases(program, entry, &kept), fixed, at_load, changing }
     };
     program.entries.iter().map(entry).collect()
 }
@@ -124,36 +175,42 @@ pub fn schedule<'p>(
 ) -> Result<Vec<ScheduledEntry<'p>>, BuildError> {
     let entry = |(entry, facts): (&'p Entry, &'p Facts)| {
         let site = facts.site(program, config, choices);
-        let one = |kernel: &'p Kernel| {
-            Schedule::new(site, kernel)
-                .map_err(|message| BuildError::Kernel { kernel: kernel.name.clone(), message })
+        let refuse = |name: &str| {
+            let kernel = name.to_string();
+            |message| BuildError::Kernel { kernel, message }
         };
-        let schedules = entry.kernels.par_iter().map(one).collect::<Result<_, _>>()?;
-        Ok(ScheduledEntry { entry, facts, schedules })
+        let one = |leaf: &Leaf<'p>| {
+            let changing = facts.changing.get(&leaf.top);
+            let site = Site { steps: leaf.loops.len(), changing, ..site };
+            Schedule::new(site, leaf.kernel).map_err(refuse(&leaf.kernel.name))
+        };
+        let leaves = leaves(entry).map_err(refuse(&entry.name))?;
+        let schedules = leaves.par_iter().map(one).collect::<Result<_, _>>()?;
+        Ok(ScheduledEntry { entry, facts, leaves, schedules })
     };
     program.entries.iter().zip(facts).map(entry).collect()
 }
 
 /// Generates the code of every kernel of an entry, phase by phase.
 pub fn generate(entry: &ScheduledEntry, frontend: TargetFrontendConfig) -> Vec<Vec<Phase>> {
-    let phases = |(schedule, &at_load): (&Schedule, &bool)| {
+    let phases = |(schedule, leaf): (&Schedule, &Leaf)| {
         let mut phases = codegen::phases(schedule, frontend);
-        if at_load {
+        if entry.facts.at_load[leaf.top] {
             phases.iter_mut().for_each(|p| p.when = When::Load);
         }
         phases
     };
-    entry.schedules.par_iter().zip(&entry.facts.at_load).map(phases).collect()
+    entry.schedules.par_iter().zip(&entry.leaves).map(phases).collect()
 }
 
 impl ScheduledEntry<'_> {
     /// The fixed temporaries that calls read, and not only what is packed when parameters change.
     fn kept(&self) -> Vec<BufferId> {
-        let kernels = self.entry.kernels.iter().zip(&self.schedules).zip(&self.facts.at_load);
-        let in_calls = kernels.filter(|(_, at_load)| !**at_load);
-        let read = in_calls.flat_map(|((kernel, schedule), _)| match schedule {
+        let leaves = self.leaves.iter().zip(&self.schedules);
+        let in_calls = leaves.filter(|(leaf, _)| !self.facts.at_load[leaf.top]);
+        let read = in_calls.flat_map(|(leaf, schedule)| match schedule {
             Schedule::Contract(contract) => contract.read_in_calls(),
-            _ => kernel.reads(),
+            _ => leaf.kernel.reads(),
         });
         let root = |id: BufferId| self.facts.aliases.get(&id).copied().unwrap_or(id);
         let mut kept: Vec<BufferId> =
@@ -225,7 +282,8 @@ impl ArenaPlan {
             owners.push(buffer);
             blocks.push(Block { bytes: bytes(program, buffer)?, first, last });
         }
-        for (at, schedule) in scheduled.schedules.iter().enumerate() {
+        for (leaf, schedule) in scheduled.leaves.iter().zip(&scheduled.schedules) {
+            let at = leaf.top;
             let Workspace { shared, scratch, .. } = schedule.workspace();
             let scratch =
                 (scratch.next_multiple_of(ALIGNMENT) as u64).saturating_mul(threads as u64);

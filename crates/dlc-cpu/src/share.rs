@@ -19,9 +19,11 @@ pub struct Share {
     pub end: i64,
 }
 
-/// For each worker, what it executes; at most `threads` workers, at least one.
-pub fn share_out(parts: &[Part], threads: usize) -> Vec<Vec<Share>> {
-    let sizes: Vec<(i64, f64)> = parts.iter().map(|p| (p.units, p.unit_cost)).collect();
+/// For each worker, what it executes of one of `steps` steps; at most `threads` workers, at least
+/// one.
+pub fn share_out(parts: &[Part], steps: i64, threads: usize) -> Vec<Vec<Share>> {
+    let size = |p: &Part| (p.units / steps.max(1), p.unit_cost);
+    let sizes: Vec<(i64, f64)> = parts.iter().map(size).collect();
     share_out_units(&sizes, threads)
 }
 

@@ -178,6 +178,10 @@ codes! {
     StateUpdate "E0309" "a state's next value that cannot be set here"
         "`s <- e` sets the value that state `s` of this block has in the next call, once in each \
          call."
+    BadLoop "E0311" "a loop that does not fit together"
+        "What `scan` carries from step to step has one type, is given its next value in the body, \
+         and is named after `with`. `yield` stands in the body itself. What happens once in a \
+         call, such as setting a state, stands outside."
     UnusedValue "E0310" "a value that is never used"
         "A statement that is only an expression has no effect, unless it is the last of its \
          block."

@@ -31,6 +31,7 @@ mod read;
 mod reduction;
 mod repeat;
 mod runtime;
+mod scan;
 mod scope;
 mod settings;
 mod shape;
@@ -133,6 +134,8 @@ pub(crate) struct Elab<'u> {
     frames: Vec<Frame>,
     params: IndexMap<String, Stored>,
     states: IndexMap<String, Stored>,
+    /// The loops whose bodies are being elaborated, outermost first.
+    scans: Vec<scan::OpenScan>,
     scalars: IndexMap<String, f64>,
     /// The present values of scheduled run-time scalars.
     followed: FxHashMap<String, Value>,
@@ -171,6 +174,7 @@ impl<'u> Elab<'u> {
             frames: Vec::new(),
             params: IndexMap::new(),
             states: IndexMap::new(),
+            scans: Vec::new(),
             scalars: IndexMap::new(),
             followed: FxHashMap::default(),
             constraints: Vec::new(),

@@ -237,6 +237,7 @@ impl Unit {
                     arms.iter().map(|(_, block)| block).chain(otherwise).any(declares)
                 }
                 ExprKind::Repeat { body, .. } | ExprKind::For { body, .. } => declares(body),
+                ExprKind::Scan(scan) => declares(&scan.body),
                 _ => false,
             })
     }

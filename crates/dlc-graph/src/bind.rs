@@ -1,6 +1,8 @@
 //! Giving dims their values.
 
-use crate::op::{Contract, Extent, Fused, Iota, Op, Random, Reshape, ScatterAdd, Source, View};
+use crate::op::{
+    Contract, Extent, Fused, Hole, Iota, Op, Random, Reshape, Scan, ScatterAdd, Source, View,
+};
 use crate::rebuild::Rebuild;
 use crate::{Graph, Shape, ShapeError, Type};
 use dlc_kernel::{Access, Bindings, Guard, Index, Origin, Size};
@@ -95,6 +97,14 @@ impl Op {
             Op::ScatterAdd(s) => ScatterAdd { extent: f(&s.extent), ..s.clone() }.into(),
             Op::Fused(fused) => {
                 Fused { kind: fused.kind, body: Arc::new(body(&fused.body, f)) }.into()
+            }
+            Op::Scan(scan) => {
+                let (steps, body) = (f(&scan.steps), Arc::new(body(&scan.body, f)));
+                Scan { steps, carries: scan.carries, sequences: scan.sequences, body }.into()
+            }
+            Op::Hole(h) => {
+                let ty = Type { dtype: h.ty.dtype, shape: shape(&h.ty.shape, f) };
+                Hole { number: h.number, ty }.into()
             }
             Op::Const(_)
             | Op::Unary(_)

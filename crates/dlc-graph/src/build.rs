@@ -1,8 +1,8 @@
 //! Short ways to build the compositions that rules, passes and front ends need. All of them panic
 //! as [`Graph::push`] where operands do not fit.
 
-use crate::op::{Binary, Cast, Const, Op, Reduce, Reshape, Select, Unary, View};
-use crate::{Graph, Shape, Value};
+use crate::op::{Binary, Cast, Const, Op, Part, Reduce, Reshape, Select, Source, Unary, View};
+use crate::{Graph, Operands, Shape, Value};
 use dlc_kernel::{Access, BinaryOp, DType, FoldOp, Index, Origin, Scalar, Size, UnaryOp};
 
 impl Graph {
@@ -120,6 +120,49 @@ impl Graph {
         self.push(View { axes, access, fill: Scalar::new(ty.dtype, fill) }, &[x], origin.clone())
     }
 
+    /// Part `k` of a fused operation or a scan.
+    #[track_caller]
+    pub fn part(&mut self, x: Value, k: usize, origin: &Origin) -> Value {
+        self.push(Part(k as u32), &[x], origin.clone())
+    }
+
+    /// Element `at` of dim 0.
+    #[track_caller]
+    pub fn element(&mut self, x: Value, at: Size, origin: &Origin) -> Value {
+        let axes: Shape = self.ty(x).shape[1..].iter().cloned().collect();
+        let rest = (0..axes.len() as u32).map(Index::axis);
+        let access = Access::new(std::iter::once(Index::constant(at)).chain(rest));
+        self.view(x, axes, access, origin)
+    }
+
+    /// The elements of dim 0 in opposite order.
+    #[track_caller]
+    pub fn reverse(&mut self, x: Value, origin: &Origin) -> Value {
+        let axes = self.ty(x).shape.clone();
+        let mut access = Access::identity(axes.len());
+        access.coords[0] = Index::affine([(0, -1)], axes[0].clone() - Size::ONE);
+        self.view(x, axes, access, origin)
+    }
+
+    /// Adds the operations of a body whose sources are named by the position of what they stand
+    /// for; gives the values of its results.
+    #[track_caller]
+    pub fn inline(&mut self, body: &Graph, operands: &[Value]) -> Vec<Value> {
+        let mut image: Vec<Value> = Vec::with_capacity(body.len());
+        for value in body.values() {
+            let made = match body.op(value) {
+                Op::Source(source) => operands[source.position()],
+                op => {
+                    let read: Operands =
+                        body.operands(value).iter().map(|v| image[v.0 as usize]).collect();
+                    self.push(op.clone(), &read, body.origin(value).clone())
+                }
+            };
+            image.push(made);
+        }
+        body.results().iter().map(|r| image[r.value.0 as usize]).collect()
+    }
+
     /// The same elements under another shape; `x` itself if it has it.
     #[track_caller]
     pub fn reshape(&mut self, x: Value, shape: Shape, origin: &Origin) -> Value {
@@ -175,6 +218,16 @@ impl Graph {
                 _ => return None,
             }
         }
+    }
+}
+
+impl Source {
+    /// Which operand the source of a body stands for.
+    ///
+    /// # Panics
+    /// If it is no body's.
+    pub fn position(&self) -> usize {
+        self.name.parse().expect("the sources of a body are named by operand position")
     }
 }
 

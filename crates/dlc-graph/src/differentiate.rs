@@ -4,7 +4,7 @@
 //! only the order in which they are applied. Operands are free of `grad` when their users are
 //! reached, so gradients of gradients need nothing of their own.
 
-use crate::op::{Op, Site};
+use crate::op::{Op, Part, Site};
 use crate::rebuild::Rebuild;
 use crate::{Graph, Value};
 use dlc_kernel::{BinaryOp, Origin, Scalar};
@@ -69,41 +69,86 @@ impl Sweeps {
         let new: Vec<Value> = older.iter().map(|&x| self.rebuild.at(x)).collect();
         let (y_new, g) = (self.rebuild.at(y), &mut self.rebuild.graph);
         let one = g.constant(Scalar::new(g.ty(y_new).dtype, 1.0), origin);
-        let found = pullback(g, y_new, one, &new);
+        let found = pullback(g, &[(y_new, one)], &new);
         self.known.extend(older.into_iter().map(|x| (y, x)).zip(found));
     }
 }
 
-/// What flows back to each of `xs` when `cotangent` flows back to `y`; `None` where `y` does not
-/// depend on it. An `x` may be any value; what flows back to an older `x` passes through it.
-pub fn pullback(g: &mut Graph, y: Value, cotangent: Value, xs: &[Value]) -> Vec<Option<Value>> {
-    let count = y.0 as usize + 1;
+/// What flows back to each of `xs` when cotangents flow back to some values, by pairs; `None` where
+/// none of them depends on it. An `x` may be any value; what flows back to an older `x` passes
+/// through it.
+pub fn pullback(g: &mut Graph, seeds: &[(Value, Value)], xs: &[Value]) -> Vec<Option<Value>> {
+    let count = seeds.iter().map(|(y, _)| y.0 as usize + 1).max().unwrap_or(0);
     let path = on_path(g, count, xs);
-    let mut cotangents: Vec<Option<Value>> = vec![None; count];
-    cotangents[y.0 as usize] = Some(cotangent);
-    for at in (0..count).rev() {
-        let Some(cotangent) = cotangents[at].filter(|_| path[at] == Path::Through) else {
-            continue;
-        };
+    let mut cotangents = Cotangents { of: vec![None; count], of_parts: FxHashMap::default() };
+    for &(y, cotangent) in seeds {
+        cotangents.add(g, y, cotangent);
+    }
+    for at in (0..count).rev().filter(|&at| path[at] == Path::Through) {
         let value = Value(at as u32);
-        let (operands, origin) = (g.operands(value), g.origin(value).clone());
-        let op = g.op(value).clone();
-        let site = Site { operands: &operands, result: value, cotangent, origin: &origin };
-        let found = op.rules().grad(g, &site);
-        assert_eq!(found.len(), operands.len(), "a gradient rule speaks of every operand");
-        for (&operand, found) in operands.iter().zip(found) {
-            let slot = &mut cotangents[operand.0 as usize];
-            let (Some(term), true) = (found, path[operand.0 as usize] != Path::Off) else {
-                continue;
-            };
-            debug_assert_eq!(g.ty(term), g.ty(operand), "a cotangent has its value's type");
-            *slot = Some(match *slot {
-                Some(sum) => g.binary(BinaryOp::Add, sum, term, &origin),
-                None => term,
-            });
+        let found = cotangents.of_operands(g, value, &|v| path[v.0 as usize] != Path::Off);
+        for (operand, found) in g.operands(value).into_iter().zip(found) {
+            if let (Some(term), true) = (found, path[operand.0 as usize] != Path::Off) {
+                debug_assert_eq!(g.ty(term), g.ty(operand), "a cotangent has its value's type");
+                cotangents.add(g, operand, term);
+            }
         }
     }
-    xs.iter().map(|x| cotangents.get(x.0 as usize).copied().flatten()).collect()
+    xs.iter().map(|x| cotangents.of.get(x.0 as usize).copied().flatten()).collect()
+}
+
+/// What has flowed back so far.
+struct Cotangents {
+    of: Vec<Option<Value>>,
+    /// To the parts of scans.
+    of_parts: FxHashMap<Value, Vec<Option<Value>>>,
+}
+
+impl Cotangents {
+    fn add(&mut self, g: &mut Graph, to: Value, term: Value) {
+        let slot = &mut self.of[to.0 as usize];
+        *slot = Some(sum(g, *slot, term, to));
+    }
+
+    /// What flows on to the operands of `value`: nothing, where nothing has come.
+    fn of_operands(
+        &mut self,
+        g: &mut Graph,
+        value: Value,
+        wanted: &dyn Fn(Value) -> bool,
+    ) -> Vec<Option<Value>> {
+        let (operands, origin) = (g.operands(value), g.origin(value).clone());
+        let cotangent = self.of[value.0 as usize];
+        match (g.op(value).clone(), cotangent) {
+            (Op::Scan(scan), whole) => {
+                let mut parts = self.of_parts.remove(&value).unwrap_or_default();
+                parts.resize(scan.body.results().len(), None);
+                if let Some(whole) = whole {
+                    parts[0] = Some(sum(g, parts[0], whole, value));
+                }
+                scan.pull_back(g, value, &parts, wanted)
+            }
+            (Op::Part(Part(k)), Some(cotangent)) if matches!(g.op(operands[0]), Op::Scan(_)) => {
+                let parts = self.of_parts.entry(operands[0]).or_default();
+                parts.resize(parts.len().max(k as usize + 1), None);
+                parts[k as usize] = Some(sum(g, parts[k as usize], cotangent, value));
+                vec![None]
+            }
+            (op, Some(cotangent)) => {
+                let site = Site { operands: &operands, result: value, cotangent, origin: &origin };
+                let found = op.rules().grad(g, &site);
+                assert_eq!(found.len(), operands.len(), "a gradient rule speaks of every operand");
+                found
+            }
+            (_, None) => vec![None; operands.len()],
+        }
+    }
+}
+
+/// `known + term`, for what flows back to `value`.
+fn sum(g: &mut Graph, known: Option<Value>, term: Value, value: Value) -> Value {
+    let origin = g.origin(value).clone();
+    known.map_or(term, |known| g.binary(BinaryOp::Add, known, term, &origin))
 }
 
 /// Whether cotangents are of use at a value.

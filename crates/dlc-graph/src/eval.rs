@@ -37,6 +37,9 @@ pub enum EvalError {
     /// A size has no value.
     #[error("dim `{0}` is not bound")]
     Unbound(String),
+    /// A hole has no value.
+    #[error("a hole has no value")]
+    Hole,
     /// A `grad` is left.
     #[error("gradients are expanded before evaluation")]
     Grad,
@@ -116,7 +119,9 @@ fn step(
     match graph.op(value) {
         Op::Source(source) => return source_value(source, sources).map(|a| vec![a]),
         Op::Fused(fused) => return body(&fused.body, given),
+        Op::Scan(scan) => return scan.run(given),
         Op::Grad(_) => return Err(EvalError::Grad),
+        Op::Hole(_) => return Err(EvalError::Hole),
         Op::Gather(gather) => {
             let extent = &graph.ty(operands[0]).shape[gather.axis as usize];
             check_ids(given[1], extent, origin)?;
@@ -128,7 +133,7 @@ fn step(
     Ok(graph.op(value).rules().eval(given, &types))
 }
 
-/// The results of a fused operation's body, given its operands.
+/// The results of a body, given its operands.
 pub(crate) fn body(graph: &Graph, operands: &[&Array]) -> Result<Vec<Array>, EvalError> {
     let by_name = |name: &str| {
         let position: usize = name.parse().ok()?;

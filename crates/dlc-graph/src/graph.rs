@@ -125,7 +125,7 @@ impl Graph {
     /// The type `op` would have on these operands.
     pub fn infer(&self, op: &Op, operands: &[Value]) -> Result<Type, ShapeError> {
         let ty = match op {
-            // Rules see types alone, and a fused operation has several.
+            // Rules see types alone, and an operation with parts has several.
             Op::Part(part) => self.part_of(operands, part.0)?,
             _ => {
                 let types: SmallVec<[&Type; 4]> = operands.iter().map(|&v| self.ty(v)).collect();
@@ -143,7 +143,7 @@ impl Graph {
 
     fn part_of(&self, operands: &[Value], part: u32) -> Result<Type, ShapeError> {
         let ty = operands.first().and_then(|&fused| self.part_type(fused, part));
-        ty.ok_or_else(|| ShapeError::new(format!("there is no part {part} of a fused operation")))
+        ty.ok_or_else(|| ShapeError::new(format!("there is no part {part} of this operation")))
     }
 
     /// Names a result. Results keep their order.
@@ -176,7 +176,7 @@ impl Graph {
         &self.ops[self.node(value).op as usize]
     }
 
-    /// The type of `value`. A fused operation with several results has the type of the first, and
+    /// The type of `value`. An operation with several results has the type of the first, and
     /// is only read through [`Part`](crate::op::Part).
     pub fn ty(&self, value: Value) -> &Type {
         &self.types[self.node(value).ty as usize]
@@ -226,7 +226,13 @@ impl Graph {
 
     /// Which values some result depends on.
     pub fn live(&self) -> Vec<bool> {
+        self.live_with(&[])
+    }
+
+    /// Which values some result or one of `kept` depends on, those included.
+    pub fn live_with(&self, kept: &[Value]) -> Vec<bool> {
         let mut live = vec![false; self.len()];
+        kept.iter().for_each(|v| live[v.0 as usize] = true);
         for result in &self.results {
             live[result.value.0 as usize] = true;
         }
@@ -240,10 +246,11 @@ impl Graph {
         live
     }
 
-    /// The type of part `part` of a fused operation.
+    /// The type of part `part` of a fused operation or a scan.
     pub fn part_type(&self, fused: Value, part: u32) -> Option<Type> {
         match self.op(fused) {
             Op::Fused(f) => f.body.results().get(part as usize).map(|r| f.body.ty(r.value).clone()),
+            Op::Scan(scan) => scan.part_type(part),
             _ => None,
         }
     }

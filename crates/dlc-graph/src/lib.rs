@@ -33,6 +33,7 @@ mod parse;
 mod print;
 mod reader;
 mod rebuild;
+mod scan;
 mod ty;
 mod verify;
 
@@ -42,5 +43,6 @@ pub use differentiate::{differentiate, pullback};
 pub use error::ShapeError;
 pub use graph::{Graph, MAX_NODES, Operands, Outcome, Role, Value};
 pub use parse::ParseError;
+pub use scan::{Carried, Loop};
 pub use ty::{MAX_BYTES, MAX_RANK, Shape, Type};
 pub use verify::{verify, verify_differentiated};

@@ -4,9 +4,9 @@ mod cursor;
 mod index;
 
 use crate::op::{
-    Binary, Cast, Concat, Const, Contract, Extent, Fused, FusedKind, Gather, Grad, Iota, Op, Part,
-    Random, Reduce, Reshape, ScatterAdd, Select, Source, SourceClass, StopGradient, Unary, View,
-    fold_name,
+    Binary, Cast, Concat, Const, Contract, Extent, Fused, FusedKind, Gather, Grad, Hole, Iota, Op,
+    Part, Random, Reduce, Reshape, Scan, ScatterAdd, Select, Source, SourceClass, StopGradient,
+    Unary, View, fold_name,
 };
 use crate::{Graph, Operands, Role, Type, Value};
 use cursor::Cursor;
@@ -143,6 +143,11 @@ impl<'a, 't> Parser<'a, 't> {
             "view" => self.view(ty),
             "contract" => self.contract(ty),
             "fused" => self.fused(),
+            "scan" => self.scan(),
+            "hole" => {
+                let number = self.cursor.count()?;
+                Ok((Hole { number, ty: ty.clone() }.into(), Operands::new()))
+            }
             "const" => {
                 let value = self.cursor.number()?;
                 Ok((Const(Scalar::new(ty.dtype, value)).into(), Operands::new()))
@@ -278,16 +283,36 @@ impl<'a, 't> Parser<'a, 't> {
     }
 
     fn fused(&mut self) -> Parsed<(Op, Operands)> {
-        if self.depth >= MAX_DEPTH {
-            return Err(self.cursor.error(format!("bodies nest deeper than {MAX_DEPTH}")));
-        }
         let word = self.cursor.identifier()?;
         let Some(kind) = FusedKind::ALL.into_iter().find(|k| k.name() == word) else {
             return Err(self.cursor.error(format!("`{word}` is no kind of fusion")));
         };
         let operands = self.operands()?;
-        let body = Parser::new(self.cursor, self.depth + 1).graph()?;
+        let body = self.body()?;
         Ok((Fused { kind, body: Arc::new(body) }.into(), operands))
+    }
+
+    fn scan(&mut self) -> Parsed<(Op, Operands)> {
+        let steps = self.size()?;
+        let mut operands = Operands::new();
+        let mut counts = [0; 3];
+        for (count, word) in counts.iter_mut().zip(["carry", "along", "with"]) {
+            if self.cursor.accept_word(word) {
+                let own = self.operands()?;
+                *count = own.len() as u32;
+                operands.extend(own);
+            }
+        }
+        let body = Arc::new(self.body()?);
+        let [carries, sequences, _] = counts;
+        Ok((Scan { steps, carries, sequences, body }.into(), operands))
+    }
+
+    fn body(&mut self) -> Parsed<Graph> {
+        if self.depth >= MAX_DEPTH {
+            return Err(self.cursor.error(format!("bodies nest deeper than {MAX_DEPTH}")));
+        }
+        Parser::new(self.cursor, self.depth + 1).graph()
     }
 
     fn value(&mut self) -> Parsed<Value> {

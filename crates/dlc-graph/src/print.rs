@@ -14,7 +14,7 @@
 //! A read shows its coordinates, then its guards; axes are named per operation, those summed over
 //! from `r` on. What the type says (`iota`, `reshape`, `cast`) is not repeated.
 
-use crate::op::{Contract, Fused, Op, OpText, Source, SourceClass, View};
+use crate::op::{Contract, Fused, Op, OpText, Scan, Source, SourceClass, View};
 use crate::{Graph, Role, Value};
 use dlc_kernel::{Access, DType, Index, Origin, Scalar, Size};
 use std::collections::BTreeSet;
@@ -59,6 +59,11 @@ impl Printer {
             self.graph(&head, &fused.body, depth + 1);
             return;
         }
+        if let Op::Scan(scan) = graph.op(value) {
+            let head = scan_head(scan, &graph.operands(value));
+            self.graph(&head, &scan.body, depth + 1);
+            return;
+        }
         let text = self.op(graph, value);
         self.text.push_str(&text);
         self.origin(graph.origin(value));
@@ -80,6 +85,7 @@ impl Printer {
             Op::Const(c) => format!("const {}", Number(c.0)),
             Op::Extent(extent) => format!("extent {}", extent.size),
             Op::Iota(_) => "iota".into(),
+            Op::Hole(hole) => format!("hole {}", hole.number),
             Op::Cast(_) => format!("cast({})", operands[0]),
             Op::View(view) => self.view(view, operands[0]),
             Op::Contract(contract) => self.contract(contract, operands[0], operands[1]),
@@ -155,6 +161,19 @@ impl Printer {
 
 fn fused_head(fused: &Fused, operands: &[Value]) -> String {
     format!("fused {}({})", fused.kind.name(), join(operands.iter()))
+}
+
+/// `scan 64 carry(%3, %4) along(%7) with(%1)`.
+fn scan_head(scan: &Scan, operands: &[Value]) -> String {
+    let (carries, others) = operands.split_at(scan.carries as usize);
+    let (sequences, shared) = others.split_at(scan.sequences as usize);
+    let mut head = format!("scan {}", scan.steps);
+    for (word, operands) in [("carry", carries), ("along", sequences), ("with", shared)] {
+        if !operands.is_empty() {
+            let _ = write!(head, " {word}({})", join(operands.iter()));
+        }
+    }
+    head
 }
 
 fn source_text(source: &Source) -> String {

@@ -2,11 +2,14 @@
 //!
 //! - Operands have smaller numbers than their users, and every type is the one its rule infers.
 //! - Result names are unique within their role; an update has the type of its parameter or state.
-//! - [`Part`](crate::op::Part) reads fused operations only.
+//! - [`Part`](crate::op::Part) reads fused operations and scans only, and no result depends on a
+//!   [`Hole`](crate::op::Hole).
+//! - The body of a scan has the inputs `0`, `1`, .., results in the order of their number, and
+//!   neither random numbers nor sources of another class.
 //! - The body of a fused operation has the inputs `0`, `1`, .. and only operations that its kind
 //!   of kernel can hold: no other fused operation, no `grad`.
 
-use crate::op::{Fused, FusedKind, Lowering, Op, Reduce, SourceClass};
+use crate::op::{Fused, FusedKind, Lowering, Op, Reduce, Scan, SourceClass};
 use crate::{Graph, Operands, Role, Shape, Value};
 use rustc_hash::FxHashSet;
 
@@ -36,10 +39,29 @@ fn verify_node(graph: &Graph, value: Value) -> Result<(), String> {
     if inferred != *graph.ty(value) {
         return Err(format!("its type is {}, its rule says {inferred}", graph.ty(value)));
     }
+    if let Op::Scan(scan) = op {
+        verify_scan(scan).map_err(|e| format!("scan: {e}"))?;
+    }
     if let Op::Fused(fused) = op {
         verify_body(fused, &operands).map_err(|e| format!("fused {}: {e}", fused.kind.name()))?;
     }
     Ok(())
+}
+
+fn verify_scan(scan: &Scan) -> Result<(), String> {
+    verify(&scan.body)?;
+    let refused = |v: &Value| match scan.body.op(*v) {
+        Op::Random(_) | Op::Hole(_) => true,
+        Op::Source(source) => source.class != SourceClass::Input,
+        _ => false,
+    };
+    match scan.body.values().find(refused) {
+        Some(value) => {
+            let name = scan.body.op(value).rules().text().name;
+            Err(format!("{value}: `{name}` has no place here"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn verify_results(graph: &Graph) -> Result<(), String> {

@@ -97,7 +97,7 @@ proptest! {
         let axes = sizes(&space).into_iter().collect();
         let view = View { axes, access: read.0.clone(), fill: Scalar::new(DType::F32, 5.0) };
         let y = g.push(view, &[x], None);
-        let dx = pullback(&mut g, y, dy, &[x])[0].expect("a view depends on its operand");
+        let dx = pullback(&mut g, &[(y, dy)], &[x])[0].expect("a view depends on its operand");
         let cotangent = numbers(&space);
         let found = eval_values(&g, &[dx], &|_| Some(cotangent.clone())).expect("a value");
         let own = (Access::identity(space.len()), space.clone());
@@ -128,7 +128,7 @@ fn gradients(text: &str) -> String {
         None,
     );
     let operands = g.operands(y);
-    let found = pullback(&mut g, y, dy, &operands);
+    let found = pullback(&mut g, &[(y, dy)], &operands);
     for (operand, cotangent) in operands.into_iter().zip(found) {
         let name = match g.op(operand) {
             Op::Source(source) => format!("d{}", source.name),

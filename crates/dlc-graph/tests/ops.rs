@@ -80,6 +80,21 @@ impl Case {
         g.reduce(FoldOp::Sum, product, &axes, &None)
     }
 
+    /// [`Case::loss`] of every result of the sample.
+    fn whole_loss(&mut self) -> Value {
+        let Op::Scan(scan) = self.graph.op(self.result) else {
+            return self.loss("w", self.result);
+        };
+        let parts = scan.body.results().len();
+        let mut sum = self.loss("w", self.result);
+        for k in 0..parts {
+            let part = self.graph.part(self.result, k, &None);
+            let term = self.loss(&format!("w{k}"), part);
+            sum = self.graph.binary(BinaryOp::Add, sum, term, &None);
+        }
+        sum
+    }
+
     fn floats(&self) -> Vec<Value> {
         let is_float = |v: &Value| self.graph.ty(*v).dtype.is_float();
         self.operands.iter().copied().filter(is_float).collect()
@@ -160,7 +175,7 @@ fn shape_agrees_with_evaluation() {
 #[test]
 fn gradient_agrees_with_central_differences() {
     for (what, mut case) in differentiable() {
-        let loss = case.loss("w", case.result);
+        let loss = case.whole_loss();
         case.check_gradient(loss, &what);
     }
 }
@@ -168,7 +183,7 @@ fn gradient_agrees_with_central_differences() {
 #[test]
 fn second_gradient_agrees_with_central_differences() {
     for (what, mut case) in differentiable() {
-        let loss = case.loss("w", case.result);
+        let loss = case.whole_loss();
         let mut sum = case.graph.constant(Scalar::new(DType::F32, 0.0), &None);
         for (k, x) in case.floats().into_iter().enumerate() {
             let grad = case.graph.push(Grad, &[loss, x], None);
@@ -184,7 +199,7 @@ fn printed_graphs_read_back_equal() {
     for sample in Op::samples() {
         let mut case = Case::new(&sample);
         if !matches!(sample.op.rules().lower(), Lowering::Fused(_)) {
-            let loss = case.loss("w", case.result);
+            let loss = case.whole_loss();
             for x in case.floats() {
                 let grad = case.graph.push(Grad, &[loss, x], None);
                 case.graph.add_result(format!("d/d{x}"), grad, Role::Output);

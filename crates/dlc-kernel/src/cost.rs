@@ -36,6 +36,10 @@ impl Kernel {
             Form::ScatterAdd { axes, exprs, value, .. } => {
                 times(points(axes), operations(exprs, [*value]) + 1)
             }
+            // The domains of the kernels hold the steps.
+            Form::Loop { start, body, .. } => {
+                start.iter().chain(body).map(Kernel::flops).fold(0, u64::saturating_add)
+            }
             Form::Reshape { .. } | Form::Check { .. } => 0,
         }
     }

@@ -51,7 +51,7 @@ impl<'p> Machine<'p> {
         self.accept(entry, inputs)?;
         for kernel in &entry.kernels {
             // The first error ends the call: what may still run has no effect that lasts.
-            self.run(kernel)?;
+            self.run(kernel, &[])?;
         }
         Ok(entry.outputs.iter().map(|&id| self.array(id).clone()).collect())
     }
@@ -83,20 +83,29 @@ impl<'p> Machine<'p> {
         found.ok_or_else(|| RunError::Usage(format!("there is no parameter or state `{name}`")))
     }
 
-    fn run(&mut self, kernel: &Kernel) -> Result<(), RunError> {
-        let mut step = Execution { arrays: &mut self.arrays, kernel };
+    /// Runs a kernel, at a step of each loop around it.
+    fn run(&mut self, kernel: &Kernel, steps: &[i64]) -> Result<(), RunError> {
+        let mut work = Execution { arrays: &mut self.arrays, kernel, steps };
         match &kernel.form {
-            Form::Map { segments } => segments.iter().try_for_each(|s| step.map(s)),
-            Form::Row { outer, inner, exprs, steps } => step.row(outer, inner, exprs, steps),
+            Form::Map { segments } => segments.iter().try_for_each(|s| work.map(s)),
+            Form::Row { outer, inner, exprs, steps } => work.row(outer, inner, exprs, steps),
             Form::Contract { out, reduce, exprs, lhs, rhs, stores } => {
-                step.contract(out, reduce, exprs, [*lhs, *rhs], stores)
+                work.contract(out, reduce, exprs, [*lhs, *rhs], stores)
             }
             Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } => {
-                step.scatter_add(axes, exprs, *buffer, (access, lookups), *value)
+                work.scatter_add(axes, exprs, *buffer, (access, lookups), *value)
             }
             Form::Reshape { src, dst } => {
-                step.arrays[dst.0 as usize].data = step.arrays[src.0 as usize].data.clone();
+                work.arrays[dst.0 as usize].data = work.arrays[src.0 as usize].data.clone();
                 Ok(())
+            }
+            Form::Loop { steps: count, start, body } => {
+                start.iter().try_for_each(|kernel| self.run(kernel, steps))?;
+                let mut at = |step| {
+                    let steps = [steps, &[step]].concat();
+                    body.iter().try_for_each(|kernel| self.run(kernel, &steps))
+                };
+                (0..bound(count)).try_for_each(&mut at)
             }
             Form::Check { buffers } => self.check(buffers),
         }
@@ -115,6 +124,8 @@ impl<'p> Machine<'p> {
 struct Execution<'a> {
     arrays: &'a mut [Array],
     kernel: &'a Kernel,
+    /// Where the loops around it are: the first axes of its domain.
+    steps: &'a [i64],
 }
 
 /// The values of an [`Exprs`] at one point: those of `order`, which is closed under operands.
@@ -139,9 +150,15 @@ impl<'a> Values<'a> {
 }
 
 impl Execution<'_> {
+    /// The points of a domain at the present steps.
+    fn points(&self, axes: &[Size]) -> impl Iterator<Item = Point> + use<> {
+        let steps: Point = self.steps.iter().copied().collect();
+        points(&extents(&axes[steps.len()..])).map(move |rest| joined(&steps, &rest))
+    }
+
     fn map(&mut self, segment: &Segment) -> Result<(), RunError> {
         let mut values = Values::of_stores(&segment.exprs, &segment.stores);
-        for point in points(&extents(&segment.axes)) {
+        for point in self.points(&segment.axes) {
             self.compute(&mut values, &point, &[])?;
             self.store(&segment.stores, &values, &point);
         }
@@ -157,7 +174,7 @@ impl Execution<'_> {
     ) -> Result<(), RunError> {
         let mut values: Vec<_> = steps.iter().map(|s| Values::new(exprs, [root(s)])).collect();
         let inner = extents(inner);
-        for row in points(&extents(outer)) {
+        for row in self.points(outer) {
             let mut folds = vec![f64::NAN; steps.len()];
             for (k, step) in steps.iter().enumerate() {
                 let values = &mut values[k];
@@ -210,7 +227,7 @@ impl Execution<'_> {
         let [lhs, rhs] = operands;
         let mut factors = Values::new(exprs, operands);
         let mut epilogue = Values::of_stores(exprs, stores);
-        for row in points(&extents(out)) {
+        for row in self.points(out) {
             let mut sum = Folding::new(FoldOp::Sum, exprs.dtype(lhs));
             for inner in points(&extents(reduce)) {
                 self.compute(&mut factors, &joined(&row, &inner), &[])?;
@@ -231,9 +248,12 @@ impl Execution<'_> {
         (access, lookups): (&Access, &[Lookup]),
         value: ExprId,
     ) -> Result<(), RunError> {
-        self.arrays[buffer.0 as usize].data.fill(0.0);
+        let array = &mut self.arrays[buffer.0 as usize];
+        let block: usize = array.shape[self.steps.len()..].iter().product();
+        let at = self.steps.iter().zip(&array.shape).fold(0, |at, (&t, &n)| at * n + t as usize);
+        array.data[at * block..(at + 1) * block].fill(0.0);
         let mut values = Values::new(exprs, lookups.iter().map(|l| l.index).chain([value]));
-        for point in points(&extents(axes)) {
+        for point in self.points(axes) {
             self.compute(&mut values, &point, &[])?;
             if let Some(at) = self.locate(buffer, access, lookups, &point, &values)? {
                 let element = &mut self.arrays[buffer.0 as usize].data[at];

@@ -55,13 +55,21 @@ impl Kernel {
                 let roots = lookups.iter().map(|l| l.index).chain([*value]).collect();
                 vec![Part::computing(axes.to_vec(), exprs, roots)]
             }
+            Form::Loop { start, body, .. } => {
+                start.iter().chain(body).flat_map(Kernel::parts).collect()
+            }
             Form::Reshape { .. } | Form::Check { .. } => Vec::new(),
         }
     }
 
-    /// The buffers it reads, each once, in order of first use.
+    /// The buffers it reads, each once, in order of first use; those of a loop that come from outside.
     pub fn reads(&self) -> Vec<BufferId> {
         let mut reads = Vec::new();
+        if let Form::Loop { start, body, .. } = &self.form {
+            let written: rustc_hash::FxHashSet<BufferId> = self.writes().into_iter().collect();
+            let all = start.iter().chain(body).flat_map(Kernel::reads);
+            return unique(all.filter(|id| !written.contains(id)).collect());
+        }
         for part in self.parts() {
             reads.extend(part.nodes().filter_map(|(_, expr)| match expr {
                 Expr::Load { buffer, .. } => Some(*buffer),
@@ -83,6 +91,9 @@ impl Kernel {
         match &self.form {
             Form::ScatterAdd { buffer, .. } => writes.push(*buffer),
             Form::Reshape { dst, .. } => writes.push(*dst),
+            Form::Loop { start, body, .. } => {
+                writes.extend(start.iter().chain(body).flat_map(Kernel::writes));
+            }
             _ => {}
         }
         unique(writes)
@@ -92,6 +103,7 @@ impl Kernel {
     pub fn may_fail(&self) -> bool {
         match &self.form {
             Form::Check { .. } | Form::ScatterAdd { .. } => true,
+            Form::Loop { start, body, .. } => start.iter().chain(body).any(Kernel::may_fail),
             _ => self.parts().iter().any(|part| {
                 let mut nodes = part.nodes();
                 nodes.any(|(_, e)| matches!(e, Expr::Load { lookups, .. } if !lookups.is_empty()))

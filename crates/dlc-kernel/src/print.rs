@@ -240,8 +240,29 @@ impl KernelText<'_> {
                 f.write_str(&body.text)
             }
             Form::Reshape { src, dst } => writeln!(f, "  reshape {dst} = {src}"),
+            Form::Loop { steps, start, body } => self.nested(f, steps, start, body),
             Form::Check { buffers } => writeln!(f, "  check {}", join(buffers)),
         }
+    }
+
+    fn nested(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        steps: &Size,
+        start: &[Kernel],
+        body: &[Kernel],
+    ) -> fmt::Result {
+        for (head, kernels) in [("start".into(), start), (format!("loop {steps}"), body)] {
+            if kernels.is_empty() {
+                continue;
+            }
+            writeln!(f, "  {head}")?;
+            for kernel in kernels {
+                let text = kernel.display(self.program).to_string();
+                text.lines().try_for_each(|line| writeln!(f, "    {line}"))?;
+            }
+        }
+        Ok(())
     }
 
     fn row(

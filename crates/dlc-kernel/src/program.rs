@@ -151,6 +151,22 @@ pub enum Form {
         /// Written whole.
         dst: BufferId,
     },
+    /// `start` once, then `body` at every step `0..steps`, in order. What a step needs of earlier
+    /// ones is in memory: a carried value is a buffer with one more element than there are steps,
+    /// whose first is written by `start`.
+    ///
+    /// The domain of every kernel of `body` begins with the step (of a `Map`, in every segment; of a
+    /// `Row`, `outer`; of a `Contract`, `out`). At step `t` it runs for the points whose first
+    /// axis is `t`. In loops within loops the steps of the outer ones come before, for `start`
+    /// too. A `ScatterAdd` at a step sets to 0 what has the steps as its first coordinates.
+    Loop {
+        /// How often `body` runs.
+        steps: Size,
+        /// Runs before the first step.
+        start: Vec<Kernel>,
+        /// Maps, rows, contractions, scatters and loops, at least one.
+        body: Vec<Kernel>,
+    },
     /// Sets the error word if any element of a buffer is not finite.
     Check {
         /// What is tested, in this order; the first offender is named.
@@ -237,6 +253,7 @@ impl Form {
             Form::Contract { .. } => "contract",
             Form::ScatterAdd { .. } => "scatter_add",
             Form::Reshape { .. } => "reshape",
+            Form::Loop { .. } => "loop",
             Form::Check { .. } => "check",
         }
     }

@@ -9,10 +9,11 @@
 //! [`Expr::Random`](crate::Expr::Random) differ from point to point, that the sizes fit in memory.
 //! Nodes that no root needs are ignored.
 //!
-//! `kernel` looks at one kernel at a time, `store` at where it writes; this module at the order of
+//! `kernel` looks at one kernel at a time, `store` at where it writes, `step` at loops; this module at the order of
 //! kernels and at the classes of their buffers.
 
 mod kernel;
+mod step;
 mod store;
 
 use crate::{Buffer, BufferId, Class, Entry, Kernel, MAX_DIM, Program};
@@ -62,6 +63,9 @@ pub enum Rule {
     InPlace,
     /// A reshape keeps type and number of elements.
     Reshape,
+    /// The domains of a loop's kernels begin with the steps, and so do the dims of what they write; a
+    /// step reads only what it has written before, or an earlier one.
+    Step,
 }
 
 impl std::fmt::Display for Rule {
@@ -84,6 +88,7 @@ impl std::fmt::Display for Rule {
             Rule::Once => "no element may be written twice",
             Rule::InPlace => "what a kernel writes may be read at the same point of a map only",
             Rule::Reshape => "a reshape must keep type and elements",
+            Rule::Step => "a step must come first in domains and read what is written before",
         })
     }
 }

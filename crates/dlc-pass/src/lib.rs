@@ -9,6 +9,8 @@
 //! - Sources are kept, with their order; so are results, and the sites of random numbers.
 //! - Differentiation comes first, then algebra ([`simplify`]), then fusion ([`fuse`]). A fused
 //!   operation is defined by its body, so whatever works on graphs works on fused ones.
+//! - Passes work in the bodies of scans as outside of them; what needs no order of steps leaves
+//!   them first ([`split_loops`]).
 //! - Nothing here depends on names of layers: fusion and lowering ask for an operation's class and
 //!   apply its own rule ([`dlc_graph::op::Operation::lower`]).
 //! - Sizes may be symbolic; what cannot be decided then is left undone. Lowering wants them bound.
@@ -23,21 +25,27 @@ mod class;
 mod fold_batch_norm;
 pub mod fuse;
 mod layout;
+mod lift;
 mod lower;
 mod reads;
 mod reason;
 pub mod rewrite;
 pub mod simplify;
+mod split_loops;
 mod stored;
 
+use dlc_graph::op::{Op, Scan};
 use dlc_graph::{Graph, differentiate, verify_differentiated};
 use dlc_kernel::OptLevel;
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use fold_batch_norm::fold_batch_norm;
 pub use fuse::Apart;
 pub use lower::{Lowered, lower, lower_named};
 pub use reason::Reason;
+pub use split_loops::split_loops;
 
 /// One step of the compiler: a function from graph to graph.
 pub struct Pass {
@@ -53,6 +61,7 @@ pub struct Pass {
 pub const PASSES: &[Pass] = &[
     Pass { name: "differentiate", since: OptLevel::O0, run: differentiate },
     Pass { name: "simplify", since: OptLevel::O1, run: simplify::simplify },
+    Pass { name: "split-loops", since: OptLevel::O1, run: split_loops },
     Pass { name: "fold-batch-norm", since: OptLevel::O1, run: fold_batch_norm },
     Pass { name: "fuse-contractions", since: OptLevel::O1, run: fuse::fuse_contractions },
     Pass { name: "fuse-rows", since: OptLevel::O1, run: fuse::fuse_rows },
@@ -73,7 +82,7 @@ pub fn run(
     let mut graph = graph.clone();
     for pass in PASSES.iter().filter(|pass| pass.since <= level) {
         let start = Instant::now();
-        graph = (pass.run)(&graph);
+        graph = (pass.run)(&in_bodies(&graph, pass.run));
         let time = start.elapsed();
         if cfg!(debug_assertions) {
             let verified = verify_differentiated(&graph);
@@ -88,6 +97,25 @@ pub fn run(
 pub fn explain(graph: &Graph, level: OptLevel) -> (Graph, Vec<Apart>) {
     let (fusion, others): (Vec<&Pass>, Vec<&Pass>) =
         PASSES.iter().filter(|p| p.since <= level).partition(|p| p.name.starts_with("fuse-"));
-    let graph = others.into_iter().fold(graph.clone(), |graph, pass| (pass.run)(&graph));
-    if fusion.is_empty() { (graph, Vec::new()) } else { fuse::explain(&graph) }
+    let apply = |graph: Graph, pass: &Pass| (pass.run)(&in_bodies(&graph, pass.run));
+    let graph = others.into_iter().fold(graph.clone(), apply);
+    if fusion.is_empty() {
+        return (graph, Vec::new());
+    }
+    let fused = |body: &Graph| fusion.iter().fold(body.clone(), |body, pass| (pass.run)(&body));
+    fuse::explain(&in_bodies(&graph, fused))
+}
+
+/// The graph with a pass applied to the bodies of its scans, those of inner ones first.
+fn in_bodies(graph: &Graph, pass: impl Fn(&Graph) -> Graph + Copy) -> Cow<'_, Graph> {
+    if !graph.distinct_ops().any(|op| matches!(op, Op::Scan(_))) {
+        return Cow::Borrowed(graph);
+    }
+    Cow::Owned(rewrite::rebuild(graph, |new, node| match node.op {
+        Op::Scan(scan) => {
+            let body = Arc::new(pass(&in_bodies(&scan.body, pass)));
+            new.push(Scan { body, ..scan.clone() }, &node.operands, node.origin.clone())
+        }
+        _ => rewrite::copy(new, &node),
+    }))
 }

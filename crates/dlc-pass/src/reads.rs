@@ -52,6 +52,10 @@ pub fn reads(graph: &Graph, value: Value) -> Vec<Read> {
                 pending.push(Read { value: operands[k], at: access.coords.clone(), mode });
             }
         }
+        Lowering::Scan(_) => {
+            let of = |&v: &Value| trace_read(graph, v, identity(graph.ty(v).rank()));
+            return operands.iter().flat_map(of).collect();
+        }
         // Whole tensors, in memory.
         _ => {
             let whole = |&v: &Value| {
@@ -98,6 +102,12 @@ pub fn fold_coords(rank: usize, axes: &[u32]) -> Coords {
 /// `coords` with every axis `a` replaced by `map[a]`.
 pub fn compose(coords: &[Index], map: &[Index]) -> Coords {
     coords.iter().map(|c| c.compose(map)).collect()
+}
+
+/// What a kernel reads that reads `value` at `at`, over the dims of `value`.
+pub fn trace_read(graph: &Graph, value: Value, at: Coords) -> Vec<Read> {
+    let axes = graph.ty(value).shape.clone();
+    look_through(graph, vec![Read { value, at, mode: Mode::Inside }], axes)
 }
 
 fn look_through(graph: &Graph, mut pending: Vec<Read>, axes: Shape) -> Vec<Read> {

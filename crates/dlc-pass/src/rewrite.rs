@@ -3,7 +3,7 @@
 //! Dead nodes are left behind, sources are kept in order (they are the signature of the graph), and
 //! the new graph hash-conses, so common subexpressions merge by themselves.
 
-use dlc_graph::op::{Fused, Op, Part};
+use dlc_graph::op::{Op, Part};
 use dlc_graph::{Graph, Operands, Value};
 use dlc_kernel::Origin;
 use rustc_hash::FxHashMap;
@@ -58,36 +58,13 @@ pub fn inline(graph: &Graph) -> Graph {
     let mut parts: FxHashMap<Value, Vec<Value>> = FxHashMap::default();
     rebuild(graph, |new, node| match node.op {
         Op::Fused(fused) => {
-            let results = inline_body(new, fused, &node.operands);
+            let results = new.inline(&fused.body, &node.operands);
             parts.insert(node.old, results.clone());
             results[0]
         }
         Op::Part(Part(k)) => parts[&graph.operands(node.old)[0]][*k as usize],
         _ => copy(new, &node),
     })
-}
-
-/// Adds the body of `fused` to `new`; gives the values of its results.
-pub fn inline_body(new: &mut Graph, fused: &Fused, operands: &[Value]) -> Vec<Value> {
-    let body = &fused.body;
-    let mut image: Vec<Value> = Vec::with_capacity(body.len());
-    for value in body.values() {
-        let made = match body.op(value) {
-            Op::Source(source) => operands[body_position(&source.name)],
-            op => {
-                let read: Operands =
-                    body.operands(value).iter().map(|v| image[v.0 as usize]).collect();
-                new.push(op.clone(), &read, body.origin(value).clone())
-            }
-        };
-        image.push(made);
-    }
-    body.results().iter().map(|r| image[r.value.0 as usize]).collect()
-}
-
-/// The operand that the body's source of that name stands for.
-pub fn body_position(name: &str) -> usize {
-    name.parse().expect("the sources of a fused body are named by operand position")
 }
 
 /// An order of `values` in which each comes after those `before` it; otherwise as given. Values with

@@ -1,21 +1,33 @@
 //! Which values end up in memory if nothing is fused further.
 
 use crate::class::{Class, class};
-use crate::reads::{Mode, reads};
-use dlc_graph::Graph;
+use crate::reads::{Mode, identity, reads, trace_read};
+use dlc_graph::{Graph, Value};
 
 /// A chain of free values is evaluated in one go up to this length, then stored.
 const MAX_FREE_CHAIN: u32 = 32;
 
 /// Which values are in memory: results, and whatever a kernel reads from there.
 pub fn stored(graph: &Graph) -> Vec<bool> {
+    stored_with(graph, &[])
+}
+
+/// [`stored`], with values that kernels of their own read or write in memory.
+pub fn stored_with(graph: &Graph, kept: &[Value]) -> Vec<bool> {
     let mut stored = vec![false; graph.len()];
-    let live = graph.live();
+    let live = graph.live_with(kept);
     for (value, chain) in graph.values().zip(free_chains(graph)) {
         stored[value.0 as usize] = live[value.0 as usize] && chain == MAX_FREE_CHAIN;
     }
     for result in graph.results() {
         stored[result.value.0 as usize] = true;
+    }
+    for &value in kept {
+        stored[value.0 as usize] |= class(graph, value) != Class::Free;
+        let at = identity(graph.ty(value).rank());
+        for read in trace_read(graph, value, at) {
+            stored[read.value.0 as usize] = true;
+        }
     }
     for value in graph.values().rev().filter(|v| live[v.0 as usize]) {
         if !stored[value.0 as usize] {

@@ -55,8 +55,8 @@ impl PtxTarget {
     /// Compiles all entries.
     ///
     /// # Errors
-    /// [`BuildError::Kernel`] naming a kernel that reads or writes a buffer of 2^31 elements or
-    /// more; [`BuildError::Memory`] if no memory is large enough.
+    /// [`BuildError::Kernel`] naming a kernel that is a loop, or reads or writes a buffer of 2^31
+    /// elements or more; [`BuildError::Memory`] if no memory is large enough.
     pub fn compile(self, program: &Program) -> Result<DeviceProgram, BuildError> {
         let entries = program.entries.iter();
         let aliases: Vec<Aliases> =
@@ -105,6 +105,7 @@ impl PtxTarget {
         let write = |(at, kernel): (usize, &Kernel)| {
             let site = Site { program, kernel, commits: at >= entry.commit, target: self };
             site.refuse_large()?;
+            site.refuse_loop()?;
             Ok(site.write(aliases))
         };
         entry.kernels.iter().enumerate().map(write).collect()
@@ -140,6 +141,17 @@ fn device_entry(entry: &Entry, launches: Vec<Launch>) -> DeviceEntry {
 }
 
 impl<'p> Site<'p> {
+    /// Loops are launched by no code of this target yet.
+    fn refuse_loop(&self) -> Result<(), BuildError> {
+        match self.kernel.form {
+            Form::Loop { .. } => Err(BuildError::Kernel {
+                kernel: self.kernel.name.clone(),
+                message: "loops over steps are not compiled to PTX".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn refuse_large(&self) -> Result<(), BuildError> {
         for id in self.kernel.reads().into_iter().chain(self.kernel.writes()) {
             let buffer = self.program.buffer(id);
@@ -184,6 +196,7 @@ impl<'p> Site<'p> {
             }
             Form::Reshape { src, dst } => self.reshape(*src, *dst, aliases).into_iter().collect(),
             Form::Check { buffers } => self.check(buffers),
+            Form::Loop { .. } => unreachable!("loops are refused"),
         };
         Pieces { launches, workspaces: Vec::new() }
     }

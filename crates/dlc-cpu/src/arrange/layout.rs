@@ -187,6 +187,7 @@ fn eligible(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
     let in_order = entry.kernels.iter().flat_map(|kernel| match &kernel.form {
         Form::Reshape { src, dst } => vec![*src, *dst],
         Form::ScatterAdd { buffer, .. } => vec![*buffer],
+        Form::Loop { .. } => [kernel.reads(), kernel.writes()].concat(),
         _ => Vec::new(),
     });
     in_order.chain(entry.outputs.iter().copied()).for_each(|id| _ = eligible.remove(&id));

@@ -47,7 +47,7 @@ pub(super) fn pieces(form: &mut Form) -> Vec<Piece<'_>> {
             let groups = [group(axes, true)].into_iter().collect();
             vec![piece(groups, exprs, Vec::new())]
         }
-        Form::Reshape { .. } | Form::Check { .. } => Vec::new(),
+        Form::Reshape { .. } | Form::Loop { .. } | Form::Check { .. } => Vec::new(),
     }
 }
 

@@ -22,7 +22,8 @@ pub fn phases(schedule: &ContractSchedule, frontend: TargetFrontendConfig) -> Ve
     let contraction = Contraction { schedule };
     let phase = |stage| {
         let when = if schedule.is_at_load(stage) { When::Load } else { When::Call };
-        Phase { when, parts: vec![contraction.part(stage, frontend)] }
+        let once = schedule.is_once(stage);
+        Phase { when, once, parts: vec![contraction.part(stage, frontend)] }
     };
     schedule.stages().into_iter().map(phase).collect()
 }

@@ -80,6 +80,8 @@ pub enum When {
 pub struct Phase {
     /// When it runs.
     pub when: When,
+    /// Whether it runs once, before the loops around the kernel, and not at every step.
+    pub once: bool,
     /// Independent of one another.
     pub parts: Vec<Part>,
 }
@@ -94,7 +96,7 @@ pub fn phases(schedule: &Schedule, frontend: TargetFrontendConfig) -> Vec<Phase>
         Schedule::Row(row) => return row::phases(row, frontend),
         Schedule::Contract(contract) => return contract::phases(contract, frontend),
     };
-    vec![Phase { when: When::Call, parts }]
+    vec![Phase { when: When::Call, once: false, parts }]
 }
 
 /// Writes one kernel function.

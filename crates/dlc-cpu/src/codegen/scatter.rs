@@ -11,28 +11,35 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::BinaryOp;
 
-/// The code of a scatter-add: one unit.
+/// The code of a scatter-add: one unit for each step of the loops around.
 pub fn part(schedule: &ScatterSchedule, frontend: TargetFrontendConfig) -> Part {
     let operands = schedule.operands();
     let code = emit(schedule.config, frontend, &operands, |e| emit_scatter(e, schedule));
     let each = lanes::vector_cost(&schedule.domain, &schedule.roots(), &[], None);
     let points = schedule.domain.points() as f64;
-    Part { code, operands, units: 1, unit_cost: lanes::nanoseconds(points * (each + 5.0)) }
+    let points = points / schedule.units.max(1) as f64;
+    let unit_cost = lanes::nanoseconds(points * (each + 5.0));
+    Part { code, operands, units: schedule.units, unit_cost }
 }
 
 fn emit_scatter(e: &mut Emitter, schedule: &ScatterSchedule) {
-    let base = e.base(schedule.buffer);
-    clear(e, base, schedule.elements * schedule.dtype.bytes() as i64);
-    let mut ev = Evaluator::new(&schedule.domain);
-    let points = e.int(schedule.domain.points());
-    let zero = e.int(0);
-    let extents = schedule.domain.extents.clone();
-    let axes = schedule.axes();
-    e.for_points(zero, points, &extents, |e, point| {
-        ev.enter();
-        set_axes(&mut ev, &axes, point);
-        add_point(e, &mut ev, schedule);
-        ev.leave();
+    let (begin, end) = (e.begin, e.end);
+    let (units, bytes) = (schedule.units.max(1), schedule.dtype.bytes() as i64);
+    e.for_each(begin, end, 1, |e, unit| {
+        let base = e.base(schedule.buffer);
+        let base = e.add_scaled(base, unit, schedule.elements * bytes);
+        clear(e, base, schedule.elements * bytes);
+        let points = schedule.domain.points() / units;
+        let first = e.b.ins().imul_imm_s(unit, points);
+        let last = e.b.ins().iadd_imm_s(first, points);
+        let (extents, axes) = (schedule.domain.extents.clone(), schedule.axes());
+        let mut ev = Evaluator::new(&schedule.domain);
+        e.for_points(first, last, &extents, |e, point| {
+            ev.enter();
+            set_axes(&mut ev, &axes, point);
+            add_point(e, &mut ev, schedule);
+            ev.leave();
+        });
     });
 }
 

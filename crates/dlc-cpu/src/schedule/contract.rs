@@ -37,8 +37,10 @@ pub struct ContractSchedule<'k> {
     pub rows: Side,
     /// The side that is vectorized.
     pub columns: Side,
-    /// One independent product each.
+    /// One independent product each; steps of the loops around come first.
     pub batch: Axes,
+    /// How many axes of the batch are steps.
+    pub steps: usize,
     /// What is summed over.
     pub depth: Axes,
     /// The loops.
@@ -69,6 +71,8 @@ pub struct Side {
     pub axes: Axes,
     /// Which way its elements are read when they are packed.
     pub order: PackOrder,
+    /// Whether it differs from step to step of the loops around.
+    pub steps: bool,
 }
 
 /// A flat range over several axes, the last one innermost.
@@ -216,6 +220,7 @@ impl<'k> ContractSchedule<'k> {
                 batch * rows * (columns / extent.max(1)) * div_ceil(extent, *run)
             }
             (Algorithm::Tiled(t), Stage::Pack(which)) => {
+                let batch = self.packed_batch(which).points();
                 batch * div_ceil(self.side(which).axes.points(), t.tile.extent(which))
             }
             (Algorithm::Tiled(t), Stage::Sum) => {
@@ -231,7 +236,10 @@ impl<'k> ContractSchedule<'k> {
         let points: i64 = points.into_iter().map(Axes::points).product();
         let depth = self.depth.points();
         let cost = match stage {
-            Stage::Pack(which) => self.batch.points() * self.side(which).axes.points() * depth * 8,
+            Stage::Pack(which) => {
+                let batch = self.packed_batch(which).points();
+                batch * self.side(which).axes.points() * depth * 8
+            }
             Stage::Sum => points * (depth + 8),
             Stage::Finish => points * (self.splits() + 8),
         };
@@ -275,6 +283,20 @@ impl<'k> ContractSchedule<'k> {
     pub fn split_depth(&self, tiling: &Tiling) -> i64 {
         let blocks = div_ceil(self.depth.points(), tiling.depth_block);
         div_ceil(blocks, tiling.splits) * tiling.depth_block
+    }
+
+    /// The batch as a side that is packed whole sees it: without the steps, if it is the same at
+    /// all of them.
+    pub fn packed_batch(&self, which: Which) -> Axes {
+        let skipped = if self.side(which).steps { 0 } else { self.steps };
+        let Axes { axes, extents } = &self.batch;
+        Axes { axes: axes[skipped..].to_vec(), extents: extents[skipped..].to_vec() }
+    }
+
+    /// Whether a part is done once, before the loops around.
+    pub fn is_once(&self, stage: Stage) -> bool {
+        let same = |which| !self.side(which).steps || self.is_at_load(stage);
+        matches!(stage, Stage::Pack(which) if self.steps > 0 && same(which))
     }
 
     /// The output axes but for `axis`.
@@ -323,7 +345,7 @@ impl<'k> ContractSchedule<'k> {
     fn packed_bytes(&self, which: Which, supply: &Supply) -> i64 {
         match &self.algorithm {
             Algorithm::Tiled(t) if t.supply(which) == supply => {
-                let positions = self.batch.points() * self.side(which).axes.points();
+                let positions = self.packed_batch(which).points() * self.side(which).axes.points();
                 align(4 * positions * self.depth.points() + VECTOR_BYTES)
             }
             _ => 0,
@@ -376,8 +398,10 @@ fn nest<'s, 'k>(site: Site<'s>, form: &'k Form) -> Result<(Nest<'s, 'k>, ExprId,
     let mut placed = place_stores(site.program, &domain, stores)?;
     let values = stores.iter().map(|s| s.value);
     let roots: Vec<ExprId> = [*lhs, *rhs].into_iter().chain(values).collect();
-    let kept = domain.merge(&roots, &mut placed, &[out.len(), reduce.len()]);
-    let nest = Nest { site, stores: placed, domain, out: kept[0] };
+    let groups = [site.steps, out.len() - site.steps, reduce.len()];
+    let kept = domain.merge(&roots, &mut placed, &groups);
+    let (steps, out) = (kept[0], kept[0] + kept[1]);
+    let nest = Nest { site, stores: placed, domain, steps, out };
     Ok((nest, *lhs, *rhs))
 }
 

@@ -18,6 +18,8 @@ pub struct MapSchedule<'k> {
     pub config: Config,
     /// Its axes, merged, and its expressions.
     pub domain: Domain<'k>,
+    /// How many of its axes are steps of loops.
+    pub steps: usize,
     /// The stores.
     pub stores: Vec<PlacedStore>,
     /// What runs along the lanes.
@@ -72,15 +74,18 @@ impl<'k> MapSchedule<'k> {
         let mut domain = Domain::new(program, &segment.exprs, extents(&segment.axes)?)?;
         let mut stores = place_stores(program, &domain, &segment.stores)?;
         let roots: Vec<ExprId> = segment.stores.iter().map(|s| s.value).collect();
-        domain.merge(&roots, &mut stores, &[segment.axes.len()]);
+        let groups = [site.steps, segment.axes.len() - site.steps];
+        let steps = domain.merge(&roots, &mut stores, &groups)[0];
         let shape = MapShape::Scalar;
-        let mut schedule = MapSchedule { config, domain, stores, shape, stretch: None };
+        let mut schedule = MapSchedule { config, domain, steps, stores, shape, stretch: None };
         if config.opt_level > OptLevel::O0 {
             schedule.shape = schedule.choose_shape(site);
             let task = Task { stores: &schedule.stores, ..Task::default() };
             let stretch = |axis| Stretch::new(&schedule.domain, axis, task);
             schedule.stretch = schedule.lanes().and_then(stretch);
-            if outgrows_caches(site, &schedule.domain, &schedule.stores, &schedule.roots()) {
+            if steps == 0
+                && outgrows_caches(site, &schedule.domain, &schedule.stores, &schedule.roots())
+            {
                 schedule.stretch.iter_mut().for_each(Stretch::stream_results);
             }
         }
@@ -170,10 +175,11 @@ impl<'k> MapSchedule<'k> {
         };
         let place = self.domain.places[store.value.0 as usize].clone()?;
         let axis = Axis(self.domain.extents.len().checked_sub(1)? as u32);
+        let walks = axis.0 as usize >= self.steps;
         let even = place.quotients.is_empty() && place.checks.iter().all(|c| c.div == 1);
         let plain = fill.dtype == DType::F32 && place.found.is_empty() && even;
         let contiguous = place.linear.coef(axis) == 1 && store.place.linear.coef(axis) == 1;
-        let leaves = plain && contiguous && !place.checks.is_empty();
+        let leaves = walks && plain && contiguous && !place.checks.is_empty();
         leaves.then_some(BareLoad { buffer, place, fill })
     }
 
@@ -181,7 +187,7 @@ impl<'k> MapSchedule<'k> {
         if self.copied().is_some() {
             return MapShape::Runs(Axis(self.domain.extents.len() as u32 - 1));
         }
-        let axes = (0..self.domain.extents.len() as u32).map(Axis);
+        let axes = (self.steps as u32..self.domain.extents.len() as u32).map(Axis);
         let cost = |axis: &Axis| {
             let n = self.extent(*axis).max(1);
             let vectors = (n as f64 / 4.0).ceil() / n as f64;
@@ -192,7 +198,7 @@ impl<'k> MapSchedule<'k> {
         // Of equal axes the last, whose neighbours are likeliest to share cache lines.
         let best = axes.rev().min_by(|a, b| cost(a).total_cmp(&cost(b)));
         let Some(lanes) = best else { return MapShape::Scalar };
-        if self.domain.extents.len() == 1 && self.may_overrun(site.program) {
+        if self.domain.extents.len() == 1 && self.steps == 0 && self.may_overrun(site.program) {
             return MapShape::Flat;
         }
         let n = self.extent(lanes);

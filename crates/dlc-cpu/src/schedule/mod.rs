@@ -56,6 +56,11 @@ pub struct Site<'k> {
     pub config: Config,
     /// What measurements have chosen for contractions.
     pub choices: &'k Choices,
+    /// How many loops are around the kernel: as many axes are steps, and come first. The units of a
+    /// step follow those of the one before.
+    pub steps: usize,
+    /// What the outermost of them writes.
+    pub changing: Option<&'k FxHashSet<BufferId>>,
 }
 
 /// How one kernel is computed.
@@ -180,6 +185,7 @@ impl<'k> Schedule<'k> {
                 Schedule::Shared { src, dst }
             }
             &Form::Reshape { src, dst } => Schedule::Copy { src, dst },
+            Form::Loop { .. } => unreachable!("the kernels of a loop are scheduled one by one"),
             Form::Check { buffers } => {
                 let buffers = checked_buffers(program, buffers)?;
                 Schedule::Check(CheckSchedule { config: site.config, buffers })

@@ -30,6 +30,8 @@ pub struct RowSchedule<'k> {
     pub config: Config,
     /// Its axes, merged: `outer` of them, then the inner ones.
     pub domain: Domain<'k>,
+    /// How many of its axes are steps of loops, outermost.
+    pub steps: usize,
     /// How many axes are outer. If rows are cut, the last of them counts the chunks of a row.
     pub outer: usize,
     /// How many chunks a row is cut into; 1 if it is not.
@@ -101,11 +103,13 @@ impl<'k> RowSchedule<'k> {
         let all_stores: Vec<&Store> = steps.iter().filter_map(store_of).collect();
         let mut stores = place_stores(site.program, &domain, all_stores)?;
         let roots: Vec<ExprId> = steps.iter().map(value_of).collect();
-        let kept = domain.merge(&roots, &mut stores, &[outer.len(), inner.len()]);
+        let groups = [site.steps, outer.len() - site.steps, inner.len()];
+        let kept = domain.merge(&roots, &mut stores, &groups);
         let mut schedule = RowSchedule {
             config: site.config,
             domain,
-            outer: kept[0],
+            steps: kept[0],
+            outer: kept[0] + kept[1],
             chunks: 1,
             passes: Vec::new(),
             stores: Vec::new(),
@@ -247,7 +251,7 @@ impl<'k> RowSchedule<'k> {
     }
 
     fn optimize(&mut self, site: Site) {
-        let axes = (0..self.domain.extents.len() as u32).map(Axis);
+        let axes = (self.steps as u32..self.domain.extents.len() as u32).map(Axis);
         let cost = |axis: &Axis| self.cost_along(*axis);
         let best = axes.rev().min_by(|a, b| cost(a).total_cmp(&cost(b)));
         self.lanes = match best {
@@ -256,7 +260,9 @@ impl<'k> RowSchedule<'k> {
             Some(axis) if self.may_overlap(site, axis) => RowLanes::Overlapping(axis),
             Some(axis) => RowLanes::Partial(axis),
         };
-        self.cut_rows();
+        if site.steps == 0 {
+            self.cut_rows();
+        }
         let inner: i64 = self.inner_loops().iter().map(|&a| self.extent(a)).product();
         let lone = !matches!(self.lanes, RowLanes::Inner(_));
         self.unrolled = lone && inner <= UNROLLED_POINTS;

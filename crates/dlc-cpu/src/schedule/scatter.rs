@@ -17,8 +17,10 @@ pub struct ScatterSchedule<'k> {
     pub buffer: BufferId,
     /// Its type.
     pub dtype: DType,
-    /// Its elements.
+    /// Its elements, in one step of the loops around.
     pub elements: i64,
+    /// Steps of the loops around; a unit is one.
+    pub units: i64,
     /// Where updates go.
     pub place: Place,
     /// What is added.
@@ -40,10 +42,11 @@ impl<'k> ScatterSchedule<'k> {
         let domain = Domain::new(site.program, exprs, extents(axes)?)?;
         let destination = site.program.buffer(*buffer);
         let place = domain.resolve(destination, access, lookups)?;
-        let elements = extents(&destination.shape)?.iter().product();
+        let elements = extents(&destination.shape)?[site.steps..].iter().product();
+        let units = domain.extents[..site.steps].iter().product();
         let dtype = destination.dtype;
         let (config, buffer, value) = (site.config, *buffer, *value);
-        Ok(ScatterSchedule { config, domain, buffer, dtype, elements, place, value })
+        Ok(ScatterSchedule { config, domain, buffer, dtype, elements, units, place, value })
     }
 
     /// The lookups' indices and the value.

@@ -144,6 +144,8 @@ pub struct Scan {
     pub var: Ident,
     /// How many steps.
     pub extent: ExprId,
+    /// Whether the last step comes first.
+    pub reverse: bool,
     /// What is carried from step to step.
     pub carries: Vec<Carry>,
     /// One step.

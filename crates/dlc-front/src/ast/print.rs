@@ -407,8 +407,10 @@ impl Printer<'_> {
         let carry =
             |carry: &super::Carry| format!("{} = {}", names(&carry.names), self.expr(carry.value));
         let carries = scan.carries.iter().map(carry).collect::<Vec<_>>().join(", ");
+        let reverse = if scan.reverse { " reverse" } else { "" };
         let with = if carries.is_empty() { "" } else { " with " };
-        let head = format!("scan {} in {}{with}{carries}", scan.var.text, self.expr(scan.extent));
+        let extent = self.expr(scan.extent);
+        let head = format!("scan {} in {extent}{reverse}{with}{carries}", scan.var.text);
         format!("{head} {}", self.block(&scan.body))
     }
 }

@@ -271,7 +271,12 @@ impl Tree<'_> {
         };
         let carries: String = scan.carries.iter().map(carry).collect();
         let extent = self.expr(scan.extent);
-        format!("(scan {} {extent}{carries} {})", scan.var.text, self.inner_block(&scan.body))
+        let reverse = if scan.reverse { " reverse" } else { "" };
+        format!(
+            "(scan {} {extent}{reverse}{carries} {})",
+            scan.var.text,
+            self.inner_block(&scan.body)
+        )
     }
 
     /// A block inside an expression: its statements on lines of their own.

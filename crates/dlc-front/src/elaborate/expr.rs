@@ -67,12 +67,7 @@ impl<'u> Elab<'u> {
                 self.eval_repeat(label.as_ref(), *count, body, span)
             }
             ExprKind::For { var, list, body } => self.eval_for(var, *list, body),
-            ExprKind::Scan(_) => {
-                let title = "`scan` is not supported yet";
-                let diagnostic = Diagnostic::error(Code::NotSupported, title, span, "")
-                    .help("`repeat` stacks layers; a loop over an axis will come");
-                Err(self.fail(diagnostic))
-            }
+            ExprKind::Scan(scan) => self.eval_scan(scan, span),
         }
     }
 

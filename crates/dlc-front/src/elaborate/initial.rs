@@ -101,6 +101,7 @@ impl<'u> Elab<'u> {
                 .help(format!("declare it: `state {} = 0`", name.text));
             return Err(self.fail(diagnostic));
         };
+        self.outside_of_loops("a state is set", span)?;
         let at = self.ast().span(value);
         let next = self.eval(value)?;
         let known = self.states.get(&path).cloned().ok_or(super::Reported)?;
@@ -330,7 +331,9 @@ impl<'u> Elab<'u> {
             true => self.add(Const(Scalar::new(DType::I32, 0.0)), &[], span)?,
             false => self.counter("step", span)?,
         };
-        self.add(Random { site, shape }, &[seed, step], span)
+        let shape = self.with_steps(shape);
+        let all = self.add(Random { site, shape }, &[seed, step], span)?;
+        self.at_steps(all, span)
     }
 }
 

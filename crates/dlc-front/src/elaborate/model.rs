@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use dlc_graph::op::{Source, SourceClass};
+use dlc_graph::op::{Op, Source, SourceClass};
 use dlc_graph::{Graph, Role, Shape, Type, Value};
 use dlc_kernel::{Bindings, Origin, Scalar, Size};
 
@@ -147,9 +147,16 @@ impl<'u> Elab<'u> {
             scalars: self.scalars.iter().map(|(name, value)| (name.clone(), *value)).collect(),
             constraints: std::mem::take(&mut self.constraints),
             warnings: Vec::new(),
-            graph: std::mem::take(&mut self.graph),
+            graph: self.finished_graph(),
             init: std::mem::take(&mut self.init),
         })
+    }
+
+    /// The graph, without what stood for steps while loops were built.
+    pub(super) fn finished_graph(&mut self) -> Graph {
+        let graph = std::mem::take(&mut self.graph);
+        let has_holes = graph.distinct_ops().any(|op| matches!(op, Op::Hole(_)));
+        if has_holes { graph.prune() } else { graph }
     }
 
     /// The next values of states as results.

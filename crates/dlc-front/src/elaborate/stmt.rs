@@ -60,10 +60,8 @@ impl<'u> Elab<'u> {
                 Ok(()) => Val::Unit,
                 Err(_) => Val::Poison,
             },
-            StmtKind::Yield { .. } => {
-                let title = "`yield` is part of `scan`, which is not supported yet";
-                self.report(Diagnostic::error(Code::NotSupported, title, stmt.span, ""));
-                Val::Poison
+            StmtKind::Yield { value, at } => {
+                self.run_yield(*value, *at, stmt.span).unwrap_or(Val::Poison)
             }
             StmtKind::Expr(expr) => self.eval(*expr).unwrap_or(Val::Poison),
         }

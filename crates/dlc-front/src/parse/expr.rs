@@ -382,6 +382,7 @@ impl Builder {
         ExprKind::Scan(Box::new(Scan {
             var: parts.name.expect("a step index"),
             extent: parts.over,
+            reverse: parts.reverse,
             carries: parts.carries,
             body: parts.body,
         }))
@@ -389,6 +390,7 @@ impl Builder {
 
     fn loop_parts(&mut self, node: Node) -> Loop {
         let (mut name, mut over, mut body, mut carries) = (None, None, None, Vec::new());
+        let mut reverse = false;
         for node in node.into_inner() {
             match node.as_rule() {
                 Rule::name => name = Some(self.ident(&node)),
@@ -397,12 +399,14 @@ impl Builder {
                     name = Some(self.ident(&label));
                 }
                 Rule::expr => over = Some(self.expr(node)),
+                Rule::kw_reverse => reverse = true,
                 Rule::carry => carries.push(self.carry(node)),
                 Rule::block => body = Some(self.block(node)),
                 _ => {}
             }
         }
-        Loop { name, over: over.expect("a count"), carries, body: body.expect("a body") }
+        let (over, body) = (over.expect("a count"), body.expect("a body"));
+        Loop { name, over, reverse, carries, body }
     }
 
     fn carry(&mut self, node: Node) -> Carry {
@@ -422,6 +426,7 @@ impl Builder {
 struct Loop {
     name: Option<Ident>,
     over: ExprId,
+    reverse: bool,
     carries: Vec<Carry>,
     body: Block,
 }

@@ -200,6 +200,7 @@ fn describe(rule: Rule) -> Option<&'static str> {
         Rule::kw_else => "`else`",
         Rule::kw_in => "`in`",
         Rule::kw_with => "`with`",
+        Rule::kw_reverse => "`reverse`",
         Rule::kw_at => "`at`",
         Rule::kw_after => "`after`",
         Rule::kw_epochs => "`epochs`",

@@ -1,6 +1,6 @@
 //! How an operation becomes part of a kernel: a class, not a routine.
 
-use super::{Contract, Fused, Reduce, ScatterAdd};
+use super::{Contract, Fused, Reduce, Scan, ScatterAdd};
 use dlc_kernel::{Access, ExprId, Exprs, Index, Size};
 
 /// The value of a pointwise operation at a point, as an expression.
@@ -28,7 +28,9 @@ pub enum Lowering<'a> {
     },
     /// Its body.
     Fused(&'a Fused),
-    /// One result of a fused operation.
+    /// A loop.
+    Scan(&'a Scan),
+    /// One result of a fused operation or a scan.
     Part(u32),
     /// It never reaches a kernel.
     Never,

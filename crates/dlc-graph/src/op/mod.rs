@@ -10,6 +10,8 @@ mod fused;
 mod gather;
 mod lowering;
 mod reduce;
+mod scan;
+mod scan_samples;
 mod shape;
 mod source;
 mod view;
@@ -357,9 +359,45 @@ pub struct Fused {
     pub body: Arc<Graph>,
 }
 
-/// Result `.0` of a [`Fused`] operation.
+/// A loop: `body` once for each of `steps` steps. Operands: first values of the carries, then
+/// sequences, of which step `t` sees element `t` of dim 0, then what all steps see whole. They are
+/// the body's inputs `0`, `1`, .., in this order; its first results are the next values of the
+/// carries, of the carries' types, and the others are yielded.
 ///
-/// Gradient: differentiation comes before fusion. Exact; free.
+/// Results, read by [`Part`]: the history of each carry, `[steps + 1, ..]`, its first value first;
+/// then what was yielded, `[steps, ..]`. A loop backwards reads and writes through views. A body
+/// holds no [`Random`]: numbers for all steps are a sequence.
+///
+/// Gradient: a scan from the last step to the first over the histories, whose body is the pullback
+/// of this body; it yields what flows back to each step's element of a sequence, and to what the
+/// steps share, which is then summed. Accuracy: that of the body, step after step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scan {
+    /// How often the body runs.
+    pub steps: Size,
+    /// How many operands are carried.
+    pub carries: u32,
+    /// How many operands are sequences.
+    pub sequences: u32,
+    /// One step.
+    pub body: Arc<Graph>,
+}
+
+/// Stands for what is not known yet while a [`Scan`] is built, or for a place in memory while one
+/// is lowered. Nothing that a finished graph returns depends on one.
+///
+/// Gradient: it ends here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Hole {
+    /// Tells it from others.
+    pub number: u32,
+    /// Its type.
+    pub ty: Type,
+}
+
+/// Result `.0` of a [`Fused`] operation or a [`Scan`].
+///
+/// Gradient: the scan's. Exact; free.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Part(pub u32);
 
@@ -394,7 +432,7 @@ operations! {
     Source, Const, Extent, Iota, Random,
     Unary, Binary, Select, Cast, StopGradient,
     View, Reshape, Concat, Reduce, Contract, Gather, ScatterAdd,
-    Grad, Fused, Part,
+    Grad, Scan, Hole, Fused, Part,
 }
 
 /// Refuses any other number of operands.

@@ -1,6 +1,6 @@
 //! The rules of one kernel: its domains, accesses, types and folds.
 
-use super::{Broken, Rule, require, store};
+use super::{Broken, Rule, require, step, store};
 use crate::{
     Access, BinaryOp, Buffer, BufferId, DType, Expr, ExprId, Exprs, Fold, FoldOp, Form, Guard,
     Index, Kernel, Lookup, MAX_DIM, Part, Program, Scalar, Size, Step, cast, fold_dtype,
@@ -8,6 +8,19 @@ use crate::{
 
 /// Checks all rules but those about the order of kernels and the classes of buffers.
 pub(super) fn check(program: &Program, kernel: &Kernel) -> Result<(), Broken> {
+    if let Form::Loop { .. } = kernel.form {
+        return step::check(program, kernel);
+    }
+    let parts = check_parts(program, kernel)?;
+    store::written_once(program, &parts)?;
+    in_place(kernel, &parts)
+}
+
+/// The rules of a kernel that is no loop by itself, and its parts.
+pub(super) fn check_parts<'k>(
+    program: &Program,
+    kernel: &'k Kernel,
+) -> Result<Vec<Part<'k>>, Broken> {
     names_exist(program, kernel)?;
     has_effect(kernel)?;
     let parts = kernel.parts();
@@ -21,8 +34,7 @@ pub(super) fn check(program: &Program, kernel: &Kernel) -> Result<(), Broken> {
         }
     }
     form(program, kernel, &parts)?;
-    store::written_once(program, &parts)?;
-    in_place(kernel, &parts)
+    Ok(parts)
 }
 
 /// That all extents are in range, as far as they are known.
@@ -90,6 +102,7 @@ fn names(kernel: &Kernel) -> Vec<(Option<&Exprs>, Vec<ExprId>, Vec<BufferId>)> {
         }
         Form::Reshape { src, dst } => vec![(None, Vec::new(), vec![*src, *dst])],
         Form::Check { buffers } => vec![(None, Vec::new(), buffers.clone())],
+        Form::Loop { .. } => Vec::new(),
     }
 }
 
@@ -101,6 +114,7 @@ fn has_effect(kernel: &Kernel) -> Result<(), Broken> {
         Form::Row { steps, .. } => steps.iter().any(|s| !matches!(s, Step::Fold(..))),
         Form::Contract { stores, .. } => !stores.is_empty(),
         Form::Check { buffers } => !buffers.is_empty(),
+        Form::Loop { body, .. } => !body.is_empty(),
         Form::ScatterAdd { .. } | Form::Reshape { .. } => true,
     };
     require(effect, Rule::Effect, || format!("a {} without one", kernel.form.name()))
@@ -132,7 +146,7 @@ fn form(program: &Program, kernel: &Kernel, parts: &[Part<'_>]) -> Result<(), Br
             require(src != dst, Rule::Reshape, || format!("{src} onto itself"))?;
             reshape(program.buffer(*src), program.buffer(*dst))
         }
-        Form::Map { .. } | Form::Check { .. } => Ok(()),
+        Form::Map { .. } | Form::Check { .. } | Form::Loop { .. } => Ok(()),
     }
 }
 

@@ -48,6 +48,13 @@ pub(super) fn writes_whole(program: &Program, kernel: &Kernel, id: BufferId) -> 
     if let Form::ScatterAdd { .. } | Form::Reshape { .. } = kernel.form {
         return true;
     }
+    if let Form::Loop { start, body, .. } = &kernel.form {
+        let scatters =
+            |k: &Kernel| matches!(k.form, Form::ScatterAdd { buffer, .. } if buffer == id);
+        if start.iter().chain(body).any(scatters) {
+            return true;
+        }
+    }
     let mut written = Size::ZERO;
     for part in kernel.parts() {
         let stores = part.stores.iter().filter(|s| s.buffer == id).count();

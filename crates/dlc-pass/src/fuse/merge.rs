@@ -3,7 +3,7 @@
 use super::apart::Fusion;
 use super::apply::{add_input, push_fused};
 use crate::class::{Class, class};
-use crate::rewrite::{inline_body, schedule};
+use crate::rewrite::schedule;
 use dlc_graph::op::{FusedKind, Op, Part};
 use dlc_graph::{Graph, Operands, Role, Value};
 use indexmap::IndexMap;
@@ -112,7 +112,7 @@ impl Merged {
             };
             let operands: Operands = operands.iter().map(&mut input).collect();
             let results = match old.op(member) {
-                Op::Fused(fused) => inline_body(&mut body, fused, &operands),
+                Op::Fused(fused) => body.inline(&fused.body, &operands),
                 op => vec![body.push(op.clone(), &operands, old.origin(member).clone())],
             };
             for (k, result) in results.iter().enumerate() {

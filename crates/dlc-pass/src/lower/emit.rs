@@ -4,12 +4,12 @@
 //! buffer is a load with composed coordinates; reading an operation applies its own rule there, so
 //! views cost nothing but index arithmetic.
 
+use super::place::Place;
 use crate::reads::Coords;
 use dlc_graph::op::{Lowering, Points};
 use dlc_graph::{Graph, Operands, Shape, Value};
 use dlc_kernel::{
-    Access, BinaryOp, BufferId, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Scalar, Size,
-    UnaryOp,
+    Access, BinaryOp, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Scalar, Size, UnaryOp,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 pub struct Emitter<'a> {
     graph: &'a Graph,
     /// Values that are in memory.
-    buffers: &'a FxHashMap<Value, BufferId>,
+    buffers: &'a FxHashMap<Value, Place>,
     /// The extents of the kernel's axes.
     axes: Shape,
     /// The result of step `.0`, wherever it is read.
@@ -31,11 +31,7 @@ pub struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     /// Nothing yet, over `axes`.
-    pub fn new(
-        graph: &'a Graph,
-        buffers: &'a FxHashMap<Value, BufferId>,
-        axes: Shape,
-    ) -> Emitter<'a> {
+    pub fn new(graph: &'a Graph, buffers: &'a FxHashMap<Value, Place>, axes: Shape) -> Emitter<'a> {
         let (folded, memo, loaded) = Default::default();
         Emitter { graph, buffers, axes, folded, memo, loaded, exprs: Exprs::new() }
     }
@@ -56,9 +52,9 @@ impl<'a> Emitter<'a> {
         if let Some(&step) = self.folded.get(&value) {
             return self.exprs.add_typed(Expr::Folded(step), dtype);
         }
-        if let Some(&buffer) = self.buffers.get(&value) {
+        if let Some(&place) = self.buffers.get(&value) {
             let access = Access::new(at.iter().cloned());
-            return self.load(buffer, access, Scalar::new(dtype, 0.0), &self.graph.ty(value).shape);
+            return self.load(place, &access, Scalar::new(dtype, 0.0), &self.graph.ty(value).shape);
         }
         let key = (value, at.iter().cloned().collect::<Coords>());
         if let Some(&known) = self.memo.get(&key) {
@@ -77,8 +73,8 @@ impl<'a> Emitter<'a> {
     pub fn value_or(&mut self, value: Value, access: &Access, fill: f64) -> ExprId {
         let ty = self.graph.ty(value);
         let (fill, shape) = (Scalar::new(ty.dtype, fill), ty.shape.clone());
-        if let Some(&buffer) = self.buffers.get(&value) {
-            return self.load(buffer, access.clone(), fill, &shape);
+        if let Some(&place) = self.buffers.get(&value) {
+            return self.load(place, access, fill, &shape);
         }
         let inside = self.conditions(access, &shape);
         let made = self.value(value, &access.coords);
@@ -134,9 +130,11 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    fn load(&mut self, buffer: BufferId, access: Access, fill: Scalar, shape: &[Size]) -> ExprId {
-        let load = self.exprs.add(Expr::Load { buffer, access, lookups: SmallVec::new(), fill });
-        self.loaded.entry(load).or_insert_with(|| shape.into());
+    fn load(&mut self, place: Place, access: &Access, fill: Scalar, shape: &[Size]) -> ExprId {
+        let (buffer, lookups) = (place.buffer, SmallVec::new());
+        let access = place.access(access, shape, &self.axes);
+        let load = self.exprs.add(Expr::Load { buffer, access, lookups, fill });
+        self.loaded.entry(load).or_insert_with(|| place.shape(shape).into());
         load
     }
 
@@ -211,8 +209,11 @@ impl Points for OperandPoints<'_, '_> {
 
     fn lookup(&mut self, k: usize, at: &[Index], dim: u32, index: ExprId) -> ExprId {
         let value = self.operands[k];
-        let buffer = *self.emitter.buffers.get(&value).expect("what is looked up is in memory");
-        let mut access = Access::new(at.iter().cloned());
+        let place = *self.emitter.buffers.get(&value).expect("what is looked up is in memory");
+        let shape = &self.emitter.graph.ty(value).shape;
+        let access = Access::new(at.iter().cloned());
+        let mut access = place.access(&access, shape, &self.emitter.axes);
+        let buffer = place.buffer;
         access.coords[dim as usize] = Index::constant(0i64);
         let fill = Scalar::new(self.emitter.graph.ty(value).dtype, 0.0);
         let lookups = SmallVec::from_iter([Lookup { dim, index }]);

@@ -1,6 +1,7 @@
 //! From a set of operations to the form of one kernel.
 
 use super::emit::Emitter;
+use super::place::Place;
 use crate::class::{Class, class};
 use crate::layout::{Layout, Reach};
 use crate::reads::{Read, fold_coords, identity, reads};
@@ -19,9 +20,9 @@ pub struct Unit<'a> {
     /// The operations, ascending; no free values and no sources among them.
     pub members: Vec<Value>,
     /// What is stored, and where to.
-    pub results: Vec<(Value, BufferId)>,
+    pub results: Vec<(Value, Place)>,
     /// What is in memory already.
-    pub buffers: &'a FxHashMap<Value, BufferId>,
+    pub buffers: &'a FxHashMap<Value, Place>,
 }
 
 /// The form of `unit`'s kernel.
@@ -39,7 +40,7 @@ pub fn scatter_add(
     value: Value,
     scatter: &ScatterAdd,
     buffer: BufferId,
-    buffers: &FxHashMap<Value, BufferId>,
+    buffers: &FxHashMap<Value, Place>,
 ) -> Form {
     let operands = graph.operands(value);
     let (ids, updates) = (operands[0], operands[1]);
@@ -61,13 +62,13 @@ pub fn scatter_add(
 /// each operand.
 fn segments(unit: &Unit<'_>) -> Vec<Segment> {
     let mut segments = Vec::new();
-    let mut groups: Vec<Vec<(Value, BufferId)>> = Vec::new();
+    let mut groups: Vec<Vec<(Value, Place)>> = Vec::new();
     // The groups that compute a member, and the group that took a group in: itself, at first.
     let mut computing: FxHashMap<Value, SmallVec<[usize; 1]>> = FxHashMap::default();
     let mut moved: Vec<usize> = Vec::new();
-    for &(value, buffer) in &unit.results {
+    for &(value, place) in &unit.results {
         if let Lowering::Concat { axis } = unit.graph.op(value).rules().lower() {
-            segments.extend(concat_segments(unit, value, axis as usize, buffer));
+            segments.extend(concat_segments(unit, value, axis as usize, place));
             continue;
         }
         let shape = |v: Value| &unit.graph.ty(v).shape;
@@ -82,7 +83,7 @@ fn segments(unit: &Unit<'_>) -> Vec<Segment> {
         let own = groups.len();
         let mut results = Vec::new();
         sharing.iter().for_each(|&g| results.append(&mut groups[g]));
-        results.push((value, buffer));
+        results.push((value, place));
         groups.push(results);
         moved.push(own);
         sharing.iter().for_each(|&g| moved[g] = own);
@@ -116,22 +117,23 @@ fn work(unit: &Unit<'_>, value: Value) -> Vec<Value> {
     found
 }
 
-fn segment(unit: &Unit<'_>, results: &[(Value, BufferId)]) -> Segment {
+fn segment(unit: &Unit<'_>, results: &[(Value, Place)]) -> Segment {
     let axes = unit.graph.ty(results[0].0).shape.clone();
     let at = identity(axes.len());
     let mut emit = Emitter::new(unit.graph, unit.buffers, axes.clone());
-    let mut store = |&(value, buffer): &(Value, BufferId)| {
-        let value = emit.value(value, &at);
-        Store { buffer, access: Access::identity(at.len()), value }
+    let mut store = |&(value, place): &(Value, Place)| {
+        let access = place.access(&Access::identity(at.len()), &axes, &axes);
+        Store { buffer: place.buffer, access, value: emit.value(value, &at) }
     };
     let stores = results.iter().map(&mut store).collect();
     Segment { axes, exprs: emit.finish(), stores }
 }
 
-fn concat_segments(unit: &Unit<'_>, value: Value, axis: usize, buffer: BufferId) -> Vec<Segment> {
+fn concat_segments(unit: &Unit<'_>, result: Value, axis: usize, place: Place) -> Vec<Segment> {
     let mut start = Size::ZERO;
     let mut segments = Vec::new();
-    for operand in unit.graph.operands(value) {
+    let shape = &unit.graph.ty(result).shape;
+    for operand in unit.graph.operands(result) {
         let axes = unit.graph.ty(operand).shape.clone();
         let at = identity(axes.len());
         let mut emit = Emitter::new(unit.graph, unit.buffers, axes.clone());
@@ -139,7 +141,8 @@ fn concat_segments(unit: &Unit<'_>, value: Value, axis: usize, buffer: BufferId)
         let mut access = Access::new(at);
         access.coords[axis].offset = start.clone();
         start = start + axes[axis].clone();
-        let stores = vec![Store { buffer, access, value }];
+        let access = place.access(&access, shape, &axes);
+        let stores = vec![Store { buffer: place.buffer, access, value }];
         segments.push(Segment { axes, exprs: emit.finish(), stores });
     }
     segments
@@ -167,8 +170,8 @@ fn row(unit: &Unit<'_>) -> Form {
             steps.push(Step::Fold(reduce.op, folded));
         }
     }
-    for &(value, buffer) in &unit.results {
-        let store = placed_store(&mut emit, &layout, value, buffer);
+    for &(value, place) in &unit.results {
+        let store = placed_store(&mut emit, &layout, (unit.graph, value), place);
         steps.push(match layout.reach(value).expect("each element of a result is made once") {
             Reach::Outer => Step::StoreRow(store),
             Reach::All => Step::StoreEach(store),
@@ -191,15 +194,22 @@ fn contract(unit: &Unit<'_>) -> Form {
     let lhs = emit.value_or(operands[0], lhs, 0.0);
     let rhs = emit.value_or(operands[1], rhs, 0.0);
     emit.set_folded(anchor, 0);
-    let store =
-        |&(value, buffer): &(Value, BufferId)| placed_store(&mut emit, &layout, value, buffer);
+    let store = |&(value, place): &(Value, Place)| {
+        placed_store(&mut emit, &layout, (unit.graph, value), place)
+    };
     let stores = unit.results.iter().map(store).collect();
     Form::Contract { out, reduce, exprs: emit.finish(), lhs, rhs, stores }
 }
 
-fn placed_store(emit: &mut Emitter<'_>, layout: &Layout, value: Value, buffer: BufferId) -> Store {
-    let at = layout.place(value);
-    Store { buffer, access: Access::new(at.iter().cloned()), value: emit.value(value, at) }
+fn placed_store(
+    emit: &mut Emitter<'_>,
+    layout: &Layout,
+    (graph, value): (&Graph, Value),
+    place: Place,
+) -> Store {
+    let (at, shape) = (layout.place(value), &graph.ty(value).shape);
+    let access = place.access(&Access::new(at.iter().cloned()), shape, &layout.axes);
+    Store { buffer: place.buffer, access, value: emit.value(value, at) }
 }
 
 fn split(layout: &Layout) -> (Shape, Shape) {

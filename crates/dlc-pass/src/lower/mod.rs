@@ -4,22 +4,29 @@
 //! ([`crate::class`]) are evaluated where they are read. What holds of the result:
 //!
 //! - Sources of one name are one buffer in all entries, but for inputs.
+//! - A scan becomes one loop, whose kernels are those of its body ([`flatten`]); the histories of
+//!   its carries are temporaries.
 //! - Kernels run in the order of the graph; those that only serve the next parameters and state
 //!   run last, after the check ([`commit`]).
 
 mod commit;
 mod emit;
+mod flatten;
 mod form;
 mod name;
+mod nest;
+mod place;
 
 use crate::class::{Class, class};
-use crate::stored::stored;
+use crate::stored::stored_with;
 use commit::Update;
 use dlc_graph::op::{Fused, FusedKind, Lowering, Op, Part, Source, SourceClass};
 use dlc_graph::{Graph, Role, Type, Value};
 use dlc_kernel::{Buffer, BufferId, Class as BufferClass, Entry, Form, Kernel, Program, verify};
+use flatten::{Flat, Nest, flatten};
 use form::Unit;
 use name::Names;
+use place::Place;
 use rustc_hash::FxHashMap;
 
 /// Makes a program with one entry for each graph, by name. All sizes are bound.
@@ -45,37 +52,51 @@ pub struct Lowered {
 pub fn lower_named(entries: &[(&str, &Graph)]) -> Lowered {
     let (mut program, mut kernels) = (Program::default(), Vec::new());
     for &(name, graph) in entries {
-        let (entry, named) = EntryBuilder::new(&mut program, graph).build(name);
+        let flat = flatten(graph);
+        let (entry, named) = EntryBuilder::new(&mut program, &flat).build(name);
         program.entries.push(entry);
-        kernels.push(named);
+        let of = |v: Value| Some((v, named.get(&flat.image[v.0 as usize])?.clone()));
+        kernels.push(graph.values().filter_map(of).collect());
     }
     if cfg!(debug_assertions) {
-        verify(&program).unwrap_or_else(|e| panic!("lowering made a bad program: {e}"));
+        verify(&program).unwrap_or_else(|e| panic!("lowering made a bad program: {e}\n{program}"));
     }
     Lowered { program, kernels }
 }
 
 struct EntryBuilder<'a> {
     program: &'a mut Program,
+    /// Flattened.
     graph: &'a Graph,
+    nests: &'a [Nest],
+    /// By value: the innermost loop that computes it.
+    inside: &'a [Option<usize>],
+    /// By value: whether it is in memory.
+    stored: Vec<bool>,
     /// Where each value is in memory, as far as it has been computed.
-    buffers: FxHashMap<Value, BufferId>,
-    /// Where values go that a result names.
-    homes: FxHashMap<Value, BufferId>,
-    kernels: Vec<Kernel>,
+    buffers: FxHashMap<Value, Place>,
+    /// Where values go.
+    homes: FxHashMap<Value, Place>,
+    /// Those of the entry, then those of the loops that are open.
+    kernels: Vec<Vec<Kernel>>,
     /// The kernel of an operation.
     named: FxHashMap<Value, String>,
     names: Names,
 }
 
 impl<'a> EntryBuilder<'a> {
-    fn new(program: &'a mut Program, graph: &'a Graph) -> EntryBuilder<'a> {
+    fn new(program: &'a mut Program, flat: &'a Flat) -> EntryBuilder<'a> {
+        let carries = flat.nests.iter().flat_map(|n| &n.carries);
+        let carried: Vec<Value> = carries.flat_map(|c| [c.first, c.next]).collect();
         EntryBuilder {
             program,
-            graph,
+            graph: &flat.graph,
+            nests: &flat.nests,
+            inside: &flat.inside,
+            stored: stored_with(&flat.graph, &carried),
             buffers: FxHashMap::default(),
             homes: FxHashMap::default(),
-            kernels: Vec::new(),
+            kernels: vec![Vec::new()],
             named: FxHashMap::default(),
             names: Names::default(),
         }
@@ -83,16 +104,14 @@ impl<'a> EntryBuilder<'a> {
 
     fn build(mut self, name: &str) -> (Entry, FxHashMap<Value, String>) {
         let inputs = self.add_sources();
-        let stored = stored(self.graph);
         self.claim_homes();
-        for value in self.graph.values().filter(|v| stored[v.0 as usize]) {
-            self.add_kernel(value);
-        }
+        self.add_kernels(0..self.graph.len() as u32, None);
         let outputs = self.add_outputs();
         let updates = self.updates();
         let checked = self.checked();
+        let kernels = self.kernels.pop().expect("the entry is open");
         let plan = commit::Plan { updates, checked, outputs: outputs.clone() };
-        let (kernels, commit) = commit::arrange(self.program, self.kernels, &plan, &mut self.names);
+        let (kernels, commit) = commit::arrange(self.program, kernels, &plan, &mut self.names);
         (Entry { name: name.to_string(), inputs, outputs, kernels, commit }, self.named)
     }
 
@@ -104,7 +123,7 @@ impl<'a> EntryBuilder<'a> {
             if source.class == SourceClass::Input {
                 inputs.push(buffer);
             }
-            self.buffers.insert(value, buffer);
+            self.buffers.insert(value, Place::whole(buffer));
         }
         inputs
     }
@@ -152,7 +171,7 @@ impl<'a> EntryBuilder<'a> {
                 Role::Update if self.is_in_place(value) => self.target(&result.name),
                 _ => continue,
             };
-            self.homes.insert(value, home);
+            self.homes.insert(value, Place::whole(home));
         }
     }
 
@@ -168,12 +187,13 @@ impl<'a> EntryBuilder<'a> {
             Op::Concat(_) => true,
             _ => matches!(class(self.graph, maker), Class::Point | Class::Free),
         };
-        is_map && results == 1 && self.graph.users(value).is_empty()
+        let looped = self.inside[value.0 as usize].is_some();
+        is_map && !looped && results == 1 && self.graph.users(value).is_empty()
     }
 
     fn target(&self, name: &str) -> BufferId {
         let source = self.graph.source(name).expect("an update is named after a source");
-        self.buffers[&source]
+        self.buffers[&source].buffer
     }
 
     fn add_kernel(&mut self, value: Value) {
@@ -183,11 +203,20 @@ impl<'a> EntryBuilder<'a> {
             Lowering::Source | Lowering::Part(_) => return,
             Lowering::Never => panic!("a gradient is expanded before lowering"),
             Lowering::Fused(fused) => return self.add_fused(value, fused),
-            Lowering::Reshape => {
-                Form::Reshape { src: self.buffers[&operands[0]], dst: self.place(value) }
-            }
+            Lowering::Scan(_) => unreachable!("scans are flattened"),
+            Lowering::Reshape => match self.inside[value.0 as usize] {
+                Some(nest) => {
+                    self.add_reshape(value, self.nests[nest].depth + 1);
+                    self.settle(value);
+                    return;
+                }
+                None => {
+                    let src = self.whole(operands[0]);
+                    Form::Reshape { src, dst: self.place(value).buffer }
+                }
+            },
             Lowering::ScatterAdd(scatter) => {
-                let buffer = self.place(value);
+                let buffer = self.place(value).buffer;
                 form::scatter_add(graph, value, scatter, buffer, &self.buffers)
             }
             Lowering::Fold(_) => self.single(value, FusedKind::Row),
@@ -195,8 +224,29 @@ impl<'a> EntryBuilder<'a> {
             Lowering::Point(_) | Lowering::Concat { .. } => self.single(value, FusedKind::Map),
         };
         self.push_kernel(value, form);
+        self.settle(value);
+    }
+
+    /// `value` is in memory from now on.
+    fn settle(&mut self, value: Value) {
         let home = self.homes[&value];
         self.buffers.insert(value, home);
+    }
+
+    /// The buffer that is `value`; a copy, if it is but a part of one.
+    fn whole(&mut self, value: Value) -> BufferId {
+        let place = self.buffers[&value];
+        if place.next.is_none() {
+            return place.buffer;
+        }
+        let ty = self.graph.ty(value).clone();
+        let buffer = self.add_buffer("next", &ty, BufferClass::Temp);
+        let (graph, kind) = (self.graph, FusedKind::Map);
+        let (members, results) = (Vec::new(), vec![(value, Place::whole(buffer))]);
+        let form = form::form(&Unit { graph, kind, members, results, buffers: &self.buffers });
+        self.push_kernel(value, form);
+        self.buffers.insert(value, Place::whole(buffer));
+        buffer
     }
 
     fn single(&mut self, value: Value, kind: FusedKind) -> Form {
@@ -213,10 +263,9 @@ impl<'a> EntryBuilder<'a> {
     fn add_fused(&mut self, value: Value, fused: &Fused) {
         let body = &*fused.body;
         let operands = self.graph.operands(value);
-        let inputs = body.sources().map(|(v, source)| {
-            (v, self.buffers[&operands[crate::rewrite::body_position(&source.name)]])
-        });
-        let buffers: FxHashMap<Value, BufferId> = inputs.collect();
+        let inputs =
+            body.sources().map(|(v, source)| (v, self.buffers[&operands[source.position()]]));
+        let buffers: FxHashMap<Value, Place> = inputs.collect();
         let parts = self.parts(value, body.results().len());
         let mut results = Vec::new();
         for (result, part) in body.results().iter().zip(&parts) {
@@ -254,21 +303,21 @@ impl<'a> EntryBuilder<'a> {
     }
 
     /// The buffer that `value` is written to.
-    fn place(&mut self, value: Value) -> BufferId {
+    fn place(&mut self, value: Value) -> Place {
         if let Some(&home) = self.homes.get(&value) {
             return home;
         }
         let name = self.names.buffer(self.graph, value);
         let ty = self.graph.ty(value).clone();
-        let id = self.add_buffer(&name, &ty, BufferClass::Temp);
-        self.homes.insert(value, id);
-        id
+        let place = Place::whole(self.add_buffer(&name, &ty, BufferClass::Temp));
+        self.homes.insert(value, place);
+        place
     }
 
     fn push_kernel(&mut self, value: Value, form: Form) {
         let (name, origin) = self.names.kernel(self.graph, value);
         self.named.insert(value, name.clone());
-        self.kernels.push(Kernel { name, origin, form });
+        self.kernels.last_mut().expect("the entry is open").push(Kernel { name, origin, form });
     }
 
     /// The buffers that the caller receives. What is no buffer of its own is copied.
@@ -277,7 +326,7 @@ impl<'a> EntryBuilder<'a> {
         let mut copies = Vec::new();
         let graph = self.graph;
         for result in graph.results().iter().filter(|r| r.role == Role::Output) {
-            let from = self.buffers[&result.value];
+            let from = self.whole(result.value);
             let own = self.program.buffer(from).class == BufferClass::Output;
             if own && !outputs.contains(&from) {
                 outputs.push(from);
@@ -291,22 +340,22 @@ impl<'a> EntryBuilder<'a> {
         if !copies.is_empty() {
             let name = self.names.unique("copy_outputs");
             let form = commit::copies(self.program, &copies);
-            self.kernels.push(Kernel { name, origin: None, form });
+            self.kernels[0].push(Kernel { name, origin: None, form });
         }
         outputs
     }
 
-    fn updates(&self) -> Vec<Update> {
+    fn updates(&mut self) -> Vec<Update> {
         let updates = self.graph.results().iter().filter(|r| r.role == Role::Update);
-        let update =
-            |name: &str, value| Update { to: self.target(name), from: self.buffers[value] };
+        let mut update =
+            |name: &str, value: &Value| Update { to: self.target(name), from: self.whole(*value) };
         updates.map(|r| update(&r.name, &r.value)).collect()
     }
 
-    fn checked(&self) -> Vec<BufferId> {
+    fn checked(&mut self) -> Vec<BufferId> {
         let mut checked: Vec<BufferId> = Vec::new();
         for result in self.graph.results().iter().filter(|r| r.role == Role::Check) {
-            let buffer = self.buffers[&result.value];
+            let buffer = self.whole(result.value);
             if !checked.contains(&buffer) {
                 checked.push(buffer);
             }

@@ -35,6 +35,12 @@ impl Names {
         count(&mut self.buffers, &name)
     }
 
+    /// The name of a loop.
+    pub fn of_loop(&mut self, origin: &Origin) -> String {
+        let path = origin.as_ref().map(|o| sanitize(&o.path)).unwrap_or_default();
+        self.unique(&if path.is_empty() { "scan".into() } else { format!("{path}_scan") })
+    }
+
     /// `name`, with a number if it is taken.
     pub fn unique(&mut self, name: &str) -> String {
         count(&mut self.kernels, name)

@@ -10,6 +10,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "sum over axes of extent 1", exactness: Exact, apply: unit_axes },
     Rule { name: "contraction of views", exactness: Finite, apply: read_views },
     Rule { name: "contraction without reuse", exactness: Finite, apply: as_fold },
+    Rule { name: "sum of a contraction", exactness: Reassociates, apply: summed },
     Rule { name: "rearranged contraction", exactness: Exact, apply: rearranged },
 ];
 
@@ -82,6 +83,32 @@ fn as_fold(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let product = r.binary(BinaryOp::Mul, x, y, at.origin);
     let summed = (c.out.len() as u32..axes.len() as u32).collect();
     Some(r.make(Reduce { op: FoldOp::Sum, axes: summed }, &[product], at.origin))
+}
+
+/// A sum over dims of a contraction's result is summed with the rest.
+fn summed(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::Reduce(reduce) = at.op else { return None };
+    let Op::Contract(c) = r.g.op(at.operands[0]).clone() else { return None };
+    if reduce.op != FoldOp::Sum || !r.is_single_use(at.operands[0]) {
+        return None;
+    }
+    let (kept, folded): (Vec<u32>, Vec<u32>) =
+        (0..c.out.len() as u32).partition(|a| !reduce.axes.contains(a));
+    let rest = c.out.len() as u32..c.axes().len() as u32;
+    let order: Vec<u32> = kept.iter().chain(&folded).copied().chain(rest).collect();
+    let new = |axis: Axis| {
+        let to = order.iter().position(|&a| a == axis.0).expect("every axis stays");
+        Axis(to as u32)
+    };
+    let extent = |&a: &u32| c.out[a as usize].clone();
+    let op = Contract {
+        out: kept.iter().map(extent).collect(),
+        reduce: folded.iter().map(extent).chain(c.reduce.iter().cloned()).collect(),
+        lhs: c.lhs.renumber(&new),
+        rhs: c.rhs.renumber(&new),
+    };
+    let operands = r.g.operands(at.operands[0]);
+    Some(r.make(op, &operands, at.origin))
 }
 
 /// A view that only permutes the result of a contraction, or adds or drops dims of extent 1, is a

@@ -124,6 +124,8 @@ impl Contraction<'_, '_> {
         };
         let workspace = e.context(field);
         let base = e.b.ins().iadd_imm_s(workspace, s.packed_offset(which, supply));
+        let own = s.packed_batch(which).points();
+        let batch = if own == s.batch.points() { batch } else { e.divide(batch, own).1 };
         e.add_scaled(base, batch, 4 * s.side(which).axes.points() * s.depth.points())
     }
 
@@ -133,7 +135,7 @@ impl Contraction<'_, '_> {
         let (width, depth) = (t.tile.extent(which), s.depth.points());
         let (batch, panel) = e.divide(unit, div_ceil(s.side(which).axes.points(), width));
         let mut point = self.origin(e);
-        e.set_axes(&mut point, &s.batch, batch);
+        e.set_axes(&mut point, &s.packed_batch(which), batch);
         let first = e.b.ins().imul_imm_s(panel, width);
         let base = self.packed_whole(e, which, t.supply(which), batch);
         let base = e.add_scaled(base, first, 4 * depth);

@@ -157,6 +157,7 @@ impl fmt::Display for Offer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in runs of {} of {} axes", self.points, self.run, self.axes)?;
         f.write_str(if self.fixed { ", fixed" } else { "" })?;
+        f.write_str(if self.once { ", packed once" } else { "" })?;
         if let Some(steps) = &self.steps {
             write!(f, ", by {} and {:?}", steps.side, &steps.depth[..])?;
         }

@@ -4,8 +4,9 @@ use super::choices::{Alternatives, Way, Ways};
 use super::tiling::{Ending, Offer, Problem, even_block};
 use super::{Algorithm, Axes, BareLoad, ContractSchedule, Epilogue, PackOrder, Side, Steps};
 use crate::schedule::domain::{AxisSet, Domain};
+use crate::schedule::map::loaded;
 use crate::schedule::{PlacedStore, Site};
-use dlc_kernel::{Axis, DType, Expr, ExprId, OptLevel};
+use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel};
 
 const SMALL_WORK: i64 = 512;
 /// Cycles for a term in scalars.
@@ -18,6 +19,7 @@ pub(super) struct Nest<'s, 'k> {
     pub site: Site<'s>,
     pub stores: Vec<PlacedStore>,
     pub domain: Domain<'k>,
+    pub steps: usize,
     pub out: usize,
 }
 
@@ -39,7 +41,7 @@ struct Terms {
 impl<'k> Nest<'_, 'k> {
     pub fn schedule(self, lhs: ExprId, rhs: ExprId) -> ContractSchedule<'k> {
         let Roles { left, right, batch, depth } = self.roles(lhs, rhs);
-        let out = self.axes(0..self.out, |_| true);
+        let (out, steps) = (self.axes(0..self.out, |_| true), self.steps);
         let work = product([&batch, &left.axes, &right.axes, &depth]);
         let (rows, columns, algorithm, cycles) = match self.is_plain(lhs, work) {
             true => (left, right, Algorithm::Plain, PLAIN * work as f64),
@@ -53,6 +55,7 @@ impl<'k> Nest<'_, 'k> {
             rows,
             columns,
             batch,
+            steps,
             depth,
             algorithm,
             cycles,
@@ -65,7 +68,7 @@ impl<'k> Nest<'_, 'k> {
         let work = product([&batch, &left.axes, &right.axes, &depth]);
         let reused = left.axes.points().min(right.axes.points()) > 1;
         let terms = self.terms([&left, &right], &batch, &depth);
-        let tiled = reused || terms.offers.iter().any(|offer| offer.fixed);
+        let tiled = reused || terms.offers.iter().any(|offer| offer.fixed || offer.once);
         let ways = || self.ways(&batch, &depth, &terms);
         (tiled && !self.is_plain(lhs, work)).then(|| ways().alternatives())
     }
@@ -75,9 +78,11 @@ impl<'k> Nest<'_, 'k> {
         let (in_lhs, in_rhs) = (self.uses(lhs), self.uses(rhs));
         let all = self.domain.extents.len();
         let of = |l: bool, r: bool| {
-            self.axes(0..self.out, |a| in_lhs.contains(a) == l && in_rhs.contains(a) == r)
+            self.axes(self.steps..self.out, |a| in_lhs.contains(a) == l && in_rhs.contains(a) == r)
         };
-        let batch = self.axes(0..self.out, |a| in_lhs.contains(a) == in_rhs.contains(a));
+        let batch = self.axes(0..self.out, |a| {
+            (a.0 as usize) < self.steps || in_lhs.contains(a) == in_rhs.contains(a)
+        });
         let depth = self.axes(self.out..all, |_| true);
         let left = self.side(lhs, of(true, false), &depth);
         let right = self.side(rhs, of(false, true), &depth);
@@ -102,7 +107,9 @@ impl<'k> Nest<'_, 'k> {
 
     fn side(&self, operand: ExprId, axes: Axes, depth: &Axes) -> Side {
         let order = self.pack_order(operand, &axes, depth);
-        Side { operand, bare: self.bare(operand), axes, order }
+        let steps =
+            self.uses(operand).meets(AxisSet::range(0, self.steps)) || self.changes(operand);
+        Side { operand, bare: self.bare(operand), axes, order, steps }
     }
 
     fn bare(&self, operand: ExprId) -> Option<BareLoad> {
@@ -125,7 +132,8 @@ impl<'k> Nest<'_, 'k> {
         let Way { is_swapped, cycles, .. } = way;
         let tiling = way.tiling();
         let (rows, columns) = if is_swapped { (right, left) } else { (left, right) };
-        let fixed = terms.offers[usize::from(!is_swapped)].fixed;
+        let columns_offer = &terms.offers[usize::from(!is_swapped)];
+        let fixed = columns_offer.fixed || columns_offer.once;
         let reused = rows.axes.points().min(columns.axes.points()) > 1;
         let algorithm = match reused || fixed {
             true => Algorithm::Tiled(tiling),
@@ -145,7 +153,8 @@ impl<'k> Nest<'_, 'k> {
 
     /// All ways to compute the contraction in tiles.
     fn ways<'a>(&self, batch: &Axes, depth: &'a Axes, terms: &'a Terms) -> Ways<'a> {
-        let (level, batch) = (self.site.config.level, batch.points());
+        let batch = batch.extents[self.steps..].iter().product();
+        let level = self.site.config.level;
         let problems =
             terms.endings.each_ref().map(|ending| Problem { level, batch, depth, ending });
         Ways::new(problems, &terms.offers)
@@ -153,17 +162,23 @@ impl<'k> Nest<'_, 'k> {
 
     /// How a side can be supplied.
     fn offer(&self, side: &Side, batch: &Axes, depth: &Axes) -> Offer {
-        let positions = product([batch, &side.axes, depth]);
+        let (steps, own) = batch.extents.split_at(self.steps);
+        let steps = steps.iter().product::<i64>();
+        let positions = if side.steps { batch.points() } else { own.iter().product() }
+            .saturating_mul(product([&side.axes, depth]));
+        let fixed = self.is_fixed(side.operand, positions);
+        let once = !fixed && !side.steps && self.steps > 0;
         Offer {
             points: side.axes.points(),
             run: side.axes.last_extent(),
             axes: side.axes.axes.len(),
-            fixed: self.is_fixed(side.operand, positions),
+            fixed,
+            once,
             steps: self.steps(side, depth),
             pack_cost: match side.order {
                 PackOrder::Side => 0.5 + 8.0 / side.axes.last_extent().max(1) as f64,
                 PackOrder::Depth => 1.5 + 8.0 / depth.last_extent().max(1) as f64,
-            },
+            } / if once { steps.max(1) as f64 } else { 1.0 },
         }
     }
 
@@ -195,6 +210,12 @@ impl<'k> Nest<'_, 'k> {
             }
         }
         Some(step)
+    }
+
+    /// Whether an operand reads what the loops around write, be it at one step only.
+    fn changes(&self, operand: ExprId) -> bool {
+        let written = |b: &BufferId| self.site.changing.is_some_and(|all| all.contains(b));
+        loaded(&self.domain, &[operand]).iter().any(written)
     }
 
     /// Whether an operand depends on nothing but parameters that the entry leaves as they are, and

@@ -98,6 +98,8 @@ pub(super) struct Offer {
     pub axes: usize,
     /// Whether it depends on fixed parameters alone.
     pub fixed: bool,
+    /// Whether it is packed once for all steps of a loop.
+    pub once: bool,
     /// How it is read where it lies, if it can be.
     pub steps: Option<Steps>,
     /// Cycles to pack an element.
@@ -219,9 +221,10 @@ impl Supply {
 
     /// The same where `sharing` units use each panel of `bytes` bytes in all: what several share is
     /// packed once, if it is not too much.
-    fn shared(self, sharing: i64, bytes: i64) -> Supply {
+    fn shared(self, offer: &Offer, sharing: i64, bytes: i64) -> Supply {
+        let shares = offer.once || sharing > 1 && bytes <= MAX_PER_CALL_BYTES;
         match self {
-            Supply::PerCall if sharing == 1 || bytes > MAX_PER_CALL_BYTES => Supply::PerUnit,
+            Supply::PerCall if !shares => Supply::PerUnit,
             supply => supply,
         }
     }
@@ -287,6 +290,9 @@ impl Offer {
     fn supplies(&self, which: Which) -> SmallVec<[Supply; 2]> {
         if self.fixed {
             return [Supply::AtLoad].into_iter().collect();
+        }
+        if self.once {
+            return [Supply::PerCall].into_iter().collect();
         }
         let usable = |s: &Steps| match which {
             Which::Columns => s.side == 1,
@@ -436,8 +442,8 @@ impl Plan {
             column_block,
             depth_block,
             splits,
-            rows: row_supply.shared(column_blocks, bytes(rows)),
-            columns: column_supply.shared(row_blocks, bytes(columns)),
+            rows: row_supply.shared(rows, column_blocks, bytes(rows)),
+            columns: column_supply.shared(columns, row_blocks, bytes(columns)),
             sums,
         }
     }

@@ -1,0 +1,311 @@
+//! Loops over an axis: `scan t in T with h = h0 { .. }`.
+//!
+//! The body is elaborated once, in the graph around it: holes stand for the step's index and for what
+//! is carried, and [`Graph::add_scan`](dlc_graph::Graph::add_scan) takes what depends on them out
+//! into a body. So a body may use anything that is in scope, and what does not depend on the step
+//! is outside the loop by itself. A loop backwards counts its index down and turns around what it
+//! yields.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dlc_graph::op::Gather;
+use dlc_graph::{Carried, Loop, Shape, Type, Value};
+use dlc_kernel::{DType, Size};
+
+use super::scope::Scope;
+use super::value::Val;
+use super::{Elab, Eval};
+use crate::Code;
+use crate::ast::{self, ExprId, Ident, Scan};
+use crate::diagnostic::Diagnostic;
+use crate::source::Span;
+
+/// A loop whose body is being elaborated.
+#[derive(Debug)]
+pub(super) struct OpenScan {
+    /// The step's index, as an `I32` scalar.
+    index: Value,
+    steps: Size,
+    /// How many frames there are; `yield` belongs to the loop of its own definition.
+    frames: usize,
+    /// By `yield` statement.
+    yields: Vec<Yield>,
+}
+
+/// What a `yield` statement gives at a step.
+#[derive(Debug)]
+struct Yield {
+    /// One value, or those of a tuple; each with the dim that the steps become.
+    parts: Vec<(Value, usize)>,
+    is_tuple: bool,
+}
+
+/// A carry with its name.
+struct Named {
+    name: Ident,
+    first: Value,
+    hole: Value,
+}
+
+impl<'u> Elab<'u> {
+    pub(super) fn eval_scan(&mut self, scan: &'u Scan, span: Span) -> Eval<Val> {
+        if !self.frame().indices.is_empty() {
+            let title = "a loop inside an index equation";
+            let diagnostic = Diagnostic::error(Code::BadEquation, title, span, "")
+                .help("give its result a name in a statement before");
+            return Err(self.fail(diagnostic));
+        }
+        let at = self.ast().span(scan.extent);
+        let steps = self.eval(scan.extent)?;
+        let steps = self.expect_size(&steps, "the number of steps", at)?;
+        self.check_size(&steps, at)?;
+        let carries = self.first_values(&scan.carries)?;
+        let origin = self.origin(scan.var.span);
+        let index = self.graph.hole(Type::scalar(DType::I32), &origin);
+        let frames = self.frames.len();
+        self.scans.push(OpenScan { index, steps: steps.clone(), frames, yields: Vec::new() });
+        let next = self.run_step(scan, &carries, index);
+        let open = self.scans.pop().expect("it was pushed");
+        let carried = self.carried(&carries, next?, scan)?;
+        let (coef, offset) = match scan.reverse {
+            true => (-1, steps.clone() - Size::ONE),
+            false => (1, Size::ZERO),
+        };
+        let values = open.yields.iter().flat_map(|y| &y.parts);
+        let looped = Loop {
+            steps,
+            carries: carried,
+            sequences: Vec::new(),
+            shared: Vec::new(),
+            index: Some((index, coef, offset)),
+            yields: values.map(|part| part.0).collect(),
+        };
+        self.close_scan(scan, &carries, &looped, &open.yields, span)
+    }
+
+    /// The carries before the first step.
+    fn first_values(&mut self, carries: &'u [ast::Carry]) -> Eval<Vec<Named>> {
+        let mut named: Vec<Named> = Vec::new();
+        for carry in carries {
+            let at = self.ast().span(carry.value);
+            let values = match self.eval(carry.value)? {
+                Val::Tuple(parts, _) if parts.len() == carry.names.len() => parts.to_vec(),
+                value => vec![value; carry.names.len()],
+            };
+            for (name, value) in carry.names.iter().zip(values) {
+                if let Some(first) = named.iter().find(|n| n.name.text == name.text) {
+                    let title = format!("`{}` is carried twice", name.text);
+                    let diagnostic =
+                        Diagnostic::error(Code::DuplicateName, title, name.span, "again")
+                            .label(first.name.span, "first here");
+                    return Err(self.fail(diagnostic));
+                }
+                let first = self.tensor(&value, at)?.value;
+                let origin = self.origin(name.span);
+                let hole = self.graph.hole(self.ty(first).clone(), &origin);
+                named.push(Named { name: name.clone(), first, hole });
+            }
+        }
+        Ok(named)
+    }
+
+    /// Runs the body once; gives the carries after the step.
+    fn run_step(&mut self, scan: &'u Scan, carries: &[Named], index: Value) -> Eval<Vec<Val>> {
+        let outer = self.frame().scopes.clone();
+        self.frame_mut().scopes.push(Scope::default());
+        self.frame_mut().declare(&scan.var.text, index.into());
+        for carry in carries {
+            self.frame_mut().declare(&carry.name.text, carry.hole.into());
+        }
+        let result = self.run_block(&scan.body);
+        let own = self.frame_mut().scopes.pop().expect("it was pushed");
+        let after = std::mem::replace(&mut self.frame_mut().scopes, outer);
+        if let Val::Tensor(_) = result? {
+            self.warn_step_value(scan);
+        }
+        self.refuse_leaks(&after, scan)?;
+        Ok(carries.iter().map(|carry| own[&carry.name.text].clone()).collect())
+    }
+
+    fn warn_step_value(&mut self, scan: &Scan) {
+        let Some(last) = scan.body.stmts.last() else { return };
+        let title = "the value of a step is lost";
+        let diagnostic = Diagnostic::warning(Code::UnusedValue, title, last.span, "")
+            .help("write `yield ..` to keep it");
+        self.report(diagnostic);
+    }
+
+    /// What is rebound in a body is carried, or its own.
+    fn refuse_leaks(&mut self, after: &[Scope], scan: &Scan) -> Eval<()> {
+        let changed = |(before, after): (&Scope, &Scope)| -> Vec<Arc<str>> {
+            let differs = |name: &&Arc<str>| match (before.get(*name), &after[*name]) {
+                (Some(Val::Tensor(old)), Val::Tensor(new)) => old.value != new.value,
+                (Some(_), Val::Tensor(_)) => true,
+                _ => false,
+            };
+            after.keys().filter(differs).cloned().collect()
+        };
+        let mut names: Vec<Arc<str>> =
+            self.frame().scopes.iter().zip(after).flat_map(changed).collect();
+        names.sort();
+        let Some(name) = names.first() else { return Ok(()) };
+        let title = format!("`{name}` is rebound at every step, but not carried");
+        let diagnostic = Diagnostic::error(Code::BadLoop, title, scan.body.span, "in this body")
+            .help(format!("carry it: `scan {} in .. with {name} = {name}`", scan.var.text));
+        Err(self.fail(diagnostic))
+    }
+
+    /// The carries, after a look at their types.
+    fn carried(&mut self, carries: &[Named], next: Vec<Val>, scan: &Scan) -> Eval<Vec<Carried>> {
+        let mut carried = Vec::new();
+        for (carry, next) in carries.iter().zip(next) {
+            let (name, ty) = (&carry.name, self.ty(carry.first).clone());
+            let next = self.tensor_as(&next, ty.dtype, name.span)?.value;
+            if next == carry.hole {
+                let title = format!("the carry `{}` never changes", name.text);
+                let diagnostic = Diagnostic::error(Code::BadLoop, title, name.span, "carried here")
+                    .help(format!("give it its next value in the body: `{} = ..`", name.text));
+                return Err(self.fail(diagnostic));
+            }
+            let found = self.ty(next).clone();
+            if found != ty {
+                let title =
+                    format!("the carry `{}` is {ty}, but its next value {found}", name.text);
+                let diagnostic =
+                    Diagnostic::error(Code::BadLoop, title, name.span, format!("begins as {ty}"))
+                        .label(scan.body.span, format!("a step makes it {found}"));
+                return Err(self.fail(diagnostic));
+            }
+            carried.push(Carried { hole: carry.hole, first: carry.first, next });
+        }
+        Ok(carried)
+    }
+
+    /// Adds the loop. Its value is what it yields, or else the carries after the last step, which
+    /// also have their names from now on.
+    fn close_scan(
+        &mut self,
+        scan: &Scan,
+        carries: &[Named],
+        looped: &Loop,
+        yields: &[Yield],
+        span: Span,
+    ) -> Eval<Val> {
+        if carries.is_empty() && yields.is_empty() {
+            let title = "a loop that neither carries nor yields";
+            return Err(self.fail(Diagnostic::error(Code::BadLoop, title, span, "")));
+        }
+        let origin = self.origin(span);
+        let made = self.graph.add_scan(looped, &origin).map_err(|error| {
+            let diagnostic = Diagnostic::error(Code::Operation, error.message, span, "");
+            self.fail(diagnostic)
+        })?;
+        let (histories, stacked) = made.split_at(carries.len());
+        let mut finals = Vec::new();
+        for (carry, &history) in carries.iter().zip(histories) {
+            let last = self.graph.element(history, looped.steps.clone(), &origin);
+            self.frame_mut().declare(&carry.name.text, last.into());
+            finals.push(Val::from(last));
+        }
+        let mut stacked = stacked.iter().copied();
+        let mut values = Vec::new();
+        for statement in yields {
+            let parts = statement.parts.iter().zip(&mut stacked);
+            let parts: Vec<Val> = parts
+                .map(|(&(_, at), all)| {
+                    let all = if scan.reverse { self.graph.reverse(all, &origin) } else { all };
+                    Val::from(self.steps_at(all, at, span))
+                })
+                .collect();
+            values.push(match statement.is_tuple {
+                true => Val::Tuple(parts.into(), None),
+                false => parts[0].clone(),
+            });
+        }
+        Ok(together(if values.is_empty() { finals } else { values }))
+    }
+
+    /// Moves dim 0 to be dim `at`.
+    fn steps_at(&mut self, all: Value, at: usize, span: Span) -> Value {
+        let rank = self.ty(all).rank() as u32;
+        let mut order: Vec<u32> = (1..rank).collect();
+        order.insert(at, 0);
+        let origin = self.origin(span);
+        self.graph.transpose(all, &order, &origin)
+    }
+
+    /// `yield h at 1`.
+    pub(super) fn run_yield(&mut self, value: ExprId, at: Option<ExprId>, span: Span) -> Eval<Val> {
+        let own = self.scans.last().is_some_and(|open| open.frames == self.frames.len());
+        if !own {
+            let title = "`yield` outside of a loop";
+            let diagnostic = Diagnostic::error(Code::BadLoop, title, span, "")
+                .note("it belongs in the body of a `scan` of the same block");
+            return Err(self.fail(diagnostic));
+        }
+        let place = self.ast().span(value);
+        let (values, is_tuple): (Rc<[Val]>, bool) = match self.eval(value)? {
+            Val::Tuple(parts, _) => (parts, true),
+            value => ([value].into(), false),
+        };
+        let axis = match at {
+            Some(at) => Some((self.eval_known_size(at, "the place of the steps")?, at)),
+            None => None,
+        };
+        let mut parts = Vec::new();
+        for value in values.iter() {
+            let tensor = self.tensor(value, place)?.value;
+            let rank = self.ty(tensor).rank();
+            let dim = match axis {
+                Some((axis, at)) => self.steps_dim(axis, rank, at)?,
+                None => rank.min(1),
+            };
+            parts.push((tensor, dim));
+        }
+        let open = self.scans.last_mut().expect("it is open");
+        open.yields.push(Yield { parts, is_tuple });
+        Ok(Val::Unit)
+    }
+
+    fn steps_dim(&mut self, axis: i64, rank: usize, at: ExprId) -> Eval<usize> {
+        let fits = usize::try_from(axis).ok().filter(|&axis| axis <= rank);
+        fits.ok_or_else(|| {
+            let title = format!("dim {axis} of what becomes a tensor of {} dims", rank + 1);
+            let span = self.ast().span(at);
+            self.fail(Diagnostic::error(Code::OutOfRange, title, span, ""))
+        })
+    }
+
+    /// Refuses what happens once in a call, inside of a loop.
+    pub(super) fn outside_of_loops(&mut self, what: &str, span: Span) -> Eval<()> {
+        if self.scans.is_empty() {
+            return Ok(());
+        }
+        let title = format!("{what} inside of a loop");
+        let diagnostic = Diagnostic::error(Code::BadLoop, title, span, "")
+            .note("it happens once in a call")
+            .help("carry the value from step to step, and set the state after the loop");
+        Err(self.fail(diagnostic))
+    }
+
+    /// The steps of the loops around, outermost first, then `shape`.
+    pub(super) fn with_steps(&self, shape: Shape) -> Shape {
+        self.scans.iter().map(|open| open.steps.clone()).chain(shape).collect()
+    }
+
+    /// The element at the present steps of something that has the steps as its first dims.
+    pub(super) fn at_steps(&mut self, all: Value, span: Span) -> Eval<Value> {
+        let indices: Vec<Value> = self.scans.iter().map(|open| open.index).collect();
+        let look_up = |value, index| self.add(Gather { axis: 0, batch: 0 }, &[value, index], span);
+        indices.into_iter().try_fold(all, look_up)
+    }
+}
+
+/// One value, or several.
+fn together(mut values: Vec<Val>) -> Val {
+    match values.len() {
+        1 => values.remove(0),
+        _ => Val::Tuple(values.into(), None),
+    }
+}
