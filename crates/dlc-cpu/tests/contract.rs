@@ -170,6 +170,14 @@ fn depthwise_and_grouped_convolutions() {
 }
 
 #[test]
+fn few_rows_meet_columns_from_memory() {
+    for rows in [1, 3, 8, 17] {
+        check(&matmul(rows, 530, 510, Layout::Right));
+        check(&matmul(530, rows, 510, Layout::Left));
+    }
+}
+
+#[test]
 fn prologues_and_epilogues() {
     check(&matmul(13, 29, 40, Layout::Right).with_epilogue(0));
     check(&matmul(33, 30, 44, Layout::Plain).with_epilogue(1).with_prologue());
