@@ -5,21 +5,21 @@
 //! never both, and are unmapped when the [`Module`] is dropped.
 
 use crate::abi::{ALIGNMENT, KernelFn, LeafFn};
-use crate::codegen::Code;
+use crate::codegen::{Code, Part};
 use crate::leaf::Leaf;
 use crate::leaf::portable::{self, Multiply};
 use crate::leaf::wide;
-use crate::level::Level;
+use crate::level::{Effort, Level};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{Function, UserFuncName};
-use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetFrontendConfig, TargetIsa};
 use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, ir};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_module::{FuncId, Linkage, Module as _, ModuleReloc, ModuleRelocTarget};
 use dlc_kernel::{BuildError, OptLevel};
 use rayon::prelude::*;
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use std::hash::{Hash, Hasher};
 
 /// Compiled functions in executable memory.
@@ -55,29 +55,60 @@ impl Call {
 
 /// Functions without repetition.
 pub struct Unique<'c> {
-    /// Each function once.
-    pub codes: Vec<&'c Code>,
-    /// For every function that was given, its position in `codes`.
+    /// Each function once, as part of the first kernel it is for.
+    pub parts: Vec<&'c Part>,
+    /// For every part that was given, the position of its function in `parts`.
     pub index: Vec<usize>,
 }
 
+/// The code generators for the functions of a program.
+pub struct Isas {
+    /// For functions that calls hardly spend time in, but for their leaves.
+    cold: OwnedTargetIsa,
+    /// For the others.
+    hot: OwnedTargetIsa,
+}
+
+impl Isas {
+    /// Those of a level.
+    ///
+    /// # Errors
+    /// As [`Level::isa`].
+    pub fn new(level: Level, opt_level: OptLevel) -> Result<Isas, BuildError> {
+        Ok(Isas { cold: level.isa(Effort::Least)?, hot: level.isa(Effort::of(opt_level))? })
+    }
+
+    /// The one for a part.
+    pub fn of(&self, part: &Part) -> &dyn TargetIsa {
+        if part.is_hot() { &*self.hot } else { &*self.cold }
+    }
+
+    /// What functions and their callers agree on.
+    pub fn frontend_config(&self) -> TargetFrontendConfig {
+        self.hot.frontend_config()
+    }
+}
+
 /// Finds equal functions.
-pub fn deduplicate<'c>(codes: impl Iterator<Item = &'c Code>) -> Unique<'c> {
-    let mut unique = Unique { codes: Vec::new(), index: Vec::new() };
+pub fn deduplicate<'c>(parts: impl Iterator<Item = &'c Part>) -> Unique<'c> {
+    let mut unique = Unique { parts: Vec::new(), index: Vec::new() };
     let mut by_hash: FxHashMap<u64, Vec<usize>> = FxHashMap::default();
-    for code in codes {
+    for part in parts {
+        let code = &part.code;
         let mut hasher = FxHasher::default();
         code.function.stencil.hash(&mut hasher);
         code.leaves.hash(&mut hasher);
         let same_hash = by_hash.entry(hasher.finish()).or_default();
         let equal = |&&at: &&usize| {
-            let known: &Code = unique.codes[at];
-            known.leaves == code.leaves && known.function.stencil == code.function.stencil
+            let known: &Part = unique.parts[at];
+            known.is_hot() == part.is_hot()
+                && known.code.leaves == code.leaves
+                && known.code.function.stencil == code.function.stencil
         };
         let at = same_hash.iter().find(equal).copied().unwrap_or_else(|| {
-            same_hash.push(unique.codes.len());
-            unique.codes.push(code);
-            unique.codes.len() - 1
+            same_hash.push(unique.parts.len());
+            unique.parts.push(part);
+            unique.parts.len() - 1
         });
         unique.index.push(at);
     }
@@ -85,14 +116,10 @@ pub fn deduplicate<'c>(codes: impl Iterator<Item = &'c Code>) -> Unique<'c> {
 }
 
 /// The leaves that functions call, each once.
-pub fn leaves(codes: &[&Code]) -> Vec<Leaf> {
-    let mut leaves: Vec<Leaf> = Vec::new();
-    for leaf in codes.iter().flat_map(|c| &c.leaves) {
-        if !leaves.contains(leaf) {
-            leaves.push(leaf.clone());
-        }
-    }
-    leaves
+fn leaves(parts: &[&Part]) -> Vec<Leaf> {
+    let mut known = FxHashSet::default();
+    let called = parts.iter().flat_map(|part| &part.code.leaves);
+    called.filter(|leaf| known.insert(*leaf)).cloned().collect()
 }
 
 /// Compiles one function.
@@ -131,7 +158,7 @@ pub fn compile_leaf(level: Level, leaf: &Leaf) -> Result<Compiled, String> {
 /// # Errors
 /// As [`compile_leaf`].
 pub fn compile_portable_leaf(level: Level, leaf: &Leaf) -> Result<Compiled, String> {
-    let isa = level.isa(OptLevel::O0).map_err(|e| e.to_string())?;
+    let isa = level.isa(Effort::Registers).map_err(|e| e.to_string())?;
     let frontend = isa.frontend_config();
     let signature = Leaf::signature(frontend.default_call_conv);
     let mut function = Function::with_name_signature(UserFuncName::default(), signature);
@@ -140,7 +167,7 @@ pub fn compile_portable_leaf(level: Level, leaf: &Leaf) -> Result<Compiled, Stri
     portable::emit(&mut builder, leaf, Multiply::of(level));
     builder.seal_all_blocks();
     builder.finalize(frontend);
-    compile(&*isa, &Code { function, leaves: Vec::new() })
+    compile(&*isa, &Code { function, leaves: Vec::new(), is_control: false })
 }
 
 fn finish(
@@ -160,25 +187,27 @@ fn finish(
 }
 
 impl Module {
-    /// Compiles `codes` and the leaves they call.
+    /// Compiles the functions of `parts` and the leaves they call.
     ///
     /// # Errors
     /// [`BuildError::Kernel`] if the code generator refuses a function, [`BuildError::Machine`] if
     /// there is no executable memory.
-    pub fn new(level: Level, isa: OwnedTargetIsa, codes: &[&Code]) -> Result<Module, BuildError> {
-        let leaves = leaves(codes);
+    pub fn new(level: Level, isas: Isas, parts: &[&Part]) -> Result<Module, BuildError> {
+        let leaves = leaves(parts);
         let refuse = |message| BuildError::Kernel { kernel: "code".into(), message };
         let (compiled, compiled_leaves) = rayon::join(
             || {
-                let one = |context: &mut Context, c: &&Code| compile_in(context, &*isa, c);
-                let all = codes.par_iter().with_max_len(1).map_init(Context::new, one);
+                let one = |context: &mut Context, part: &&Part| {
+                    compile_in(context, isas.of(part), &part.code)
+                };
+                let all = parts.par_iter().with_max_len(1).map_init(Context::new, one);
                 all.collect::<Result<Vec<_>, _>>()
             },
             || leaves.par_iter().map(|l| compile_leaf(level, l)).collect::<Result<Vec<_>, _>>(),
         );
         let (compiled, compiled_leaves) =
             (compiled.map_err(refuse)?, compiled_leaves.map_err(refuse)?);
-        link(isa, &compiled, (&leaves, &compiled_leaves))
+        link(isas.hot, &compiled, (&leaves, &compiled_leaves))
     }
 
     /// Compiles leaves that no kernel calls.
@@ -189,7 +218,7 @@ impl Module {
         let refuse = |message| BuildError::Kernel { kernel: "leaf".into(), message };
         let compiled = leaves.iter().map(|l| compile_leaf(level, l));
         let compiled = compiled.collect::<Result<Vec<_>, _>>().map_err(refuse)?;
-        link(level.isa(OptLevel::O2)?, &[], (leaves, &compiled))
+        link(level.isa(Effort::Least)?, &[], (leaves, &compiled))
     }
 
     /// The function that was given at position `at`.

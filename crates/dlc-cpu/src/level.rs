@@ -21,6 +21,24 @@ pub enum Level {
     Aarch64,
 }
 
+/// What the code generator does for the speed of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Nothing: registers are given out in one pass. For control around leaves.
+    Least,
+    /// The best registers for instructions in their order.
+    Registers,
+    /// All it can, for functions with hot loops of their own.
+    Full,
+}
+
+impl Effort {
+    /// The most that an optimization level asks for.
+    pub fn of(opt_level: OptLevel) -> Effort {
+        if opt_level == OptLevel::O0 { Effort::Registers } else { Effort::Full }
+    }
+}
+
 impl Level {
     /// Every level.
     pub const ALL: [Level; 4] = [Level::X86_64V2, Level::X86_64V3, Level::X86_64V4, Level::Aarch64];
@@ -106,11 +124,11 @@ impl Level {
         )))
     }
 
-    /// The code generator for the level.
+    /// The code generator for the level, which takes so much effort.
     ///
     /// # Errors
     /// [`BuildError::Machine`] if this build of dlc has none for the level's architecture.
-    pub fn isa(self, opt_level: OptLevel) -> Result<OwnedTargetIsa, BuildError> {
+    pub fn isa(self, effort: Effort) -> Result<OwnedTargetIsa, BuildError> {
         let absent = |e: &dyn std::fmt::Display| {
             BuildError::Machine(format!("no code generator for {}: {e}", self.name()))
         };
@@ -118,7 +136,7 @@ impl Level {
         for flag in self.isa_flags() {
             builder.enable(flag).map_err(|e| absent(&e))?;
         }
-        builder.finish(shared_flags(opt_level)).map_err(|e| absent(&e))
+        builder.finish(shared_flags(effort)).map_err(|e| absent(&e))
     }
 
     fn triple(self) -> Triple {
@@ -160,12 +178,14 @@ impl Level {
     }
 }
 
-fn shared_flags(opt_level: OptLevel) -> settings::Flags {
+fn shared_flags(effort: Effort) -> settings::Flags {
     let mut flags = settings::builder();
-    let speed = if opt_level == OptLevel::O0 { "none" } else { "speed" };
+    let speed = if effort == Effort::Full { "speed" } else { "none" };
+    let registers = if effort == Effort::Least { "single_pass" } else { "backtracking" };
     let verify = if cfg!(debug_assertions) { "true" } else { "false" };
     for (name, value) in [
         ("opt_level", speed),
+        ("regalloc_algorithm", registers),
         ("enable_verifier", verify),
         ("is_pic", "false"),
         ("use_colocated_libcalls", "false"),

@@ -58,7 +58,7 @@ use dlc_kernel::{
 };
 use entry::EntryCode;
 use executable::{CpuExecutable, Pieces, peak_bytes};
-use level::Level;
+use level::{Effort, Level};
 use lower::{ArenaPlan, Facts, LastingPlan, ScheduledEntry};
 use schedule::Config;
 use schedule::contract::ContractSchedule;
@@ -158,19 +158,19 @@ impl Target for CpuTarget {
         let mut clock = Clock { start: Instant::now(), times: Vec::new() };
         let pool = pool::Pool::of(options.threads.unwrap_or_else(pool::available_threads));
         let threads = pool.workers();
-        let isa = self.level.isa(options.opt_level)?;
+        let isas = jit::Isas::new(self.level, options.opt_level)?;
         let program = arrange::arrange(program, self.config(options));
         clock.stage("arrange");
         let facts = lower::facts(&program);
         let scheduled = lower::schedule(&program, &facts, self.config(options), &self.choices)?;
         let (lasting, arenas) = plan(&program, &scheduled, threads, options.memory_limit)?;
         clock.stage("schedule");
-        let frontend = isa.frontend_config();
+        let frontend = isas.frontend_config();
         let phases: Vec<_> = scheduled.iter().map(|e| lower::generate(e, frontend)).collect();
         clock.stage("codegen");
         let parts = phases.iter().flatten().flatten().flat_map(|p| &p.parts);
-        let unique = jit::deduplicate(parts.map(|p| &p.code));
-        let module = jit::Module::new(self.level, isa, &unique.codes)?;
+        let unique = jit::deduplicate(parts);
+        let module = jit::Module::new(self.level, isas, &unique.parts)?;
         clock.stage("compile");
         let mut functions = unique.index.iter().map(|&at| module.function(at));
         let entries = scheduled
@@ -192,7 +192,7 @@ impl Target for CpuTarget {
         let arranged = arrange::arrange(program, self.config(options));
         let facts = lower::facts(&arranged);
         let scheduled = lower::schedule(&arranged, &facts, self.config(options), &self.choices)?;
-        let frontend = self.level.isa(options.opt_level)?.frontend_config();
+        let frontend = self.level.isa(Effort::Least)?.frontend_config();
         let threads = options.threads.unwrap_or_else(pool::available_threads);
         let of_entry = |entry: &ScheduledEntry| {
             let phases = lower::generate(entry, frontend);
@@ -232,7 +232,7 @@ impl Target for CpuTarget {
         let scheduled = lower::schedule(program, &facts, self.config(options), &self.choices)?;
         match stage {
             "schedule" => Ok(listing::schedules(&scheduled)),
-            "clif" => listing::clif(self.level, options.opt_level, &scheduled),
+            "clif" => listing::clif(self.level, &scheduled),
             "asm" => listing::assembly(self.level, options.opt_level, &scheduled),
             _ => Err(BuildError::Machine(format!("{} has no stage `{stage}`", self.name()))),
         }

@@ -2,9 +2,9 @@
 //!
 //! They name kernels, never addresses, and depend on program, level and optimization level alone.
 
-use crate::codegen::Phase;
-use crate::jit::{self, Compiled};
-use crate::level::Level;
+use crate::codegen::{Part, Phase};
+use crate::jit::{self, Compiled, Isas};
+use crate::level::{Effort, Level};
 use crate::lower::{ScheduledEntry, generate};
 use dlc_kernel::{BuildError, OptLevel};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, Mnemonic};
@@ -30,16 +30,12 @@ pub fn schedules(entries: &[ScheduledEntry]) -> String {
 ///
 /// # Errors
 /// If there is no code generator for the level.
-pub fn clif(
-    level: Level,
-    opt_level: OptLevel,
-    entries: &[ScheduledEntry],
-) -> Result<String, BuildError> {
-    let frontend = level.isa(opt_level)?.frontend_config();
+pub fn clif(level: Level, entries: &[ScheduledEntry]) -> Result<String, BuildError> {
+    let frontend = level.isa(Effort::Least)?.frontend_config();
     let mut text = String::new();
     for scheduled in entries {
-        for_functions(scheduled, &generate(scheduled, frontend), |title, code| {
-            let _ = writeln!(text, "; {title}\n{}", code.function.display());
+        for_functions(scheduled, &generate(scheduled, frontend), |title, part| {
+            let _ = writeln!(text, "; {title}\n{}", part.code.function.display());
             Ok(())
         })?;
     }
@@ -55,16 +51,16 @@ pub fn assembly(
     opt_level: OptLevel,
     entries: &[ScheduledEntry],
 ) -> Result<String, BuildError> {
-    let isa = level.isa(opt_level)?;
-    let frontend = isa.frontend_config();
+    let isas = Isas::new(level, opt_level)?;
+    let frontend = isas.frontend_config();
     let mut text = String::new();
     let mut leaves = Vec::new();
     let refuse = |message| BuildError::Kernel { kernel: "code".into(), message };
     for scheduled in entries {
-        for_functions(scheduled, &generate(scheduled, frontend), |title, code| {
-            let compiled = jit::compile(&*isa, code).map_err(refuse)?;
+        for_functions(scheduled, &generate(scheduled, frontend), |title, part| {
+            let compiled = jit::compile(isas.of(part), &part.code).map_err(refuse)?;
             let _ = writeln!(text, "; {title}\n{}", instructions(level, &compiled));
-            leaves.extend(jit::leaves(&[code]));
+            leaves.extend(part.code.leaves.iter().cloned());
             Ok(())
         })?;
     }
@@ -81,7 +77,7 @@ pub fn assembly(
 fn for_functions(
     scheduled: &ScheduledEntry,
     phases: &[Vec<Phase>],
-    mut each: impl FnMut(&str, &crate::codegen::Code) -> Result<(), BuildError>,
+    mut each: impl FnMut(&str, &Part) -> Result<(), BuildError>,
 ) -> Result<(), BuildError> {
     for (leaf, phases) in scheduled.leaves.iter().zip(phases) {
         for (i, phase) in phases.iter().enumerate() {
@@ -93,7 +89,7 @@ fn for_functions(
                 if phase.parts.len() > 1 {
                     let _ = write!(title, ", part {k}");
                 }
-                each(&title, &part.code)?;
+                each(&title, part)?;
             }
         }
     }

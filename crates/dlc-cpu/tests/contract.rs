@@ -170,6 +170,14 @@ fn depthwise_and_grouped_convolutions() {
 }
 
 #[test]
+fn few_rows_meet_columns_from_memory() {
+    for rows in [1, 3, 8, 17] {
+        check(&matmul(rows, 530, 510, Layout::Right));
+        check(&matmul(530, rows, 510, Layout::Left));
+    }
+}
+
+#[test]
 fn prologues_and_epilogues() {
     check(&matmul(13, 29, 40, Layout::Right).with_epilogue(0));
     check(&matmul(33, 30, 44, Layout::Plain).with_epilogue(1).with_prologue());
@@ -184,7 +192,7 @@ fn an_epilogue_stores_what_a_kernel_of_its_own_would() {
         Conv { n, c, image: (size, size), k, window, stride: 1, pad, dilation: 1 }.forward()
     };
     let cases = [
-        (matmul(42, 101, 500, Layout::Plain), 1),
+        (matmul(42, 301, 500, Layout::Plain), 1),
         (matmul(38, 70, 40, Layout::Plain), 0),
         (matmul(64, 300, 900, Layout::Left), 1),
         (conv(1, 8, 30, 24, 3, 1), 1),

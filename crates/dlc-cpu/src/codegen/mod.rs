@@ -16,6 +16,7 @@ pub mod map;
 pub mod nest;
 pub mod ops;
 pub mod pack;
+mod part;
 pub mod random;
 pub mod row;
 pub mod scatter;
@@ -33,6 +34,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use dlc_kernel::BufferId;
+pub use part::{Code, Part, Phase, When};
 use rustc_hash::FxHashMap;
 
 /// Lanes of a vector.
@@ -43,48 +45,6 @@ pub const NOTRAP: MemFlagsData = MemFlagsData::new().with_notrap();
 
 /// Memory that is valid and that nothing writes while the function runs.
 pub const FIXED: MemFlagsData = NOTRAP.with_readonly().with_can_move();
-
-/// A function, not yet compiled.
-#[derive(Clone)]
-pub struct Code {
-    /// Its body; calls `UserExternalName { namespace: 0, index }` for `leaves[index]`.
-    pub function: Function,
-    /// The leaves it calls.
-    pub leaves: Vec<Leaf>,
-}
-
-/// A function applied to operands, over its own units.
-#[derive(Clone)]
-pub struct Part {
-    /// What runs.
-    pub code: Code,
-    /// The buffers it sees, in the order its code counts them.
-    pub operands: Vec<BufferId>,
-    /// The size of its parallel domain. How units are shared out never changes a result.
-    pub units: i64,
-    /// What one unit costs, about, in nanoseconds; decides how many threads are worth waking.
-    pub unit_cost: f64,
-}
-
-/// When a phase runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// In every call.
-    Call,
-    /// Before the first call, and before the next one whenever parameters have changed.
-    Load,
-}
-
-/// Parts that may run at the same time. A kernel is a list of phases, one after the other.
-#[derive(Clone)]
-pub struct Phase {
-    /// When it runs.
-    pub when: When,
-    /// Whether it runs once, before the loops around the kernel, and not at every step.
-    pub once: bool,
-    /// Independent of one another.
-    pub parts: Vec<Part>,
-}
 
 /// The code of a kernel, phase by phase.
 pub fn phases(schedule: &Schedule, frontend: TargetFrontendConfig) -> Vec<Phase> {
@@ -116,6 +76,9 @@ pub struct Emitter<'a> {
     call_conv: CallConv,
     bases: FxHashMap<BufferId, Value>,
     leaves: Vec<(Leaf, FuncRef)>,
+    /// Calls of leaves so far.
+    calls: usize,
+    is_control: bool,
 }
 
 /// Writes a kernel function over `operands` whose body is what `body` emits.
@@ -135,9 +98,10 @@ pub fn emit(
     emitter.fence_streams();
     emitter.b.ins().return_(&[]);
     let leaves = emitter.leaves.iter().map(|l| l.0.clone()).collect();
+    let is_control = emitter.is_control;
     emitter.b.seal_all_blocks();
     emitter.b.finalize(frontend);
-    Code { function, leaves }
+    Code { function, leaves, is_control }
 }
 
 impl<'a> Emitter<'a> {
@@ -158,8 +122,29 @@ impl<'a> Emitter<'a> {
         };
         let bases = operands.iter().enumerate().map(base).collect();
         let nowhere = b.ins().load(I64, FIXED, context, ContextField::Nowhere as i32);
-        let leaves = Vec::new();
-        Emitter { b, config, begin, end, worker, context, nowhere, call_conv, bases, leaves }
+        let (leaves, calls, is_control) = (Vec::new(), 0, true);
+        Emitter {
+            b,
+            config,
+            begin,
+            end,
+            worker,
+            context,
+            nowhere,
+            call_conv,
+            bases,
+            leaves,
+            calls,
+            is_control,
+        }
+    }
+
+    /// Writes the body of a loop, and notes if it is work that no leaf does.
+    pub(super) fn loop_body<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.calls;
+        let result = body(self);
+        self.is_control &= self.calls > before;
+        result
     }
 
     /// The address of the first element of an operand.
@@ -198,6 +183,7 @@ impl<'a> Emitter<'a> {
         let known = self.leaves.iter().find(|l| l.0 == leaf).map(|l| l.1);
         let function = known.unwrap_or_else(|| self.import_leaf(leaf));
         self.b.ins().call(function, &[arguments]);
+        self.calls += 1;
     }
 
     /// Lets other threads see what leaves have stored past the caches.
@@ -318,7 +304,7 @@ impl<'a> Emitter<'a> {
         self.branch(any, (head, &first), (exit, initial));
 
         self.b.switch_to_block(head);
-        let state = body(self, i, &state);
+        let state = self.loop_body(|e| body(e, i, &state));
         let next = self.b.ins().iadd_imm_s(i, step);
         let more = self.b.ins().icmp(IntCC::SignedLessThan, next, end);
         let again = [&[next], state.as_slice()].concat();
@@ -348,7 +334,7 @@ impl<'a> Emitter<'a> {
         let state = self.append_params(head, initial);
         self.jump(head, &[&[first], initial].concat());
         self.b.switch_to_block(head);
-        let state = body(self, i, &state);
+        let state = self.loop_body(|e| body(e, i, &state));
         let last = self.append_params(exit, &state);
         let next = self.b.ins().iadd_imm_s(i, step);
         let more = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, next, end);

@@ -75,7 +75,7 @@ impl Emitter<'_> {
         let limit = self.b.ins().iadd(start, rest);
         let extent = self.int(axes.last_extent());
         let end = self.b.ins().smin(limit, extent);
-        body(self, &point, Run { flat, start, end });
+        self.loop_body(|e| body(e, &point, Run { flat, start, end }));
         let length = self.b.ins().isub(end, start);
         let next = self.b.ins().iadd(flat, length);
         self.jump(head, &[next]);

@@ -53,6 +53,9 @@ pub struct GemmTile {
     pub levels: u8,
     /// The count of the innermost loop, if it is written out.
     pub run: Option<u8>,
+    /// Whether the right panel comes from memory, one step after the other: it is worth asking for
+    /// what is far ahead.
+    pub streams: bool,
 }
 
 /// The most loops of a tile's steps.
@@ -175,6 +178,7 @@ impl std::fmt::Display for GemmTile {
         if self.levels > 1 {
             write!(f, "_nest{}", self.levels)?;
         }
-        self.run.map_or(Ok(()), |run| write!(f, "_run{run}"))
+        self.run.map_or(Ok(()), |run| write!(f, "_run{run}"))?;
+        f.write_str(if self.streams { "_streams" } else { "" })
     }
 }

@@ -299,6 +299,13 @@ impl<'k> ContractSchedule<'k> {
         matches!(stage, Stage::Pack(which) if self.steps > 0 && same(which))
     }
 
+    /// Whether the columns come from memory, each panel for one tile.
+    pub fn streams_columns(&self, tiling: &Tiling) -> bool {
+        let (rows, columns) = (self.rows.axes.points(), self.columns.axes.points());
+        let is_far = tiling::is_far(columns.saturating_mul(self.depth.points()));
+        rows <= tiling.tile.rows && tiling.columns.is_whole() && is_far
+    }
+
     /// The output axes but for `axis`.
     pub fn without(&self, axis: Axis) -> Axes {
         let kept = || self.out.axes.iter().zip(&self.out.extents).filter(|a| *a.0 != axis);

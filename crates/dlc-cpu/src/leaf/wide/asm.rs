@@ -1,10 +1,7 @@
 //! Instructions, labels and constants to the bytes of a function.
 
 use super::Width;
-use iced_x86::{
-    BlockEncoder, BlockEncoderOptions, Code, IcedError, Instruction, InstructionBlock, OpKind,
-    Register,
-};
+use iced_x86::{Code, Encoder, IcedError, Instruction, OpKind, Register};
 
 /// Bytes that constants are aligned to.
 const ALIGNMENT: usize = 64;
@@ -199,77 +196,70 @@ impl Assembler {
         Mem::at(CONSTANTS, self.width.bytes() * at as i32)
     }
 
-    /// The bytes of the function.
+    /// The bytes of the function: code in whole cache lines, then constants.
     ///
     /// # Errors
     /// What the encoder has to say against an instruction.
     pub fn bytes(self) -> Result<Vec<u8>, IcedError> {
-        let unaligned = self.encode(&[])?;
-        let offsets = unaligned.1;
-        let mut shift = 0;
-        let padding: Vec<(usize, usize)> = self
-            .loops
-            .iter()
-            .map(|&at| {
-                let offset = offsets[at] as usize + shift;
-                let pad = offset.next_multiple_of(LOOP_ALIGNMENT) - offset;
-                shift += pad;
-                (at, pad)
-            })
-            .collect();
-        let mut bytes = self.encode(&padding)?.0;
+        let mut output = Output { encoder: Encoder::new(64), end: 0 };
+        let mut loops = self.loops.iter().copied().peekable();
+        let (mut starts, mut waiting) = (Vec::with_capacity(self.code.len() + 1), Vec::new());
+        for (i, instruction) in self.code.iter().enumerate() {
+            if loops.next_if_eq(&i).is_some() {
+                output.align(LOOP_ALIGNMENT)?;
+            }
+            starts.push(output.end);
+            output.put(instruction)?;
+            waiting.extend(Target::of(instruction).map(|target| (output.end, target)));
+        }
+        starts.push(output.end);
+        let constants = output.end.next_multiple_of(ALIGNMENT);
+        let mut bytes = output.encoder.take_buffer();
+        // What no one executes traps.
+        bytes.resize(constants, 0xcc);
+        for (end, target) in waiting {
+            let to = match target {
+                Target::Label(label) => starts[self.labels[label]],
+                Target::Constants => constants,
+            };
+            let distance = i32::try_from(to as i64 - end as i64).expect("functions are small");
+            bytes[end - 4..end].copy_from_slice(&distance.to_le_bytes());
+        }
         bytes.extend(self.constants.iter().flatten());
         Ok(bytes)
     }
+}
 
-    /// Code, padded to whole cache lines, and where each instruction is in it.
-    fn encode(&self, padding: &[(usize, usize)]) -> Result<(Vec<u8>, Vec<u32>), IcedError> {
-        let mut code = Vec::with_capacity(self.code.len() + 16);
-        let mut new = Vec::with_capacity(self.code.len() + 1);
-        for (i, instruction) in self.code.iter().enumerate() {
-            for &(_, bytes) in padding.iter().filter(|p| p.0 == i) {
-                code.extend(idle(bytes));
-            }
-            new.push(code.len());
-            code.push(*instruction);
+/// What the last four bytes of an instruction are the distance to.
+enum Target {
+    Label(usize),
+    Constants,
+}
+
+impl Target {
+    fn of(instruction: &Instruction) -> Option<Target> {
+        if instruction.op0_kind() == OpKind::NearBranch64 {
+            return Some(Target::Label(instruction.near_branch64() as usize));
         }
-        new.push(code.len());
-        for (i, instruction) in code.iter_mut().enumerate() {
-            instruction.set_ip(POSITIONS + i as u64);
-            if instruction.op0_kind() == OpKind::NearBranch64 {
-                let to = self.labels[instruction.near_branch64() as usize];
-                instruction.set_near_branch64(POSITIONS + new[to] as u64);
-            }
-        }
-        self.encode_with_constants(code, &new)
+        (instruction.memory_base() == Register::RIP).then_some(Target::Constants)
+    }
+}
+
+/// Instructions in bytes, one after the other.
+struct Output {
+    encoder: Encoder,
+    end: usize,
+}
+
+impl Output {
+    fn put(&mut self, instruction: &Instruction) -> Result<(), IcedError> {
+        self.end += self.encoder.encode(instruction, self.end as u64)?;
+        Ok(())
     }
 
-    /// Where the constants begin depends on how long the code is, which does not depend on where
-    /// they begin.
-    fn encode_with_constants(
-        &self,
-        mut code: Vec<Instruction>,
-        new: &[usize],
-    ) -> Result<(Vec<u8>, Vec<u32>), IcedError> {
-        let mut constants = 0;
-        loop {
-            for instruction in code.iter_mut().filter(|i| i.memory_base() == Register::RIP) {
-                instruction.set_memory_displacement64(constants);
-            }
-            let block = InstructionBlock::new(&code, 0);
-            let options = BlockEncoderOptions::RETURN_NEW_INSTRUCTION_OFFSETS;
-            let result = BlockEncoder::encode(64, block, options)?;
-            let end = result.code_buffer.len().next_multiple_of(ALIGNMENT);
-            if constants == end as u64 {
-                let mut bytes = result.code_buffer;
-                // What no one executes traps.
-                bytes.resize(end, 0xcc);
-                let offsets = new[..new.len() - 1].iter();
-                let offsets = offsets.map(|&i| result.new_instruction_offsets[i]).collect();
-                return Ok((bytes, offsets));
-            }
-            constants = end as u64;
-        }
+    fn align(&mut self, to: usize) -> Result<(), IcedError> {
+        let bytes = self.end.next_multiple_of(to) - self.end;
+        idle(bytes).iter().try_for_each(|instruction| self.put(instruction))
     }
 }
 
@@ -290,9 +280,6 @@ fn idle(mut bytes: usize) -> Vec<Instruction> {
     }
     code
 }
-
-/// The encoder knows instructions by positions that are no address of the function.
-const POSITIONS: u64 = 1 << 32;
 
 fn instruction(code: Code, operands: &[Operand]) -> Instruction {
     let mut instruction = Instruction::default();

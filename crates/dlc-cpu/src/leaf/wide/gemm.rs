@@ -22,6 +22,10 @@ use iced_x86::{Code, IcedError, Register};
 /// Steps of a round of the innermost loop.
 const UNROLL: u8 = 4;
 
+/// How many bytes before they are needed panels from memory are asked for: so many that a line is
+/// there in time, and few enough that it is still in the second-level cache.
+const STREAM_AHEAD: i32 = 4096;
+
 /// What a leaf must leave as it was.
 const SAVED: [Register; 5] =
     [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14];
@@ -322,6 +326,9 @@ impl Gemm<'_> {
     }
 
     fn emit_step(&mut self) {
+        if self.tile.streams {
+            self.prefetch_right();
+        }
         match self.tile.rows >= self.vectors() {
             true => self.emit_step_by_rows(),
             false => self.emit_step_by_columns(),
@@ -331,6 +338,14 @@ impl Gemm<'_> {
             self.add(Register::R8, Register::R10);
         }
         self.add(Register::RDX, Register::R11);
+    }
+
+    /// Asks for the lines of a step that is far ahead.
+    fn prefetch_right(&mut self) {
+        for line in (0..4 * i32::from(self.tile.columns)).step_by(64) {
+            let at = Mem::at(Register::RDX, STREAM_AHEAD + line);
+            self.a.emit(Code::Prefetcht1_m8, &[at.into()]);
+        }
     }
 
     /// The right vectors stay in registers, the left elements pass by.

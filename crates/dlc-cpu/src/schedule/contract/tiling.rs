@@ -9,9 +9,13 @@
 //! chosen instead ([`super::Choices`]). It depends on sizes and the level, never on the number of
 //! threads.
 
+mod cost;
+
 use super::{Axes, Epilogue, Side, Which, div_ceil};
 use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
+use cost::cost;
+pub(super) use cost::is_far;
 use smallvec::SmallVec;
 
 /// Rows and columns of a register tile.
@@ -148,8 +152,6 @@ const DEPTH: i64 = 384;
 /// all rows of a block.
 const PANEL_FLOATS: i64 = 6 << 10;
 const MAX_PER_CALL_BYTES: i64 = 64 << 20;
-/// Lines of the cache that its first level holds beside what else a tile needs.
-const FEW_LINES: f64 = 448.0;
 /// Cycles to bring a line from the second level, where the next one is not its neighbour.
 const SCATTERED_LINE: f64 = 4.0;
 /// The same where it is.
@@ -158,8 +160,6 @@ const LINE_IN_ORDER: f64 = 1.0;
 const LINE: i64 = 16;
 /// Units that are enough to share out.
 const ENOUGH_UNITS: i64 = 8;
-/// Cycles to set up a call of a leaf.
-const CALL: f64 = 25.0;
 /// Rows that a strided panel may have.
 const STRIDED_ROWS: i64 = 6;
 
@@ -350,59 +350,6 @@ impl Cut<'_> {
             _ => self.offer.points as f64 * depth * self.offer.pack_cost,
         }
     }
-}
-
-/// About how many cycles a product takes.
-fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
-    let depth = problem.depth.points() as f64;
-    let blocks = (depth / tile.most_depth(rows.offer.points) as f64).ceil().max(1.0);
-    let lines = if columns.supply.is_direct() { crossed_lines(problem.level) } else { 1.0 };
-    let ((row_run, row_runs), (column_run, column_runs)) = (rows.runs(), columns.runs());
-    let strip = |width: i64| {
-        let vectors = div_ceil(width, problem.level.lanes());
-        let tiles = |height: i64, count: i64| {
-            let sums = (height * vectors) as f64;
-            count as f64 * (depth * cycles(height, vectors, lines) + blocks * (sums + 10.0))
-        };
-        let (whole, rest) = (row_run / tile.rows, row_run % tile.rows);
-        let calls = blocks * CALL * (i64::from(whole > 0) + i64::from(rest > 0)) as f64;
-        row_runs * (tiles(tile.rows, whole) + tiles(rest, i64::from(rest > 0)) + calls)
-    };
-    let (whole, rest) = (column_run / tile.columns, column_run % tile.columns);
-    let last = if rest > 0 { strip(rest) } else { 0.0 };
-    let sums = column_runs * (whole as f64 * strip(tile.columns) + last);
-    let points = rows.offer.points as f64 * columns.offer.points as f64;
-    let stores = points * problem.ending.store_cost(rows, columns);
-    let packing = rows.packing(depth) + columns.packing(depth);
-    problem.batch as f64
-        * (sums + stores + packing + beyond_first_level(problem, tile, rows, columns))
-}
-
-/// Cycles to bring cache lines from the second level, where a block of the depth has more of them
-/// than the first level holds: those of panels that are read in place across the lines of an
-/// operand, each for one term, take longer than lines in order.
-fn beyond_first_level(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
-    let in_place = rows.supply.is_direct() || columns.supply.is_direct();
-    let terms = depth_block(problem, tile, rows.offer.points, in_place);
-    let [row_lines, column_lines] = [rows.lines(tile.rows), columns.lines(tile.columns)];
-    if terms as f64 * (row_lines.0 + column_lines.0) <= FEW_LINES {
-        return 0.0;
-    }
-    let tiles = |cut: Cut, extent: i64| div_ceil(cut.offer.points, extent) as f64;
-    let tiles = tiles(rows, tile.rows) * tiles(columns, tile.columns);
-    tiles * problem.depth.points() as f64 * (row_lines.1 + column_lines.1)
-}
-
-/// Lines of the cache that a vector is in, where it is read in place.
-fn crossed_lines(level: Level) -> f64 {
-    1.0 + level.lanes() as f64 / 16.0
-}
-
-/// Cycles for one term of a tile: two multiply-adds a cycle, two lines of the cache a cycle, and
-/// four cycles for an addition to be ready.
-fn cycles(rows: i64, vectors: i64, lines: f64) -> f64 {
-    let loads = rows as f64 + vectors as f64 * lines;
-    (((rows * vectors) as f64).max(loads) / 2.0).max(4.0) + 0.3
 }
 
 /// A tile and where its panels come from.
