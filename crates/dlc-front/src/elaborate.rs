@@ -139,6 +139,8 @@ pub(crate) struct Elab<'u> {
     scalars: IndexMap<String, f64>,
     /// The present values of scheduled run-time scalars.
     followed: FxHashMap<String, Value>,
+    /// The gradients that a `train` section's optimizer is given.
+    gradients: Vec<Value>,
     constraints: Vec<Constraint>,
     /// Axes of the equations around the current place; [`dlc_kernel::Axis`] numbers index it.
     axes: Vec<AxisInfo>,
@@ -177,6 +179,7 @@ impl<'u> Elab<'u> {
             scans: Vec::new(),
             scalars: IndexMap::new(),
             followed: FxHashMap::default(),
+            gradients: Vec::new(),
             constraints: Vec::new(),
             axes: Vec::new(),
             guards: Vec::new(),

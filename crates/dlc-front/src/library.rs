@@ -7,9 +7,10 @@ use std::sync::LazyLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// The files of the library: their names in messages, and their text.
-pub const FILES: [(&str, &str); 4] = [
+pub const FILES: [(&str, &str); 5] = [
     ("std/nn.dl", include_str!("std/nn.dl")),
     ("std/rnn.dl", include_str!("std/rnn.dl")),
+    ("std/transformer.dl", include_str!("std/transformer.dl")),
     ("std/init.dl", include_str!("std/init.dl")),
     ("std/optim.dl", include_str!("std/optim.dl")),
 ];

@@ -119,7 +119,7 @@ impl<'u> Elab<'u> {
         self.fold_tensor(op, &x, &axes, call.span)
     }
 
-    fn fold_list(&mut self, op: ReduceOp, items: &[Val], span: Span) -> Eval<Val> {
+    pub(super) fn fold_list(&mut self, op: ReduceOp, items: &[Val], span: Span) -> Eval<Val> {
         let (start, op) = match op {
             ReduceOp::Sum | ReduceOp::Mean => (Val::int(0), BinaryOp::Add),
             ReduceOp::Prod => (Val::int(1), BinaryOp::Mul),

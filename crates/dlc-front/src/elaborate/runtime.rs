@@ -6,15 +6,15 @@
 
 use std::rc::Rc;
 
-use dlc_graph::op::{Source, SourceClass};
+use dlc_graph::op::{Binary, Op, Source, SourceClass};
 use dlc_graph::{Type, Value};
-use dlc_kernel::{DType, Scalar};
+use dlc_kernel::{BinaryOp, DType, Scalar, UnaryOp};
 
 use super::signature::Given;
 use super::value::{DEFAULT_FLOAT, DefId, FuncKind, Val};
 use super::{Elab, Eval};
 use crate::Code;
-use crate::ast::{DefKind, Hyper};
+use crate::ast::{DefKind, Hyper, ReduceOp};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -75,10 +75,19 @@ impl<'u> Elab<'u> {
             return Ok(Val::Scalar(Rc::new(DynScalar { name, default, schedule })));
         }
         if start.is_tensor() && schedule.is_none() {
-            return Ok(start);
+            return Ok(self.handed_on(&start).unwrap_or(start));
         }
         let title = format!("`{}` must be a number", hyper.name.text);
         Err(self.fail(Diagnostic::error(Code::HyperType, title, at, start.describe())))
+    }
+
+    /// The run-time scalar that a block hands on to one of its own.
+    fn handed_on(&self, value: &Val) -> Option<Val> {
+        let Val::Tensor(tensor) = value else { return None };
+        let Op::Source(source) = self.graph.op(tensor.value) else { return None };
+        let default = *self.scalars.get(&*source.name)?;
+        let name = source.name.to_string();
+        Some(Val::Scalar(Rc::new(DynScalar { name, default, schedule: None })))
     }
 
     /// What an argument starts from, and its schedule if it has one.
@@ -154,6 +163,19 @@ impl<'u> Elab<'u> {
         }
         let default = if name == "steps" { 1.0 } else { 0.0 };
         self.add_scalar(name, Scalar::new(DType::I32, default), span)
+    }
+
+    /// The root of the sum of squares of all gradients that the optimizer is given.
+    pub(super) fn grad_norm(&mut self, span: Span) -> Eval<Value> {
+        let mut squares = Vec::new();
+        for gradient in self.gradients.clone() {
+            let square = self.add(Binary(BinaryOp::Mul), &[gradient, gradient], span)?;
+            let axes: Vec<usize> = (0..self.ty(square).rank()).collect();
+            squares.push(self.fold_tensor(ReduceOp::Sum, &square.into(), &axes, span)?);
+        }
+        let total = self.fold_list(ReduceOp::Sum, &squares, span)?;
+        let norm = self.unary(UnaryOp::Sqrt, &total, span)?;
+        Ok(self.tensor(&norm, span)?.value)
     }
 
     fn add_scalar(&mut self, name: &str, default: Scalar, span: Span) -> Eval<Value> {

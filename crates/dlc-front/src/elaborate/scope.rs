@@ -13,6 +13,9 @@ use crate::ast::{ExprId, Item};
 use crate::diagnostic::{Diagnostic, nearest, sanitize};
 use crate::source::Span;
 
+/// The names that mean something of their own; `grad_norm` does in optimizers.
+const CONSTANTS: [&str; 6] = ["inf", "pi", "training", "step", "steps", "grad_norm"];
+
 /// The names of one scope.
 pub(crate) type Scope = FxHashMap<Arc<str>, Val>;
 
@@ -158,6 +161,7 @@ impl<'u> Elab<'u> {
             "pi" => Val::Float(std::f64::consts::PI),
             "training" => Val::Bool(self.mode == Mode::Train),
             "step" | "steps" => self.counter(name, span).ok()?.into(),
+            "grad_norm" if !self.gradients.is_empty() => self.grad_norm(span).ok()?.into(),
             _ => return None,
         })
     }
@@ -180,7 +184,7 @@ impl<'u> Elab<'u> {
         names.extend(self.globals.keys().map(|n| n.to_string()));
         names.extend(self.unit.def_names(frame.ast));
         names.extend(builtin::TABLE.iter().map(|b| b.name.to_string()));
-        names.extend(["inf", "pi", "training", "step", "steps"].map(String::from));
+        names.extend(CONSTANTS.map(String::from));
         names.sort();
         names.dedup();
         names

@@ -282,6 +282,7 @@ impl<'u> Elab<'u> {
             self.graph.add_result(format!("grad of {path}"), gradient, Role::Check);
             gradients.insert(path, (value, gradient));
         }
+        self.gradients = gradients.values().map(|(_, gradient)| *gradient).collect();
         let name = self.unit.def(id).name.text.clone();
         for (path, (value, gradient)) in gradients {
             let mut args = args.clone();
