@@ -120,7 +120,7 @@ impl Engine {
         let bound = lengths.iter().map(bound).collect::<Result<Vec<_>, Error>>()?;
         let (entries, mut inits): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
         let compiler = &module.compiler;
-        let (executable, _) = pipeline::build(&entries, &compiler.target, &compiler.options)?;
+        let (executable, _) = pipeline::build(&entries, compiler.target_ref(), &compiler.options)?;
         initialize(&inits.swap_remove(0), &*executable, 0, compiler)?;
         weights.0.apply(&*executable, &weights.1.path)?;
         let way = way_of(&*executable, &signature, model)?;
