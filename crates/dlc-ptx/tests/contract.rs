@@ -8,6 +8,7 @@ use dlc_kernel::{
 };
 use dlc_ptx::interpret::{Counters, Device};
 use dlc_ptx::{Flavour, Math, PtxTarget, ir};
+use std::ffi::{OsStr, OsString};
 use std::process::Command;
 
 /// A factor: its buffer's shape, and where it is read.
@@ -294,15 +295,16 @@ fn aligned_products_have_no_bank_conflicts() {
             let Counters { loaded, stored, sectors, conflicts, .. } = counters[0];
             let turned = turned.map(|t| if t { 't' } else { 'n' }).iter().collect::<String>();
             table += &format!(
-                "{math:<7} {turned}: loaded {loaded}, stored {stored}, {sectors} sectors, \
-                 {conflicts} conflicts\n"
+                "{:<7} {turned}: loaded {loaded}, stored {stored}, {sectors} sectors, \
+                 {conflicts} conflicts\n",
+                math.name()
             );
         }
     }
     insta::assert_snapshot!(table);
 }
 
-fn ptxas() -> Option<std::ffi::OsString> {
+fn ptxas() -> Option<OsString> {
     let name = std::env::var_os("DLC_PTXAS").unwrap_or_else(|| "ptxas".into());
     let found = Command::new(&name).arg("--version").output().is_ok();
     let required = std::env::var_os("DLC_REQUIRE_PTXAS").is_some_and(|v| v == "1");
@@ -313,32 +315,50 @@ fn ptxas() -> Option<std::ffi::OsString> {
     found.then_some(name)
 }
 
-/// Registers and shared memory of the large tiles, as `ptxas` says; nothing is spilled.
+/// What `ptxas` says that the case's largest kernel uses; nothing may be spilled.
+fn used(ptxas: &OsStr, case: &Case, flavour: Flavour, math: Math) -> String {
+    let code = PtxTarget { flavour, math }.compile(&case.program()).unwrap();
+    let thread = std::thread::current().id();
+    let file = format!("dlc_{}_{thread:?}.ptx", std::process::id());
+    let file = std::env::temp_dir().join(file);
+    std::fs::write(&file, ir::print(&code.module, flavour)).unwrap();
+    let mut command = Command::new(ptxas);
+    command.arg(format!("-arch={flavour}")).args(["-v", "-o", "/dev/null"]).arg(&file);
+    let run = command.output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.success(), "{said}");
+    for line in said.lines().filter(|l| l.contains("stack frame")) {
+        assert!(line.contains("0 bytes stack frame, 0 bytes spill stores"), "{said}");
+    }
+    let used = said.lines().filter_map(|l| l.split_once("Used "));
+    let registers = |used: &&str| used.split(' ').next().unwrap().parse::<u32>().unwrap();
+    let most = used.map(|(_, used)| used).max_by_key(registers).unwrap();
+    let kept = most.split(", ").filter(|p| p.ends_with("registers") || p.ends_with("smem"));
+    kept.collect::<Vec<_>>().join(", ")
+}
+
+/// Registers and shared memory of large tiles.
 #[test]
 fn tiles_fit_in_registers() {
     let Some(ptxas) = ptxas() else { return };
+    let walk = Walk { stride: 2, dilation: 1, padding: 1 };
+    let conv = Conv { n: 64, c: 128, o: 128, h: 56, r: 3, walk };
+    let product = |turned| matmul([1, 4096, 4096, 4096], turned);
+    let cases = [
+        ("product nn", product(TURNS[0])),
+        ("product nt", product(TURNS[1])),
+        ("product tn", product(TURNS[2])),
+        ("product tt", product(TURNS[3])),
+        ("convolution", conv.forward()),
+        ("of its input", conv.of_input()),
+        ("of its filter", conv.of_filter()),
+    ];
     let mut table = String::new();
     for math in Math::ALL {
-        for turned in TURNS {
-            let program = matmul([1, 4096, 4096, 4096], turned).program();
-            let target = PtxTarget { flavour: Flavour::Sm80, math };
-            let code = target.compile(&program).unwrap();
-            let text = ir::print(&code.module, Flavour::Sm80);
-            let file = std::env::temp_dir().join(format!("dlc_{}_{math}.ptx", std::process::id()));
-            std::fs::write(&file, text).unwrap();
-            let run = Command::new(&ptxas)
-                .args(["-arch=sm_80", "-v", "-o", "/dev/null"])
-                .arg(&file)
-                .output()
-                .unwrap();
-            std::fs::remove_file(&file).unwrap();
-            let said = String::from_utf8_lossy(&run.stderr).into_owned();
-            assert!(run.status.success(), "{said}");
-            assert!(said.contains("0 bytes stack frame, 0 bytes spill stores"), "{said}");
-            let used = said.lines().find(|l| l.contains("Used")).unwrap();
-            let used = used.split_once("Used ").unwrap().1;
-            let turned = turned.map(|t| if t { 't' } else { 'n' }).iter().collect::<String>();
-            table += &format!("{math:<7} {turned}: {used}\n");
+        for (name, case) in &cases {
+            let [one, two] = Flavour::ALL.map(|flavour| used(&ptxas, case, flavour, math));
+            table += &format!("{:<7} {name:<14} sm_80: {one}; sm_90a: {two}\n", math.name());
         }
     }
     insta::assert_snapshot!(table);
