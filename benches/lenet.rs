@@ -4,7 +4,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use dlc::pipeline::{self, EntryGraph};
-use dlc::{Batch, Bindings, Compiler, Module, OptLevel, Target, Tensor};
+use dlc::{Batch, Bindings, Compiler, Module, OptLevel, Tensor};
 use std::path::Path;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/lenet.dl");
