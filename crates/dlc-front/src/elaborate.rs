@@ -60,6 +60,7 @@ use crate::unit::Unit;
 
 pub(crate) use check::check;
 pub use constraint::{Comparison, Constraint, Relation};
+pub(crate) use data::sources as data_sources;
 pub use data::{DataArg, DataSpec};
 pub use model::{Model, ParamInfo, StateInfo};
 pub(crate) use model::{dims, elaborate as model, inputs, unknown_model};

@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::ast::{Ast, Block, Def, DefKind, ExprKind, Ident, Item, StmtKind, Train};
 use crate::diagnostic::{Diagnostic, Style, render};
-use crate::elaborate::{self, DefId, Mode, Model, TrainOverrides, Training};
+use crate::elaborate::{self, DataSpec, DefId, Mode, Model, TrainOverrides, Training};
 use crate::source::{FileId, Sources, Span};
 use crate::stack::on_large_stack;
 use crate::{Code, library, parse};
@@ -138,6 +138,15 @@ impl Unit {
         on_large_stack(|| elaborate::inputs(self, id))
     }
 
+    /// The dims of a model's signature that bindings decide.
+    ///
+    /// # Errors
+    /// If there is no such model.
+    pub fn dims_of(&self, name: &str) -> Result<BTreeSet<String>, Vec<Diagnostic>> {
+        let id = self.model_id(name).ok_or_else(|| vec![self.no_model(name)])?;
+        Ok(self.dims(self.def(id)))
+    }
+
     /// Elaborates the `train` section of a model.
     ///
     /// # Errors
@@ -151,6 +160,17 @@ impl Unit {
         let section = self.train_sections().find(|train| &*train.model.text == name);
         let section = section.ok_or_else(|| vec![self.no_model(name)])?;
         on_large_stack(|| elaborate::training(self, section, overrides, bindings))
+    }
+
+    /// The data sets that the `train` section of a model reads: its own, then that for validation if
+    /// it names one. What it finds in their files binds dims of the model: `T`, `V`.
+    ///
+    /// # Errors
+    /// If there is no such section, or a data set is not written as it should be.
+    pub fn data(&self, name: &str) -> Result<Vec<DataSpec>, Vec<Diagnostic>> {
+        let section = self.train_sections().find(|train| &*train.model.text == name);
+        let section = section.ok_or_else(|| vec![self.no_model(name)])?;
+        on_large_stack(|| elaborate::data_sources(self, section))
     }
 
     fn no_model(&self, name: &str) -> Diagnostic {

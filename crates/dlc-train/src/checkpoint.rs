@@ -10,7 +10,7 @@ use crate::{Error, FileProblem, Metrics, Weights, files, safe};
 use dlc_kernel::{Executable, Program, Tensor};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is being trained, by which program. A checkpoint fits only the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,8 +137,8 @@ pub(crate) fn scalars(executable: &dyn Executable) -> Result<Vec<(String, Exact)
 /// Writes the files of a checkpoint into an existing folder and waits until they are on the disk.
 pub(crate) fn write(checkpoint: &Checkpoint, dir: &Path) -> Result<(), Error> {
     let mut files = Vec::new();
-    for (name, tensors) in [(WEIGHTS, &checkpoint.weights.0), (STATE, &checkpoint.state)] {
-        let bytes = safe::encode(tensors);
+    let weights = checkpoint.weights.to_bytes();
+    for (name, bytes) in [(WEIGHTS, weights), (STATE, safe::encode(&checkpoint.state, None))] {
         files::write_synced(&dir.join(name), &bytes)?;
         let (length, sha256) = (bytes.len() as u64, files::sha256(&bytes));
         files.push(Record { name: name.to_owned(), bytes: length, sha256 });
@@ -169,17 +169,21 @@ pub(crate) fn read(dir: &Path) -> Result<Checkpoint, Error> {
         let reason = format!("it has format {}, this dlc reads {FORMAT}", body.format);
         return Err(Error::Resume { path: dir.to_owned(), reasons: vec![reason] });
     }
-    let read = |name: &str| {
+    let read = |name: &str| -> Result<(Vec<u8>, PathBuf), Error> {
         let record = body.files.iter().find(|r| r.name == name);
         let record = record.ok_or_else(|| FileProblem::Damaged(format!("no {name}")).at(&path))?;
-        read_file(&dir.join(name), record)
+        let path = dir.join(name);
+        Ok((read_file(&path, record)?, path))
     };
-    let (weights, state) = (Weights(read(WEIGHTS)?), read(STATE)?);
+    let (weights, at) = read(WEIGHTS)?;
+    let weights = Weights::from_bytes(&weights).map_err(|problem| problem.at(&at))?;
+    let (state, at) = read(STATE)?;
+    let state = safe::decode(&state).map_err(|problem| problem.at(&at))?;
     let Body { identity, progress, scalars, .. } = body;
     Ok(Checkpoint { identity, progress, scalars, weights, state })
 }
 
-fn read_file(path: &Path, record: &Record) -> Result<IndexMap<String, Tensor>, Error> {
+fn read_file(path: &Path, record: &Record) -> Result<Vec<u8>, Error> {
     let bytes = files::read(path)?;
     let (expected, found) = (record.bytes, bytes.len() as u64);
     if found < expected {
@@ -188,7 +192,7 @@ fn read_file(path: &Path, record: &Record) -> Result<IndexMap<String, Tensor>, E
     if files::sha256(&bytes) != record.sha256 {
         return Err(FileProblem::Checksum.at(path));
     }
-    safe::decode(&bytes).map_err(|problem| problem.at(path))
+    Ok(bytes)
 }
 
 fn checksum(body: &Body) -> String {
@@ -204,7 +208,7 @@ pub(crate) fn restore(
 ) -> Result<(), Error> {
     let mut reasons = differences(&checkpoint.identity, identity);
     let program = executable.program();
-    reasons.extend(misfits(program, is_weight, &checkpoint.weights.0, "model"));
+    reasons.extend(misfits(program, is_weight, &checkpoint.weights.tensors, "model"));
     reasons.extend(misfits(program, is_optimizer_state, &checkpoint.state, "optimizer"));
     if reasons.is_empty() && checkpoint.identity.program != identity.program {
         reasons.push("the compiled program differs: other layers, options or rules".into());
@@ -212,7 +216,7 @@ pub(crate) fn restore(
     if !reasons.is_empty() {
         return Err(Error::Resume { path: path.to_owned(), reasons });
     }
-    weights::write_all(executable, &checkpoint.weights.0, is_weight)?;
+    weights::write_all(executable, &checkpoint.weights.tensors, is_weight)?;
     weights::write_all(executable, &checkpoint.state, is_optimizer_state)?;
     Ok(())
 }

@@ -4,9 +4,17 @@
 //! [`Batches`] copies samples, in a shuffled or natural order, into buffers it reuses.
 
 mod batches;
+mod bpe;
+mod chorales;
 mod dataset;
 pub mod idx;
 pub mod mnist;
+mod parts;
+pub mod text;
+mod vocabulary;
 
 pub use batches::{Batch, Batches};
+pub use chorales::chorales;
 pub use dataset::{Dataset, Field};
+pub use parts::Parts;
+pub use vocabulary::{END, Unit, Vocabulary};

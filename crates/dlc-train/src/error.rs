@@ -205,6 +205,30 @@ pub enum FileProblem {
         /// The images' file.
         images: PathBuf,
     },
+    /// Bytes that are no text.
+    #[error("is not a text in UTF-8: byte {at} is none")]
+    NotText {
+        /// Position of the first such byte.
+        at: usize,
+    },
+    /// A text that is too short to be cut into windows.
+    #[error("is too short: it has {units} units, {needed} are needed (a tenth is for validation)")]
+    Short {
+        /// Characters or pieces there are.
+        units: usize,
+        /// How many there should be.
+        needed: usize,
+    },
+    /// As many lines as in another file are needed.
+    #[error("has {found} lines, `{}` has {expected}", .other.display())]
+    Lines {
+        /// Lines of the other file.
+        expected: usize,
+        /// Lines of this one.
+        found: usize,
+        /// The other file.
+        other: PathBuf,
+    },
     /// Contents that differ from the recorded checksum.
     #[error("is damaged: its checksum differs from the recorded one")]
     Checksum,

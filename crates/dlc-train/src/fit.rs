@@ -5,7 +5,7 @@ use crate::data::{Batches, Dataset};
 use crate::event::{CheckpointKind, Event, Observer, StopReason};
 use crate::metrics::{Mean, Metrics};
 use crate::run_dir::RunDir;
-use crate::{Error, Rebuild, Trainer, Weights};
+use crate::{Error, Rebuild, Trainer, Vocabulary, Weights};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,8 @@ pub struct Fit {
     pub model: String,
     /// The target's name, for checkpoints.
     pub target: String,
+    /// What the ids in the data stand for; goes into weights and checkpoints.
+    pub vocabulary: Option<Arc<Vocabulary>>,
     /// When somebody sets it, training saves its state and stops.
     pub interrupt: Arc<AtomicBool>,
 }
@@ -91,6 +93,7 @@ impl Default for Fit {
             start: Start::New,
             model: String::new(),
             target: String::new(),
+            vocabulary: None,
             interrupt: Arc::default(),
         }
     }
@@ -237,6 +240,10 @@ impl Run<'_, '_> {
         let path = dir.newest().expect("it was just read");
         let executable = &**self.trainer.executable();
         checkpoint::restore(&saved, path, &self.identity, executable)?;
+        if saved.weights.vocabulary != self.options.vocabulary {
+            let reasons = vec!["it was made with another vocabulary".to_owned()];
+            return Err(Error::Resume { path: path.to_owned(), reasons });
+        }
         for (then, now) in saved.scalars.iter().zip(checkpoint::scalars(executable)?) {
             if *then != now {
                 let (name, then, now) = (&then.0, then.1.0, now.1.0);
@@ -371,7 +378,8 @@ impl Run<'_, '_> {
         if improved {
             self.progress.waited = 0;
             self.progress.set_best(self.progress.epoch, judged);
-            self.best = Some(self.trainer.weights()?);
+            let vocabulary = self.options.vocabulary.clone();
+            self.best = Some(self.trainer.weights()?.with_vocabulary(vocabulary));
         }
         Ok(improved)
     }
@@ -388,7 +396,8 @@ impl Run<'_, '_> {
         let Some(dir) = &mut self.dir else { return Ok(()) };
         self.progress.mean = (&self.mean).into();
         let executable = &**self.trainer.executable();
-        let checkpoint = checkpoint::take(executable, &self.identity, &self.progress)?;
+        let mut checkpoint = checkpoint::take(executable, &self.identity, &self.progress)?;
+        checkpoint.weights.vocabulary = self.options.vocabulary.clone();
         let path = dir.write_checkpoint(&checkpoint)?;
         let kind = CheckpointKind::Last;
         self.observer.observe(&Event::Checkpoint { path: &path, kind });

@@ -38,7 +38,9 @@ mod weights;
 mod weights_file;
 
 pub use checkpoint::{Identity, fingerprint};
-pub use data::{Batch, Batches, Dataset, Field, idx, mnist};
+pub use data::{
+    Batch, Batches, Dataset, END, Field, Parts, Unit, Vocabulary, chorales, idx, mnist, text,
+};
 pub use error::{BoxError, Error, FileProblem};
 pub use event::{CheckpointKind, Event, Observer, StopReason};
 pub use fetch::{default_data_dir, fetch_mnist};

@@ -5,7 +5,7 @@ use dlc_kernel::{Data, Tensor};
 use indexmap::IndexMap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
 
@@ -25,19 +25,35 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<IndexMap<String, Tensor>, FileProbl
     header.0.into_iter().map(|(name, _)| tensor(name)).collect()
 }
 
-/// A file with these tensors; the same tensors give the same bytes.
-pub(crate) fn encode(tensors: &IndexMap<String, Tensor>) -> Vec<u8> {
+/// A file with these tensors, and a note beside them if there is one; the same give the same bytes.
+pub(crate) fn encode(tensors: &IndexMap<String, Tensor>, note: Option<&str>) -> Vec<u8> {
     let bytes: Vec<Vec<u8>> = tensors.values().map(|t| bytes_of(&t.data)).collect();
     let views = tensors.iter().zip(&bytes).map(|((name, tensor), bytes)| {
         let view = TensorView::new(dtype_of(&tensor.data), tensor.shape.clone(), bytes);
         (name, view.expect("as many bytes as the shape asks for"))
     });
-    let format = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
-    safetensors::serialize(views, Some(format)).expect("each name comes once")
+    let format = [("format".to_owned(), "pt".to_owned())];
+    let note = note.map(|text| (NOTE.to_owned(), text.to_owned()));
+    // The library writes the entries of this map in an order of its own: more than one would give
+    // other bytes each time.
+    let metadata = match note {
+        Some(note) => [note].into_iter().collect(),
+        None => format.into_iter().collect(),
+    };
+    safetensors::serialize(views, Some(metadata)).expect("each name comes once")
 }
 
-/// The parts of a header that are checked before the format's own library sees it.
-struct Header(Vec<(String, Info)>);
+/// The note that [`encode`] put beside the tensors.
+pub(crate) fn note(bytes: &[u8]) -> Option<String> {
+    header(bytes).ok()?.1
+}
+
+/// The key of the note in the file's metadata.
+const NOTE: &str = "dlc.vocabulary";
+
+/// The parts of a header that are checked before the format's own library sees it: the tensors, and
+/// the note.
+struct Header(Vec<(String, Info)>, Option<String>);
 
 #[derive(serde::Deserialize)]
 struct Info {
@@ -90,7 +106,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let (mut entries, mut seen) = (Vec::new(), HashSet::new());
+        let (mut entries, mut seen, mut note) = (Vec::new(), HashSet::new(), None);
         while let Some(name) = map.next_key::<String>()? {
             if name.len() > MAX_NAME {
                 return Err(A::Error::custom(format!(
@@ -102,12 +118,13 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 return Err(A::Error::custom(format!("tensor `{name}` comes twice")));
             }
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                let metadata: serde_json::Value = map.next_value()?;
+                note = metadata.get(NOTE).and_then(|v| v.as_str()).map(String::from);
             } else {
                 entries.push((name, map.next_value()?));
             }
         }
-        Ok(Header(entries))
+        Ok(Header(entries, note))
     }
 }
 
@@ -185,8 +202,8 @@ mod tests {
 
     #[test]
     fn tensors_survive_the_round_trip() {
-        let bytes = encode(&sample());
-        assert_eq!(bytes, encode(&sample()));
+        let bytes = encode(&sample(), None);
+        assert_eq!(bytes, encode(&sample(), None));
         let back = decode(&bytes).unwrap();
         assert_eq!(back["a"], sample()["a"]);
         assert_eq!(back["b"], sample()["b"]);
@@ -209,7 +226,7 @@ mod tests {
             &[],
         );
         let huge = [&[0xff; 8][..], b"{}"].concat();
-        let mut whole = encode(&sample());
+        let mut whole = encode(&sample(), None);
         let cut = whole[..whole.len() - 3].to_vec();
         let cut_header = whole[..20].to_vec();
         whole.push(0);
@@ -238,7 +255,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_changed_byte_makes_it_panic(position: proptest::sample::Index, byte: u8) {
-            let mut bytes = encode(&sample());
+            let mut bytes = encode(&sample(), None);
             let position = position.index(bytes.len());
             bytes[position] = byte;
             let _ = decode(&bytes);

@@ -1,18 +1,23 @@
 //! Weights: what a model has learned, by name, in memory and in safetensors files.
 //!
-//! They are the parameters and the state that evaluation reads (running statistics); the state
-//! that only training reads belongs to the optimizer and goes into checkpoints alone.
+//! They are the parameters and the state that evaluation reads and leaves as it is (running
+//! statistics). The state that only training reads belongs to the optimizer and goes into
+//! checkpoints alone; so does that which evaluation writes, its memory from call to call.
 
-use crate::{Error, Renames, files, safe};
+use crate::{Error, FileProblem, Renames, Vocabulary, files, safe};
 use dlc_kernel::{Buffer, BufferId, Class, Entry, Executable, Program, RunError, Tensor};
 use indexmap::IndexMap;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
-/// Named tensors.
+/// Named tensors, and what the ids stand for that the model reads, if it reads text.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Weights(pub(crate) IndexMap<String, Tensor>);
+pub struct Weights {
+    pub(crate) tensors: IndexMap<String, Tensor>,
+    pub(crate) vocabulary: Option<Arc<Vocabulary>>,
+}
 
 /// How the tensors of a file differ from those of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +36,7 @@ impl Weights {
     /// # Errors
     /// If the executable refuses to tell.
     pub fn of(executable: &dyn Executable) -> Result<Weights, RunError> {
-        read_all(executable, is_weight).map(Weights)
+        Ok(Weights { tensors: read_all(executable, is_weight)?, vocabulary: None })
     }
 
     /// Reads a safetensors file; half-precision numbers are widened to f32.
@@ -39,7 +44,7 @@ impl Weights {
     /// # Errors
     /// If it is not a whole safetensors file.
     pub fn read(path: &Path) -> Result<Weights, Error> {
-        safe::decode(&files::read(path)?).map(Weights).map_err(|problem| problem.at(path))
+        Weights::from_bytes(&files::read(path)?).map_err(|problem| problem.at(path))
     }
 
     /// Writes a safetensors file, atomically.
@@ -47,17 +52,43 @@ impl Weights {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        files::write_atomic(path, &safe::encode(&self.0))
+        files::write_atomic(path, &self.to_bytes())
+    }
+
+    /// The contents of a safetensors file; the vocabulary stands in its metadata.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let vocabulary = self.vocabulary.as_ref().map(|v| v.to_json());
+        safe::encode(&self.tensors, vocabulary.as_deref())
+    }
+
+    /// The inverse of [`Weights::to_bytes`].
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Weights, FileProblem> {
+        let tensors = safe::decode(bytes)?;
+        let vocabulary = safe::note(bytes).map(|json| {
+            let damaged = || FileProblem::Header("its vocabulary cannot be read".into());
+            Vocabulary::from_json(&json).map(Arc::new).ok_or_else(damaged)
+        });
+        Ok(Weights { tensors, vocabulary: vocabulary.transpose()? })
+    }
+
+    /// What the ids stand for that the model reads, if that is known.
+    pub fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.vocabulary.as_deref()
+    }
+
+    /// The same tensors with this vocabulary.
+    pub fn with_vocabulary(self, vocabulary: Option<Arc<Vocabulary>>) -> Weights {
+        Weights { vocabulary, ..self }
     }
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.0.get(name)
+        self.tensors.get(name)
     }
 
     /// All tensors.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.0.iter().map(|(n, t)| (n.as_str(), t))
+        self.tensors.iter().map(|(n, t)| (n.as_str(), t))
     }
 
     /// The tensors under the names a table gives them; `path` is where they come from.
@@ -66,7 +97,7 @@ impl Weights {
     /// If two would have the same name.
     pub fn renamed(self, renames: &Renames, path: &Path) -> Result<Weights, Error> {
         let mut renamed: IndexMap<String, Tensor> = IndexMap::new();
-        for (name, tensor) in self.0 {
+        for (name, tensor) in self.tensors {
             let Some(name) = renames.apply(&name) else { continue };
             if renamed.insert(name.clone(), tensor).is_some() {
                 return Err(Error::Usage(format!(
@@ -75,7 +106,7 @@ impl Weights {
                 )));
             }
         }
-        Ok(Weights(renamed))
+        Ok(Weights { tensors: renamed, vocabulary: self.vocabulary })
     }
 
     /// Tensors with elements that are not finite, and how many.
@@ -95,7 +126,7 @@ impl Weights {
         if misfit != Misfit::default() {
             return Err(Error::Misfit { path: path.to_owned(), misfit: Box::new(misfit) });
         }
-        write_all(executable, &self.0, is_weight)?;
+        write_all(executable, &self.tensors, is_weight)?;
         Ok(())
     }
 
@@ -104,7 +135,7 @@ impl Weights {
         let wanted = selected(program, is_weight);
         for buffer in &wanted {
             let expected = type_of_buffer(buffer);
-            match self.0.get(&buffer.name) {
+            match self.tensors.get(&buffer.name) {
                 None => misfit.missing.push((buffer.name.clone(), expected)),
                 Some(t) if type_of(t) != expected => {
                     misfit.mismatched.push((buffer.name.clone(), expected, type_of(t)));
@@ -128,8 +159,8 @@ pub fn save_weights(path: &Path, executable: &dyn Executable) -> Result<(), Erro
     Weights::of(executable)?.write(path)
 }
 
-/// Decides whether a buffer that outlives calls is meant; the set holds those that other entries
-/// than training use.
+/// Decides whether a buffer that outlives calls is meant, and is told whether other entries than
+/// training read it and none of them writes it.
 pub(crate) type Selection = fn(&Buffer, used: bool) -> bool;
 
 pub(crate) fn is_weight(buffer: &Buffer, used: bool) -> bool {
@@ -144,7 +175,10 @@ pub(crate) fn is_optimizer_state(buffer: &Buffer, used: bool) -> bool {
 pub(crate) fn selected(program: &Program, selection: Selection) -> Vec<&Buffer> {
     let trains = |e: &&Entry| e.name == "train" || e.name == "init";
     let others = program.entries.iter().filter(|e| !trains(e));
-    let used: HashSet<BufferId> = others.flat_map(buffers_of).collect();
+    let written = others.clone().flat_map(|e| e.kernels.iter().flat_map(|k| k.writes()));
+    let written: HashSet<BufferId> = written.collect();
+    let read = others.flat_map(buffers_of).filter(|b| !written.contains(b));
+    let used: HashSet<BufferId> = read.collect();
     let buffers = program.buffers.iter().enumerate();
     let meant = buffers.filter(|(i, b)| selection(b, used.contains(&BufferId(*i as u32))));
     meant.map(|(_, buffer)| buffer).collect()

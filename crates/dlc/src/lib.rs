@@ -28,7 +28,9 @@
 mod bench;
 mod cache;
 mod compiler;
+mod datasets;
 mod error;
+mod generate;
 mod network;
 mod perf;
 pub mod pipeline;
@@ -45,6 +47,7 @@ pub use dlc_front::TrainOverrides;
 pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, Target, Tensor};
 pub use dlc_train::{Batch, Metrics, Renames, Trainer, WeightsFile, npy};
 pub use error::Error;
+pub use generate::{GenerateOptions, Generated, Sampling, generate, generating_model};
 pub use network::{Network, Outputs};
 pub use perf::{ApartFrom, EntryPerf, KernelPerf, Perf, explain_perf};
 pub use report::Report;

@@ -1,12 +1,12 @@
 //! Training: from a `train` section to a compiled step, its data, and the loop.
 
+use crate::datasets::{self, Splits};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Compiler, Error, Module, network};
-use dlc_front::{DataArg, DataSpec, TrainOverrides, Training, Validation};
+use dlc_front::{TrainOverrides, Training, Validation};
 use dlc_kernel::{Bindings, Executable, StageTime, Target};
 use dlc_train::{
-    BoxError, Dataset, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer,
-    WeightsFile,
+    BoxError, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer, WeightsFile,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,17 +33,11 @@ pub struct TrainOptions {
 pub struct Trained {
     /// The loop's own summary.
     pub summary: Summary,
-    /// Loss and metrics on the test data with the best weights; not measured if interrupted.
-    pub test: Option<Metrics>,
+    /// Loss and metrics of the best weights on the test data, or on the validation data where there
+    /// is no other (the name says which); not measured if interrupted.
+    pub test: Option<(&'static str, Metrics)>,
     /// The run's folder.
     pub dir: PathBuf,
-}
-
-/// The samples for training, validation and testing.
-struct Splits {
-    train: Dataset,
-    validation: Dataset,
-    test: Dataset,
 }
 
 impl Module {
@@ -163,11 +157,12 @@ pub fn train(
     options: &TrainOptions,
     observer: &mut dyn Observer,
 ) -> Result<Trained, Error> {
-    let training = module.training(model, &options.overrides, &options.bindings)?;
-    let splits = load(&training, file, &options.data)?;
+    let (splits, bindings) = load(module, model, file, options)?;
+    let training = module.training(model, &options.overrides, &bindings)?;
+    let splits = splits.with_validation(fraction(&training));
     let dir = run_dir(&training, file, model, options);
-    let mut trainer = module.start(&training, &options.bindings)?;
-    let mut rebuild = module.rebuild(&training, &options.bindings);
+    let mut trainer = module.start(&training, &bindings)?;
+    let mut rebuild = module.rebuild(&training, &bindings);
     let stop = training.settings.stop.as_ref();
     let fit = Fit {
         epochs: training.settings.epochs as u32,
@@ -178,24 +173,26 @@ pub fn train(
         start: if options.resume { Start::Resume } else { Start::New },
         model: model.to_owned(),
         target: module.compiler.target.name().to_owned(),
+        vocabulary: splits.vocabulary.clone(),
         interrupt: options.interrupt.clone(),
     };
-    let Splits { train, validation, test } = splits;
-    let summary =
-        dlc_train::fit(&mut trainer, &train, Some(&validation), &mut rebuild, &fit, observer)?;
+    let (train, validation) = (&splits.train, splits.validation.as_ref());
+    let summary = dlc_train::fit(&mut trainer, train, validation, &mut rebuild, &fit, observer)?;
     let interrupted = summary.reason == dlc_train::StopReason::Interrupted;
     if let Some(weights) = summary.weights.as_ref().filter(|_| !interrupted) {
         weights.apply(&**trainer.executable(), &dir)?;
     }
-    let test = match interrupted {
-        true => None,
-        false => Some(trainer.evaluate(&test, &mut rebuild)?),
+    let test = match splits.tested().filter(|_| !interrupted) {
+        None => None,
+        Some((name, data)) => Some((name, trainer.evaluate(data, &mut rebuild)?)),
     };
     Ok(Trained { summary, test, dir })
 }
 
 /// What came of [`evaluate`].
 pub struct Evaluated {
+    /// What was measured: `test`, or `validation` where there is no other data.
+    pub data: &'static str,
     /// The means over all samples.
     pub metrics: Metrics,
     /// Weights with elements that are not finite, and how many.
@@ -213,13 +210,15 @@ pub fn evaluate(
     weights: &WeightsFile,
     options: &TrainOptions,
 ) -> Result<Evaluated, Error> {
-    let training = module.training(model, &options.overrides, &options.bindings)?;
-    let splits = load(&training, file, &options.data)?;
-    let mut trainer = module.start(&training, &options.bindings)?;
+    let (splits, bindings) = load(module, model, file, options)?;
+    let training = module.training(model, &options.overrides, &bindings)?;
+    let splits = splits.with_validation(fraction(&training));
+    let mut trainer = module.start(&training, &bindings)?;
     let not_finite = weights.load(&**trainer.executable())?;
-    let mut rebuild = module.rebuild(&training, &options.bindings);
-    let metrics = trainer.evaluate(&splits.test, &mut rebuild)?;
-    Ok(Evaluated { metrics, not_finite })
+    let mut rebuild = module.rebuild(&training, &bindings);
+    let (data, samples) = splits.tested().expect("a part is split off");
+    let metrics = trainer.evaluate(samples, &mut rebuild)?;
+    Ok(Evaluated { data, metrics, not_finite })
 }
 
 /// The run's folder: the option's, the section's, or one in `runs/` named after the model.
@@ -234,52 +233,34 @@ fn run_dir(training: &Training, file: &Path, model: &str, options: &TrainOptions
     options.out.clone().or(own).unwrap_or_else(numbered)
 }
 
-fn load(training: &Training, file: &Path, data: &[(String, PathBuf)]) -> Result<Splits, Error> {
-    refuse_unknown(training, data)?;
-    let read = |spec: &DataSpec| -> Result<dlc_train::mnist::Mnist, Error> {
-        if spec.dataset != "mnist" {
-            return Err(Error::Argument(format!(
-                "the data set `{}` is handed in by a program: use the library, not the command",
-                spec.dataset
-            )));
+/// The data of the section, and the sizes of dims: those it defines, and the option's.
+fn load(
+    module: &Module,
+    model: &str,
+    file: &Path,
+    options: &TrainOptions,
+) -> Result<(Splits, Bindings), Error> {
+    let specs = module.unit.data(model).map_err(|d| module.refuse(&d))?;
+    let splits = datasets::load(&specs, file, &options.data)?;
+    let mut bindings = options.bindings.clone();
+    for (dim, &size) in &splits.sizes {
+        match bindings.insert(dim.clone(), size) {
+            Some(given) if given != size => {
+                return Err(Error::Argument(format!(
+                    "the data set makes `{dim}` {size}, --bind says {given}"
+                )));
+            }
+            _ => {}
         }
-        Ok(dlc_train::mnist::load(&folder(spec, file, data))?)
-    };
-    let whole = read(&training.data)?;
-    let (train, validation) = match &training.settings.validation {
-        Validation::Data(spec) => (whole.train, read(spec)?.train),
-        Validation::Fraction(part) => whole.train.split_validation(*part),
-    };
-    Ok(Splits { train, validation, test: whole.test })
+    }
+    Ok((splits, bindings))
 }
 
-/// A folder for a data set that the section does not use is a mistake.
-fn refuse_unknown(training: &Training, data: &[(String, PathBuf)]) -> Result<(), Error> {
-    let mut used = vec![training.data.dataset.as_str()];
-    if let Validation::Data(spec) = &training.settings.validation {
-        used.push(&spec.dataset);
-    }
-    match data.iter().find(|(name, _)| !used.contains(&name.as_str())) {
-        None => Ok(()),
-        Some((name, _)) => Err(Error::Argument(format!(
-            "the `train` section has no data set `{name}`; it has {}",
-            used.join(", ")
-        ))),
-    }
-}
-
-/// The folder given on the command line, else the one in the file, relative to it.
-fn folder(spec: &DataSpec, file: &Path, data: &[(String, PathBuf)]) -> PathBuf {
-    if let Some((_, dir)) = data.iter().find(|(name, _)| *name == spec.dataset) {
-        return dir.clone();
-    }
-    let text = spec.args.iter().find_map(|(_, arg)| match arg {
-        DataArg::Text(text) => Some(text.as_str()),
-        _ => None,
-    });
-    match text {
-        Some(path) => file.parent().unwrap_or(Path::new("")).join(path),
-        None => dlc_train::default_data_dir().unwrap_or_default().join(&spec.dataset),
+/// The part of the samples that is for validation where the data set says nothing else.
+fn fraction(training: &Training) -> f64 {
+    match training.settings.validation {
+        Validation::Fraction(part) => part,
+        Validation::Data(_) => 0.0,
     }
 }
 

@@ -1,14 +1,18 @@
 //! Data sets as the language sees them: their fields and types.
 
-use dlc_graph::Type;
-use dlc_kernel::{DType, Size};
+use std::ops::RangeInclusive;
 
+use dlc_graph::Type;
+use dlc_kernel::{Bindings, DType, Size};
+
+use super::scope::Frame;
 use super::value::Val;
-use super::{Elab, Eval};
+use super::{Elab, Eval, Mode};
 use crate::Code;
-use crate::ast::{Arg, ExprId, ExprKind, Subscript};
+use crate::ast::{Arg, ExprId, ExprKind, Subscript, Train, TrainKind};
 use crate::diagnostic::{Diagnostic, nearest, sanitize};
 use crate::source::Span;
+use crate::unit::Unit;
 
 /// A data set as written.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +43,91 @@ pub(super) struct Fields {
     pub batch_dim: String,
 }
 
-/// The known data sets.
-const KNOWN: [&str; 2] = ["mnist", "tensors"];
+/// A data set that is read from files.
+struct Kind {
+    name: &'static str,
+    /// How many paths it is given; one that needs none has a place of its own.
+    paths: RangeInclusive<usize>,
+    /// The whole numbers it may be given by name.
+    numbers: &'static [&'static str],
+    /// Those of them that it must be given.
+    required: &'static [&'static str],
+    fields: &'static [(&'static str, DType, &'static [Extent])],
+}
+
+/// A dim of a field.
+enum Extent {
+    Known(i64),
+    /// A number the data set is given or finds out itself, or the batch, `N`.
+    Named(&'static str),
+}
+
+use Extent::{Known, Named};
+
+const N: Extent = Named("N");
+const S: Extent = Named("S");
+const T: Extent = Named("T");
+const IDS: DType = super::training::LABEL;
+
+const KINDS: [Kind; 5] = [
+    Kind {
+        name: "mnist",
+        paths: 0..=1,
+        numbers: &[],
+        required: &[],
+        fields: &[
+            ("image", DType::F32, &[N, Known(1), Known(28), Known(28)]),
+            ("label", IDS, &[N]),
+        ],
+    },
+    Kind {
+        name: "text",
+        paths: 1..=1,
+        numbers: &["T", "stride", "bpe"],
+        required: &["T"],
+        fields: &[("ids", IDS, &[N, T]), ("next", IDS, &[N, T])],
+    },
+    Kind {
+        name: "lines",
+        paths: 1..=1,
+        numbers: &["T", "bpe"],
+        required: &[],
+        fields: &[
+            ("ids", IDS, &[N, T]),
+            ("next", IDS, &[N, T]),
+            ("mask", DType::F32, &[N, T]),
+            ("length", IDS, &[N]),
+        ],
+    },
+    Kind {
+        name: "pairs",
+        paths: 2..=2,
+        numbers: &["S", "T", "bpe"],
+        required: &[],
+        fields: &[
+            ("source", IDS, &[N, S]),
+            ("source_length", IDS, &[N]),
+            ("ids", IDS, &[N, T]),
+            ("next", IDS, &[N, T]),
+            ("mask", DType::F32, &[N, T]),
+            ("length", IDS, &[N]),
+        ],
+    },
+    Kind {
+        name: "chorales",
+        paths: 1..=1,
+        numbers: &["T"],
+        required: &["T"],
+        fields: &[
+            ("notes", DType::F32, &[N, T, Known(88)]),
+            ("next", DType::F32, &[N, T, Known(88)]),
+            ("mask", DType::F32, &[N, T]),
+        ],
+    },
+];
+
+/// The data set whose fields a program hands in.
+const TENSORS: &str = "tensors";
 
 /// Reads the expression after `data`.
 pub(super) fn describe(elab: &mut Elab<'_>, source: ExprId) -> Eval<(DataSpec, Fields)> {
@@ -53,57 +140,146 @@ pub(super) fn describe(elab: &mut Elab<'_>, source: ExprId) -> Eval<(DataSpec, F
     let ExprKind::Name(name) = &ast[callee].kind else {
         return Err(unknown(elab, "this", span));
     };
-    match &**name {
-        "mnist" => {
-            let args = args.iter().map(|arg| value_argument(elab, arg)).collect::<Eval<_>>()?;
-            let fields = Fields { types: mnist(), batch_dim: "N".into() };
-            Ok((DataSpec { dataset: name.to_string(), args, span }, fields))
+    if &**name == TENSORS {
+        return describe_tensors(elab, args, span);
+    }
+    let Some(kind) = KINDS.iter().find(|kind| kind.name == &**name) else {
+        return Err(unknown(elab, name, ast.span(callee)));
+    };
+    let args = args.iter().map(|arg| value_argument(elab, kind, arg)).collect::<Eval<Vec<_>>>()?;
+    let spec = DataSpec { dataset: name.to_string(), args, span };
+    kind.check(elab, &spec)?;
+    let types = kind.fields.iter().map(|(name, dtype, extents)| {
+        let shape = extents.iter().map(|extent| extent.size(elab, &spec));
+        ((*name).to_string(), Type::new(*dtype, shape))
+    });
+    let types = types.collect();
+    Ok((spec, Fields { types, batch_dim: "N".into() }))
+}
+
+/// The data sets that a section reads: its own, then that for validation if it names one.
+pub(crate) fn sources(unit: &Unit, section: &Train) -> Result<Vec<DataSpec>, Vec<Diagnostic>> {
+    let mut elab = Elab::new(unit, Mode::Train, Bindings::new());
+    elab.frames.push(Frame::new(0, None, "".into()));
+    elab.bind_globals();
+    let sources = section.stmts.iter().filter_map(|stmt| match &stmt.kind {
+        TrainKind::Data { source, .. } => Some((0, *source)),
+        TrainKind::Validation(source) => {
+            matches!(unit.ast(0)[*source].kind, ExprKind::Call { .. }).then_some((1, *source))
         }
-        "tensors" => {
-            let types: Vec<(String, Type)> =
-                args.iter().map(|arg| field_argument(elab, arg)).collect::<Eval<_>>()?;
-            let batch_dim = batch_dim(elab, &types, span)?;
-            let args = types.iter().cloned();
-            let args = args.map(|(name, ty)| (Some(name), DataArg::Type(ty))).collect();
-            let fields = Fields { types, batch_dim };
-            Ok((DataSpec { dataset: name.to_string(), args, span }, fields))
-        }
-        other => Err(unknown(elab, other, ast.span(callee))),
+        _ => None,
+    });
+    let mut sources: Vec<(u8, ExprId)> = sources.collect();
+    sources.sort_by_key(|(order, _)| *order);
+    let specs: Eval<Vec<DataSpec>> =
+        sources.iter().map(|(_, source)| Ok(describe(&mut elab, *source)?.0)).collect();
+    specs.map_err(|_| elab.diagnostics)
+}
+
+fn describe_tensors(elab: &mut Elab<'_>, args: &[Arg], span: Span) -> Eval<(DataSpec, Fields)> {
+    let types: Vec<(String, Type)> =
+        args.iter().map(|arg| field_argument(elab, arg)).collect::<Eval<_>>()?;
+    let batch_dim = batch_dim(elab, &types, span)?;
+    let args = types.iter().cloned();
+    let args = args.map(|(name, ty)| (Some(name), DataArg::Type(ty))).collect();
+    Ok((DataSpec { dataset: TENSORS.into(), args, span }, Fields { types, batch_dim }))
+}
+
+impl DataSpec {
+    /// The number given under that name.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<i64> {
+        self.args.iter().find_map(|(given, arg)| match arg {
+            DataArg::Number(value) if given.as_deref() == Some(name) => Some(*value as i64),
+            _ => None,
+        })
+    }
+
+    /// The paths given, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.args.iter().filter_map(|(_, arg)| match arg {
+            DataArg::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
     }
 }
 
-/// MNIST: images from 0 to 1, digits from 0 to 9.
-fn mnist() -> Vec<(String, Type)> {
-    let n = Size::symbol("N");
-    let image = [n.clone(), Size::ONE, 28i64.into(), 28i64.into()];
-    vec![
-        ("image".into(), Type::new(DType::F32, image)),
-        ("label".into(), Type::new(super::training::LABEL, [n])),
-    ]
+impl Kind {
+    /// Whether it is given what it needs.
+    fn check(&self, elab: &mut Elab<'_>, spec: &DataSpec) -> Eval<()> {
+        let missing = self.required.iter().find(|name| spec.number(name).is_none());
+        let paths = spec.paths().count();
+        let title = match missing {
+            Some(name) => format!("`{}` needs the number `{name}`", self.name),
+            None if !self.paths.contains(&paths) => {
+                let (least, most) = (self.paths.start(), self.paths.end());
+                let wanted = if least == most { most.to_string() } else { "one at most".into() };
+                format!("`{}` is given {paths} paths, not {wanted}", self.name)
+            }
+            None => return Ok(()),
+        };
+        let diagnostic = Diagnostic::error(Code::Arguments, title, spec.span, "")
+            .note(format!("it is written {}", self.usage()));
+        Err(elab.fail(diagnostic))
+    }
+
+    /// `text("FILE", T = .., stride = .., bpe = ..)`.
+    fn usage(&self) -> String {
+        let paths = std::iter::repeat_n("\"PATH\"".to_string(), *self.paths.end());
+        let numbers = self.numbers.iter().map(|name| format!("{name} = .."));
+        format!("`{}({})`", self.name, paths.chain(numbers).collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Extent {
+    /// What is bound, else what the data set is given, else a symbol.
+    fn size(&self, elab: &Elab<'_>, spec: &DataSpec) -> Size {
+        match self {
+            Known(size) => Size::from(*size),
+            Named(name) => {
+                let bound = elab.bindings.get(*name).copied();
+                bound.or_else(|| spec.number(name)).map_or_else(|| Size::symbol(name), Size::from)
+            }
+        }
+    }
+}
+
+fn known() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|kind| kind.name).chain([TENSORS])
 }
 
 fn unknown(elab: &mut Elab<'_>, name: &str, span: Span) -> super::Reported {
     let title = format!("`{}` is not a known data set", sanitize(name));
     let mut diagnostic = Diagnostic::error(Code::UnknownData, title, span, "unknown data set")
-        .note(format!("there are: `{}`", KNOWN.join("`, `")));
-    if let Some(near) = nearest(name, KNOWN) {
+        .note(format!("there are: `{}`", known().collect::<Vec<_>>().join("`, `")));
+    if let Some(near) = nearest(name, known()) {
         diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
     }
     elab.fail(diagnostic)
 }
 
-fn value_argument(elab: &mut Elab<'_>, arg: &Arg) -> Eval<(Option<String>, DataArg)> {
+/// A path, or a whole number under one of the names that the data set knows.
+fn value_argument(elab: &mut Elab<'_>, kind: &Kind, arg: &Arg) -> Eval<(Option<String>, DataArg)> {
     let span = elab.ast().span(arg.value);
     let value = elab.eval(arg.value)?;
     let name = arg.name.as_ref().map(|name| name.text.to_string());
-    match (&value, value.as_number()) {
-        (Val::Str(text), _) => Ok((name, DataArg::Text(text.to_string()))),
-        (_, Some(number)) => Ok((name, DataArg::Number(number))),
-        _ => {
-            let title = format!("a path or number is needed, not {}", value.describe());
-            Err(elab.fail(Diagnostic::error(Code::HyperType, title, span, value.describe())))
+    let known = |name: &String| kind.numbers.contains(&name.as_str());
+    let title = match (&name, &value, value.as_number()) {
+        (None, Val::Str(text), _) => return Ok((None, DataArg::Text(text.to_string()))),
+        (Some(name), _, _) if !known(name) => {
+            format!("`{}` has no argument `{}`", kind.name, sanitize(name))
         }
-    }
+        (Some(_), _, Some(number)) if number >= 1.0 && number.fract() == 0.0 => {
+            return Ok((name, DataArg::Number(number)));
+        }
+        (Some(name), _, _) => {
+            format!("`{name}` is a whole number from 1 on, not {}", value.describe())
+        }
+        (None, _, _) => format!("a path is needed, not {}", value.describe()),
+    };
+    let diagnostic = Diagnostic::error(Code::HyperType, title, span, value.describe())
+        .note(format!("the data set is written {}", kind.usage()));
+    Err(elab.fail(diagnostic))
 }
 
 /// `x = f32[N, 4]`.

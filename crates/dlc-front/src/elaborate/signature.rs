@@ -146,6 +146,9 @@ impl<'u> Elab<'u> {
         if failed {
             return Err(super::Reported);
         }
+        if def.kind == DefKind::Model {
+            self.declare_output_dims(def);
+        }
         for hyper in late {
             let default = hyper.default.expect("only defaults are late");
             let value = self.eval(default)?;

@@ -5,12 +5,19 @@ use crate::data::batches::shuffle;
 use dlc_kernel::{DType, Data, Tensor};
 use std::sync::Arc;
 
-/// One named tensor over all samples; its first axis counts them.
+/// One named tensor over all samples: each is a run of neighbouring elements of what is stored.
 #[derive(Clone, Debug)]
 pub struct Field {
     name: String,
     values: Tensor,
     form: Form,
+    /// The extents of a sample.
+    sample: Vec<usize>,
+    /// Where the first sample starts, and how far it is from each to the next.
+    first: usize,
+    step: usize,
+    /// How many samples there are; `None` if the tensor has no axis that counts them.
+    count: Option<usize>,
 }
 
 /// How stored elements become those of a batch.
@@ -36,7 +43,31 @@ const SPLIT_SEED: i32 = 0x5eed;
 impl Field {
     /// A field whose elements are used as they are: `values` is `[samples, ...]`.
     pub fn new(name: impl Into<String>, values: Tensor) -> Field {
-        Field { name: name.into(), values, form: Form::AsStored }
+        let (count, sample) = match values.shape.split_first() {
+            Some((&count, sample)) => (Some(count), sample.to_vec()),
+            None => (None, Vec::new()),
+        };
+        let step = sample.iter().product();
+        let name = name.into();
+        Field { name, values, form: Form::AsStored, sample, first: 0, step, count }
+    }
+
+    /// A field of `count` windows of a stream: a sample is `length` neighbours, the first from
+    /// `first` on, each next one `step` further. Windows may overlap.
+    ///
+    /// # Panics
+    /// If the last window leaves the stream.
+    pub fn windows(
+        name: impl Into<String>,
+        stream: Tensor,
+        first: usize,
+        step: usize,
+        length: usize,
+        count: usize,
+    ) -> Field {
+        let end = if count == 0 { 0 } else { first + (count - 1) * step + length };
+        assert!(end <= stream.shape.iter().product(), "windows lie in the stream");
+        Field { sample: vec![length], first, step, count: Some(count), ..Field::new(name, stream) }
     }
 
     /// A field stored as bytes, whose elements are used as f32 in [0, 1] (`x / 255`).
@@ -45,7 +76,7 @@ impl Field {
     /// If `values` does not hold `u8`.
     pub fn unit_range(name: impl Into<String>, values: Tensor) -> Field {
         assert_eq!(values.dtype(), DType::U8, "a unit-range field stores bytes");
-        Field { name: name.into(), values, form: Form::UnitRange }
+        Field { form: Form::UnitRange, ..Field::new(name, values) }
     }
 
     /// Its name.
@@ -63,21 +94,22 @@ impl Field {
 
     /// The extents of one sample.
     pub fn sample_shape(&self) -> &[usize] {
-        &self.values.shape[1..]
+        &self.sample
     }
 
     /// Copies the samples `rows` into `into`, one after the other.
     fn gather(&self, rows: impl Iterator<Item = usize>, into: &mut Tensor) {
         let width = self.sample_shape().iter().product();
+        let starts = rows.map(|row| self.first + row * self.step);
         match (&self.values.data, &mut into.data) {
-            (Data::F32(from), Data::F32(to)) => copy_rows(from, rows, width, to),
-            (Data::F64(from), Data::F64(to)) => copy_rows(from, rows, width, to),
-            (Data::I64(from), Data::I64(to)) => copy_rows(from, rows, width, to),
-            (Data::I32(from), Data::I32(to)) => copy_rows(from, rows, width, to),
+            (Data::F32(from), Data::F32(to)) => copy_rows(from, starts, width, to),
+            (Data::F64(from), Data::F64(to)) => copy_rows(from, starts, width, to),
+            (Data::I64(from), Data::I64(to)) => copy_rows(from, starts, width, to),
+            (Data::I32(from), Data::I32(to)) => copy_rows(from, starts, width, to),
             (Data::U8(from), Data::U8(to)) | (Data::Bool(from), Data::Bool(to)) => {
-                copy_rows(from, rows, width, to);
+                copy_rows(from, starts, width, to);
             }
-            (Data::U8(from), Data::F32(to)) => unit_rows(from, rows, width, to),
+            (Data::U8(from), Data::F32(to)) => unit_rows(from, starts, width, to),
             _ => panic!("field `{}` cannot fill a batch of {}", self.name, into.dtype()),
         }
     }
@@ -89,8 +121,8 @@ impl Dataset {
     /// # Errors
     /// If a name comes twice, a tensor has rank 0, or the numbers of samples differ.
     pub fn new(fields: Vec<Field>) -> Result<Dataset, Error> {
-        let samples = |f: &Field| match f.values.shape.first() {
-            Some(&n) => Ok(n),
+        let samples = |f: &Field| match f.count {
+            Some(n) => Ok(n),
             None => Err(Error::Usage(format!("field `{}` has no axis of samples", f.name))),
         };
         let Some(first) = fields.first() else {
@@ -168,13 +200,13 @@ impl Dataset {
     }
 }
 
-fn copy_rows<T: Copy>(from: &[T], rows: impl Iterator<Item = usize>, width: usize, to: &mut [T]) {
-    for (k, row) in rows.enumerate() {
-        to[k * width..][..width].copy_from_slice(&from[row * width..][..width]);
+fn copy_rows<T: Copy>(from: &[T], starts: impl Iterator<Item = usize>, width: usize, to: &mut [T]) {
+    for (k, start) in starts.enumerate() {
+        to[k * width..][..width].copy_from_slice(&from[start..][..width]);
     }
 }
 
-fn unit_rows(from: &[u8], rows: impl Iterator<Item = usize>, width: usize, to: &mut [f32]) {
+fn unit_rows(from: &[u8], starts: impl Iterator<Item = usize>, width: usize, to: &mut [f32]) {
     const UNIT: [f32; 256] = {
         let mut table = [0.0; 256];
         let mut i = 0;
@@ -184,8 +216,8 @@ fn unit_rows(from: &[u8], rows: impl Iterator<Item = usize>, width: usize, to: &
         }
         table
     };
-    for (k, row) in rows.enumerate() {
-        let samples = to[k * width..][..width].iter_mut().zip(&from[row * width..][..width]);
+    for (k, start) in starts.enumerate() {
+        let samples = to[k * width..][..width].iter_mut().zip(&from[start..][..width]);
         samples.for_each(|(x, &byte)| *x = UNIT[byte as usize]);
     }
 }

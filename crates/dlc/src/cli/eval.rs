@@ -44,15 +44,15 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let weights = args.reading.file(&args.weights)?;
     let evaluated = evaluate(&module, &model, file, &weights, &options)?;
     warn_not_finite(&args.weights, &evaluated.not_finite);
-    report(&evaluated.metrics, args.json);
+    report(evaluated.data, &evaluated.metrics, args.json);
     Ok(())
 }
 
 /// One line: `test: loss 0.0312  accuracy 99.02 %`, or a JSON object.
-pub fn report(metrics: &Metrics, json: bool) {
+pub fn report(data: &str, metrics: &Metrics, json: bool) {
     if json {
-        super::print(&format!("{}\n", json!({ "event": "test", "metrics": metrics })));
+        super::print(&format!("{}\n", json!({ "event": data, "metrics": metrics })));
     } else {
-        super::print(&format!("test: {metrics}\n"));
+        super::print(&format!("{data}: {metrics}\n"));
     }
 }

@@ -9,6 +9,7 @@ mod compile;
 mod data;
 mod eval;
 mod explain;
+mod generate;
 mod options;
 mod run;
 mod targets;
@@ -41,6 +42,8 @@ enum Command {
     Train(train::Args),
     /// Measure a trained model on the test data
     Eval(eval::Args),
+    /// Generate text with a trained model
+    Generate(generate::Args),
     /// Time a model and report its compile time, work and memory
     Bench(bench::Args),
     /// Time what the cost model ranks close, and keep the fastest for later builds
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::Data(args) => data::run(&args),

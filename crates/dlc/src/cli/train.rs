@@ -43,7 +43,7 @@ pub struct Args {
 /// Where data sets are.
 #[derive(clap::Args)]
 pub struct DataFolders {
-    /// Folder of a data set, instead of the file's; may be repeated
+    /// Folder or file of a data set, instead of the model file's; may be repeated
     #[arg(long, value_name = "NAME=DIR", value_parser = parse_folder)]
     pub data: Vec<(String, PathBuf)>,
 }
@@ -76,8 +76,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
             dir: trained.dir,
         });
     }
-    if let Some(test) = &trained.test {
-        super::eval::report(test, args.json);
+    if let Some((data, metrics)) = &trained.test {
+        super::eval::report(data, metrics, args.json);
     }
     let weights = trained.dir.join("weights.safetensors");
     eprintln!("weights of the best epoch: {}", weights.display());
@@ -93,7 +93,7 @@ fn observer(json: bool) -> Box<dyn Observer> {
 }
 
 /// The flag that SIGINT and SIGTERM set; a second signal ends the process at once.
-fn catch_signals(signal: &Arc<AtomicUsize>) -> Arc<AtomicBool> {
+pub(super) fn catch_signals(signal: &Arc<AtomicUsize>) -> Arc<AtomicBool> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::flag;
     let interrupt = Arc::new(AtomicBool::new(false));

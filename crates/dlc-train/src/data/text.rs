@@ -1,0 +1,217 @@
+//! Text as sequences of ids: windows of one long text, lines, and pairs of lines.
+
+use crate::data::vocabulary::{END, Unit, Vocabulary};
+use crate::data::{Dataset, Field, Parts};
+use crate::{Error, FileProblem, files};
+use dlc_kernel::Tensor;
+use flate2::read::GzDecoder;
+use std::io::Read;
+use std::path::Path;
+
+/// How a long text is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// Ids of a window.
+    pub length: usize,
+    /// From one training window to the next.
+    pub stride: usize,
+    /// The units of the text.
+    pub unit: Unit,
+}
+
+/// The most bytes that are read of one text: 4 GiB.
+const MAX_BYTES: u64 = 1 << 32;
+/// One part of the data is for validation, out of so many.
+const VALIDATION: usize = 10;
+
+/// Windows of a text. Fields: `ids` and `next`, i32, a sample is `[T]`; `next` is one further. The
+/// last tenth of the text is for validation, in windows that do not overlap. Defines `T` and `V`,
+/// the size of the vocabulary.
+///
+/// # Errors
+/// If the file is no text, or too short for one window in either part.
+pub fn windows(path: &Path, how: &Windows) -> Result<Parts, Error> {
+    let Windows { length, stride, unit } = *how;
+    if length == 0 || stride == 0 {
+        return Err(Error::Usage("a window has at least one id, and so has a stride".into()));
+    }
+    let text = read(path)?;
+    let vocabulary = Vocabulary::of([text.as_str()].into_iter(), unit, &[])?;
+    let ids = vocabulary.encode(&text)?;
+    let (train, validation) = ids.split_at(ids.len() - ids.len() / VALIDATION);
+    if validation.len() <= length {
+        return Err(
+            FileProblem::Short { units: ids.len(), needed: (length + 1) * VALIDATION }.at(path)
+        );
+    }
+    Ok(Parts {
+        train: windows_of(train, length, stride)?,
+        validation: Some(windows_of(validation, length, length)?),
+        test: None,
+        sizes: vec![("T", length), ("V", vocabulary.len())],
+        vocabulary: Some(vocabulary),
+    })
+}
+
+fn windows_of(ids: &[i32], length: usize, stride: usize) -> Result<Dataset, Error> {
+    let count = (ids.len() - 1 - length) / stride + 1;
+    let stream = Tensor::i32([ids.len()], ids.to_vec());
+    let field =
+        |name: &str, first| Field::windows(name, stream.clone(), first, stride, length, count);
+    Dataset::new(vec![field("ids", 0), field("next", 1)])
+}
+
+/// The lines of a text, an example each; empty ones are left out. Fields: `ids`, i32 `[T]`: the
+/// mark `<end>` (id 0), then the line; `next`, i32 `[T]`: the line, then the mark; both are filled
+/// up with marks. `mask`, f32 `[T]`: 1 where `next` belongs to the line. `length`, i32: how many
+/// these are. Defines `T` (the longest line and its mark, or as given) and `V`.
+///
+/// # Errors
+/// If the file is no text, has no line, or one that is longer than `length` allows.
+pub fn lines(path: &Path, length: Option<usize>, unit: Unit) -> Result<Parts, Error> {
+    let text = read(path)?;
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+    if lines.is_empty() {
+        return Err(FileProblem::Header("it has no line that is not empty".into()).at(path));
+    }
+    let vocabulary = Vocabulary::of(lines.iter().copied(), unit, &["<end>"])?;
+    let encode = |line: &&str| vocabulary.encode(line);
+    let encoded = lines.iter().map(encode).collect::<Result<Vec<_>, Error>>()?;
+    let longest = encoded.iter().map(Vec::len).max().unwrap_or(0) + 1;
+    let length = length.unwrap_or(longest);
+    if longest > length {
+        let line = encoded.iter().position(|ids| ids.len() + 1 == longest).unwrap_or(0);
+        let problem = format!(
+            "its line {:?} has {} units and an end, T is {length}",
+            shorten(lines[line]),
+            longest - 1
+        );
+        return Err(FileProblem::Header(problem).at(path));
+    }
+    let sizes = vec![("T", length), ("V", vocabulary.len())];
+    let data = Dataset::new(decoder_fields(&encoded, length))?;
+    Ok(Parts { sizes, vocabulary: Some(vocabulary), ..Parts::of(data) })
+}
+
+/// `ids`, `next`, `mask` and `length` of sequences that begin and end with the mark.
+fn decoder_fields(sequences: &[Vec<i32>], length: usize) -> Vec<Field> {
+    let shape = [sequences.len(), length];
+    let filled = |before: Option<i32>| {
+        let row = |s: &Vec<i32>| {
+            let padded = before.into_iter().chain(s.iter().copied());
+            padded.chain(std::iter::repeat(END)).take(length).collect::<Vec<i32>>()
+        };
+        Tensor::i32(shape, sequences.iter().flat_map(row).collect())
+    };
+    let mask = |s: &Vec<i32>| (0..length).map(|t| f32::from(t <= s.len())).collect::<Vec<f32>>();
+    let mask = Tensor::f32(shape, sequences.iter().flat_map(mask).collect());
+    let lengths = sequences.iter().map(|s| s.len() as i32 + 1).collect();
+    vec![
+        Field::new("ids", filled(Some(END))),
+        Field::new("next", filled(None)),
+        Field::new("mask", mask),
+        Field::new("length", Tensor::i32([sequences.len()], lengths)),
+    ]
+}
+
+/// How pairs of lines become samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pairing {
+    /// Ids of a source, its end included; the longest if `None`.
+    pub source: Option<usize>,
+    /// Ids of a target, its end included; the longest if `None`.
+    pub target: Option<usize>,
+    /// The units of both languages, which share one vocabulary.
+    pub unit: Unit,
+}
+
+/// Lines of two files that belong together. Fields: `source`, i32 `[S]`: the line and its end,
+/// filled up with ends; `source_length`, i32: how many ids these are; and `ids`, `next`, `mask`,
+/// `length` of the target, as [`lines`] has them. Pairs that are longer than `S` or `T` are left
+/// out. Defines `S`, `T` and `V`, the size of the shared vocabulary.
+///
+/// # Errors
+/// If a file is no text, the numbers of lines differ, or no pair is left.
+pub fn pairs(source: &Path, target: &Path, how: &Pairing) -> Result<Parts, Error> {
+    let (left, right) = (read(source)?, read(target)?);
+    let (from, to): (Vec<&str>, Vec<&str>) = (left.lines().collect(), right.lines().collect());
+    if from.len() != to.len() {
+        let (expected, found) = (from.len(), to.len());
+        return Err(FileProblem::Lines { expected, found, other: source.into() }.at(target));
+    }
+    let all = from.iter().chain(&to).copied();
+    let vocabulary = Vocabulary::of(all, how.unit, &["<end>"])?;
+    let encode = |lines: &[&str]| -> Result<Vec<Vec<i32>>, Error> {
+        lines.iter().map(|line| vocabulary.encode(line.trim())).collect()
+    };
+    let pairs = encode(&from)?.into_iter().zip(encode(&to)?);
+    let fits = |ids: &[i32], most: Option<usize>| {
+        !ids.is_empty() && most.is_none_or(|most| ids.len() < most)
+    };
+    let (from, to): (Vec<_>, Vec<_>) =
+        pairs.filter(|(s, t)| fits(s, how.source) && fits(t, how.target)).unzip();
+    if from.is_empty() {
+        return Err(FileProblem::Header("no pair of lines fits S and T".into()).at(source));
+    }
+    let longest = |all: &[Vec<i32>]| all.iter().map(Vec::len).max().unwrap_or(0) + 1;
+    let (s, t) =
+        (how.source.unwrap_or_else(|| longest(&from)), how.target.unwrap_or_else(|| longest(&to)));
+    let mut fields = source_fields(&from, s);
+    fields.extend(decoder_fields(&to, t));
+    let sizes = vec![("S", s), ("T", t), ("V", vocabulary.len())];
+    Ok(Parts { sizes, vocabulary: Some(vocabulary), ..Parts::of(Dataset::new(fields)?) })
+}
+
+fn source_fields(sequences: &[Vec<i32>], length: usize) -> Vec<Field> {
+    let row = |s: &Vec<i32>| {
+        s.iter().copied().chain(std::iter::repeat(END)).take(length).collect::<Vec<i32>>()
+    };
+    let ids = sequences.iter().flat_map(row).collect();
+    let lengths = sequences.iter().map(|s| s.len() as i32 + 1).collect();
+    vec![
+        Field::new("source", Tensor::i32([sequences.len(), length], ids)),
+        Field::new("source_length", Tensor::i32([sequences.len()], lengths)),
+    ]
+}
+
+/// The text of a file, which may be gzipped; line ends become `\n`, a byte order mark is dropped.
+pub(crate) fn read(path: &Path) -> Result<String, Error> {
+    let bytes = unpacked(path)?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let (at, bytes) = (e.utf8_error().valid_up_to(), e.as_bytes());
+        match crate::Foreign::detect(&bytes[..bytes.len().min(64)]) {
+            Some(found) => {
+                let bytes = bytes.len() as u64;
+                FileProblem::Foreign { found, expected: "a text", bytes }.at(path)
+            }
+            None => FileProblem::NotText { at }.at(path),
+        }
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    Ok(if text.contains('\r') { text.replace("\r\n", "\n") } else { text.to_owned() })
+}
+
+/// The bytes of a file, unpacked if it is gzipped.
+pub(crate) fn unpacked(path: &Path) -> Result<Vec<u8>, Error> {
+    let bytes = files::read(path)?;
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(
+            files::unexpected(&bytes[..64.min(bytes.len())], "a text", bytes.len() as u64).at(path)
+        );
+    }
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(bytes);
+    }
+    let mut out = Vec::new();
+    let read = GzDecoder::new(bytes.as_slice()).take(MAX_BYTES + 1).read_to_end(&mut out);
+    read.map_err(|e| FileProblem::Damaged(e.to_string()).at(path))?;
+    if out.len() as u64 > MAX_BYTES {
+        let problem = format!("it unpacks to more than {MAX_BYTES} bytes");
+        return Err(FileProblem::Header(problem).at(path));
+    }
+    Ok(out)
+}
+
+fn shorten(line: &str) -> String {
+    line.chars().take(40).collect()
+}
