@@ -3,8 +3,9 @@
 use super::apart::{Apart, Fusion};
 use super::facts::{Facts, Unit};
 use crate::class::Class;
+use crate::reads::{Mode, Read, reads};
 use crate::rewrite::schedule;
-use dlc_graph::op::{Fused, FusedKind, Op, Part, Source, SourceClass};
+use dlc_graph::op::{Fused, FusedKind, Lowering, Op, Part, Source, SourceClass};
 use dlc_graph::{Graph, Operands, Role, Value};
 use dlc_kernel::Scalar;
 use rustc_hash::FxHashMap;
@@ -84,6 +85,16 @@ pub fn add_input(body: &mut Graph, position: usize, old: &Graph, value: Value) -
     body.push(Source { name, class: SourceClass::Input, ty, default }, &[], None)
 }
 
+/// Whether a value is computed again wherever it is read: a free one, unless data decides where.
+fn is_copied(graph: &Graph, value: Value) -> bool {
+    let looks_up = |&user: &Value| {
+        let read = |r: &Read| r.value == value && r.mode == Mode::Lookup;
+        let is_pointwise = matches!(graph.op(user).rules().lower(), Lowering::Point(_));
+        is_pointwise && reads(graph, user).iter().any(read)
+    };
+    crate::class::class(graph, value) == Class::Free && !graph.users(value).iter().any(looks_up)
+}
+
 /// Copies values of one graph into another, and what they need before them.
 #[derive(Default)]
 struct Copier {
@@ -111,7 +122,7 @@ impl Copier {
                     self.push(old, top);
                     pending.pop();
                 }
-                Some(operand) if crate::class::class(old, operand) == Class::Free => {
+                Some(operand) if is_copied(old, operand) => {
                     pending.push(operand);
                 }
                 Some(operand) => {

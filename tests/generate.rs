@@ -1,0 +1,119 @@
+//! Text in, text out: training on a small file, then generation with and without memory.
+
+use dlc::{Compiler, GenerateOptions, Generated, Module, Sampling, TrainOptions, WeightsFile};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// `Lm` computes all anew; `Step` keeps keys and values of 48 positions from call to call.
+const MODEL: &str = r#"
+block remember(room)(x: [N, T, D], at: i32[]) -> [N, room, D] {
+  state rows: [N, room, D] = 0
+  place[c < room] = c
+  first = place[at]
+  last  = place[at + T - 1]
+  y[n, c < room, d] = x[n, max(min(c - first, T - 1), 0), d] where c >= first and c <= last else rows[n, c, d]
+  rows <- y
+  y
+}
+
+block Body(room, V)(ids: i32[N, T], at: i32[]) -> [N, T, V] {
+  param E: [V, 16] ~ normal(0.0, 0.3)
+  x[n, t, d] = E[ids[n, t], d]
+  q = x |> linear(16)
+  k = x |> linear(16)
+  v = x |> linear(16)
+  if room > 0 {
+    k = k |> remember(room)(at)
+    v = v |> remember(room)(at)
+  }
+  s[n, t, u] = sum[c] q[n, t, c] * k[n, u, c]  where u <= t + at else -inf
+  p = s |> softmax[u]
+  o[n, t, c] = sum[u] p[n, t, u] * v[n, u, c]
+  (x + o) |> layer_norm |> linear(V)
+}
+
+model Lm(ids: i32[N, T]) -> f32[N, T, V] {
+  body = Body(0, V)
+  body(ids, 0)
+}
+
+model Step(ids: i32[N, T], at: i32[]) -> f32[N, T, V] {
+  body = Body(48, V)
+  body(ids, at)
+}
+
+train Lm {
+  data text("fox.txt", T = 48, stride = 7) batch 8 shuffle
+  loss cross_entropy(Lm(ids), next)
+  optim adam(lr = 1e-2)
+  epochs 3
+}
+"#;
+
+struct Trained {
+    _dir: TempDir,
+    module: Module,
+    weights: WeightsFile,
+}
+
+fn trained() -> Trained {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "the quick brown fox jumps over the lazy dog.\n".repeat(40);
+    std::fs::write(dir.path().join("fox.txt"), text).unwrap();
+    let file: PathBuf = dir.path().join("model.dl");
+    std::fs::write(&file, MODEL).unwrap();
+    let module = Compiler::new().threads(1).compile_file(&file).unwrap();
+    let out = Some(dir.path().join("run"));
+    let options = TrainOptions { out, ..TrainOptions::default() };
+    let trained = dlc::train(&module, "Lm", &file, &options, &mut |_: &_| {}).unwrap();
+    assert_eq!(trained.test.unwrap().0, "validation");
+    let weights = WeightsFile::new(dir.path().join("run/weights.safetensors"));
+    Trained { _dir: dir, module, weights }
+}
+
+fn asked(prompt: &str, tokens: usize) -> GenerateOptions {
+    GenerateOptions { prompt: prompt.into(), tokens, ..GenerateOptions::default() }
+}
+
+impl Trained {
+    fn generate(&self, model: &str, options: &GenerateOptions) -> Result<Generated, dlc::Error> {
+        let mut streamed = String::new();
+        let mut sink = |text: &str| {
+            streamed.push_str(text);
+            ControlFlow::Continue(())
+        };
+        let generated = dlc::generate(&self.module, model, &self.weights, options, &mut sink)?;
+        assert_eq!(streamed, generated.text);
+        Ok(generated)
+    }
+
+    fn refused(&self, model: &str, options: &GenerateOptions) -> String {
+        self.generate(model, options).unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn memory_changes_nothing_and_mistakes_are_told() {
+    let trained = trained();
+    assert_eq!(dlc::generating_model(&trained.module).unwrap(), "Step");
+    // Prompts of less than a chunk, of whole chunks, and of chunks and single ids.
+    for prompt in ["t", "the quick brown ", "the quick brown fox jum"] {
+        let drawn = GenerateOptions {
+            sampling: Sampling { top_k: Some(5), seed: 3, ..Sampling::default() },
+            ..asked(prompt, 20)
+        };
+        let (whole, step) = (trained.generate("Lm", &drawn), trained.generate("Step", &drawn));
+        let (whole, step) = (whole.unwrap(), step.unwrap());
+        assert_eq!((whole.ids.len(), &whole.ids), (20, &step.ids), "after {prompt:?}");
+    }
+    let beams = GenerateOptions { beams: Some(3), ..asked("the ", 6) };
+    let (whole, step) = (trained.generate("Lm", &beams), trained.generate("Step", &beams));
+    assert_eq!(whole.unwrap().ids, step.unwrap().ids);
+
+    assert!(trained.refused("Lm", &asked("THE", 1)).contains("character 'T' is not in"));
+    let full = trained.refused("Step", &asked("the quick brown fox", 60));
+    assert!(full.contains("no room at position 48"), "{full}");
+    // Computed anew, older ids are forgotten instead.
+    assert_eq!(trained.generate("Lm", &asked("the", 60)).unwrap().ids.len(), 60);
+}
