@@ -66,7 +66,8 @@ fn trained() -> Trained {
     let module = Compiler::new().threads(1).compile_file(&file).unwrap();
     let out = Some(dir.path().join("run"));
     let options = TrainOptions { out, ..TrainOptions::default() };
-    let trained = dlc::train(&module, "Lm", &file, &options, &mut |_: &_| {}).unwrap();
+    let trained =
+        dlc::train(&module, "Lm", &file, &options, &mut |_: &dlc_train::Event<'_>| {}).unwrap();
     assert_eq!(trained.test.unwrap().0, "validation");
     let weights = WeightsFile::new(dir.path().join("run/weights.safetensors"));
     Trained { _dir: dir, module, weights }

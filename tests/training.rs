@@ -35,7 +35,7 @@ fn run(
     };
     let trained = train(&module, model, &file, &options, &mut observer).unwrap();
     assert_eq!(trained.summary.reason, StopReason::Finished);
-    let accuracy = trained.test.unwrap().get("accuracy").unwrap();
+    let accuracy = trained.test.unwrap().1.get("accuracy").unwrap();
     let weights = std::fs::read(trained.dir.join("weights.safetensors")).unwrap();
     (losses, accuracy, weights)
 }
@@ -88,7 +88,7 @@ fn an_interrupted_run_goes_on_to_the_bit() {
     options.resume = true;
     let second = train(&module, "LeNet", &file, &options, &mut observer).unwrap();
     assert_eq!(resumed, losses);
-    assert_eq!(second.test.unwrap().get("accuracy"), Some(accuracy));
+    assert_eq!(second.test.unwrap().1.get("accuracy"), Some(accuracy));
     assert_eq!(std::fs::read(second.dir.join("weights.safetensors")).unwrap(), weights);
 }
 
