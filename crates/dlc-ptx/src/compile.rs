@@ -85,6 +85,9 @@ impl PtxTarget {
             }
             entries.push(device_entry(entry, launches));
         }
+        if cfg!(debug_assertions) {
+            ir::verify(&modules.module, self.flavour).unwrap_or_else(|e| panic!("{e}"));
+        }
         Ok(DeviceProgram {
             flavour: self.flavour,
             math: self.math,

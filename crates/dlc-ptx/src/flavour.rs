@@ -57,6 +57,14 @@ impl Flavour {
             Flavour::Sm90a => (12, 0),
         }
     }
+
+    /// The most shared memory that a block may have, in bytes.
+    pub const fn max_shared(self) -> u32 {
+        match self {
+            Flavour::Sm80 => 163 * 1024,
+            Flavour::Sm90a => 227 * 1024,
+        }
+    }
 }
 
 impl fmt::Display for Flavour {

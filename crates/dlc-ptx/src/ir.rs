@@ -5,7 +5,7 @@
 //! says where lanes that went apart meet again, so that the interpreter, the verifier and the
 //! printer need no analysis of branches.
 //!
-//! [`Builder`] writes kernels, [`print()`] turns them into text.
+//! [`Builder`] writes kernels, [`verify()`] checks them, [`print()`] turns them into text.
 //!
 //! What holds: every register is written before it is read on every path;
 //! memory accesses are as aligned as their width; every instruction exists in the flavour's version
@@ -13,16 +13,20 @@
 
 mod build;
 mod inst;
+mod operand;
 mod print;
 mod register;
+mod verify;
 
 pub use build::Builder;
 pub use inst::{
     Address, AtomicOp, Bar, CacheHint, Compare, Convert, FloatOp, Inst, IntOp, LogicOp, MathOp,
     MemType, MmaShape, Shuffle, Space, Special, Vote,
 };
+pub use operand::Operands;
 pub use print::print;
 pub use register::{B16, B32, B64, Class, F32, F64, Pred, Reg, Register, Value};
+pub use verify::{Rule, VerifyError, verify};
 
 /// What stands in one PTX file.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -41,9 +41,12 @@ pub fn run(warp: &mut Warp, inst: &Inst, mask: u32) -> Result<(), Fault> {
             u64::from(scalar::lop3(a as u32, b as u32, c as u32, *table))
         }),
         Inst::Convert(convert) => {
-            let (dst, [low, high]) = scalar::operands(*convert);
+            let registers = convert.operands();
+            let [low, high] = [0, registers.reads.len() - 1].map(|i| registers.reads[i]);
             let (low, high) = (*warp.read(low, mask)?, *warp.read(high, mask)?);
-            warp.write(dst, mask, |lane| scalar::convert(*convert, low[lane], high[lane]));
+            warp.write(registers.writes[0], mask, |lane| {
+                scalar::convert(*convert, low[lane], high[lane])
+            });
             Ok(())
         }
         Inst::SetInt { cmp, signed, dst, a, b } => binary(warp, mask, *dst, *a, *b, |a, b| {

@@ -1,6 +1,6 @@
 //! What instructions compute in one lane.
 
-use crate::ir::{Compare, Convert, FloatOp, IntOp, LogicOp, MathOp, Reg};
+use crate::ir::{Compare, Convert, FloatOp, IntOp, LogicOp, MathOp};
 
 /// An integer operation on 32 bits.
 pub fn int(op: IntOp, a: u32, b: u32) -> u32 {
@@ -139,35 +139,6 @@ pub fn lop3(a: u32, b: u32, c: u32, table: u8) -> u32 {
         let [a, b, c] = [a, b, c].map(|x| x >> bit & 1);
         word | (u32::from(table) >> (4 * a + 2 * b + c) & 1) << bit
     })
-}
-
-/// Where a conversion goes, and from where: one register, or a high and a low one.
-pub fn operands(convert: Convert) -> (Reg, [Reg; 2]) {
-    let (dst, low, high): (Reg, Reg, Reg) = match convert {
-        Convert::F32ToS32 { dst, src }
-        | Convert::F32ToU32 { dst, src }
-        | Convert::F32ToTf32 { dst, src } => (dst.into(), src.into(), src.into()),
-        Convert::S32ToF32 { dst, src } | Convert::U32ToF32 { dst, src } => {
-            (dst.into(), src.into(), src.into())
-        }
-        Convert::S32To64 { dst, src } | Convert::U32To64 { dst, src } => {
-            (dst.into(), src.into(), src.into())
-        }
-        Convert::Low { dst, src } => (dst.into(), src.into(), src.into()),
-        Convert::F32ToF64 { dst, src } => (dst.into(), src.into(), src.into()),
-        Convert::F64ToF32 { dst, src } => (dst.into(), src.into(), src.into()),
-        Convert::LowBits { dst, src } => (dst.into(), src.into(), src.into()),
-        Convert::F16ToF32 { dst, src } | Convert::Bf16ToF32 { dst, src } => {
-            (dst.into(), src.into(), src.into())
-        }
-        Convert::F32ToF16 { dst, src } | Convert::F32ToBf16 { dst, src } => {
-            (dst.into(), src.into(), src.into())
-        }
-        Convert::PackF16 { dst, low, high } | Convert::PackBf16 { dst, low, high } => {
-            (dst.into(), low.into(), high.into())
-        }
-    };
-    (dst, [low, high])
 }
 
 /// The result of a conversion of bits, as bits.

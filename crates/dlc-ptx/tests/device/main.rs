@@ -1,0 +1,8 @@
+//! The instruction IR: what is printed assembles, what is verified is caught, and what is
+//! interpreted is what the instructions are defined to do.
+
+mod every;
+#[path = "../support/ptxas.rs"]
+mod ptxas;
+mod text;
+mod verify;
