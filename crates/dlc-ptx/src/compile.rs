@@ -14,7 +14,7 @@ use crate::schedule::row::RowSchedule;
 use crate::schedule::scatter::ScatterSchedule;
 use crate::{Flavour, Math, ir};
 use dlc_kernel::plan::{self, Aliases};
-use dlc_kernel::{BufferId, BuildError, Entry, Form, Kernel, Program, Store};
+use dlc_kernel::{BufferId, BuildError, Entry, Form, Kernel, Program, Step, Store};
 use rustc_hash::FxHashMap;
 
 /// Writes PTX of one flavour.
@@ -189,8 +189,7 @@ impl<'p> Site<'p> {
             }
             Form::Row { outer, inner, exprs, steps } => {
                 let schedule = RowSchedule::new(self.program, outer, inner, exprs, steps);
-                let launch = self.launch(schedule.blocks(), |w| row::write(w, &schedule, steps));
-                launch.into_iter().collect()
+                return self.row(&schedule, steps);
             }
             Form::Contract { stores, .. } => return self.contract(stores),
             Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } => {
@@ -238,12 +237,32 @@ impl<'p> Site<'p> {
         }
     }
 
+    fn row(&self, schedule: &RowSchedule<'_>, steps: &[Step]) -> Pieces {
+        let mut pieces = Pieces::default();
+        if schedule.blocks() == 0 {
+            return pieces;
+        }
+        let is_shared = schedule.parts > 1;
+        if is_shared {
+            pieces.workspaces.push(schedule.workspace(steps.len()));
+        }
+        let more: &[Given] = if is_shared { &[Given::Workspace(0)] } else { &[] };
+        for phase in &schedule.phases(steps) {
+            let grid = [schedule.blocks(), phase.parts, 1];
+            let write = |w: &mut Writer<'p>| row::write(w, schedule, steps, phase);
+            pieces.launches.push(self.launch_grid(grid, THREADS, more, write));
+        }
+        pieces
+    }
+
     fn scatter(&self, schedule: &ScatterSchedule<'_>) -> Vec<Written> {
         let (buffer, elements) = (schedule.place.buffer, schedule.elements());
         let clear = self.launch(scatter::clear_blocks(elements), |w| {
             scatter::clear(w, buffer, elements);
         });
-        let update = self.launch(schedule.blocks(), |w| scatter::write(w, schedule));
+        let grid = [schedule.blocks(), schedule.shares, 1];
+        let write = |w: &mut Writer<'p>| scatter::write(w, schedule);
+        let update = (grid[0] > 0).then(|| self.launch_grid(grid, THREADS, &[], write));
         clear.into_iter().chain(update).collect()
     }
 
@@ -264,11 +283,11 @@ impl<'p> Site<'p> {
 
     fn reshape(&self, src: BufferId, dst: BufferId, aliases: &Aliases) -> Option<Written> {
         let root = |id| aliases.get(&id).copied().unwrap_or(id);
-        let elements = self.elements(src);
+        let bytes = self.elements(src) * self.program.buffer(src).dtype.bytes() as u64;
         if root(src) == root(dst) {
             return None;
         }
-        self.launch(copy::blocks(elements), |w| copy::write(w, src, dst, elements))
+        self.launch(copy::blocks(bytes), |w| copy::write(w, src, dst, bytes))
     }
 
     /// One launch of so many blocks, none if there are none.

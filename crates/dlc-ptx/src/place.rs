@@ -6,10 +6,11 @@
 //! lines.
 
 use dlc_kernel::{
-    Access, Axis, BufferId, Expr, ExprId, Exprs, Guard, Index, Lookup, Program, Size, Store,
+    Access, Axis, BinaryOp, BufferId, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Program,
+    Size, Store,
 };
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 /// An integer that is affine in the axes of a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -110,6 +111,14 @@ impl Affine {
         self.terms.retain(|t| t.1 != 0);
         self.terms.sort_unstable();
         self.constant += other.constant * factor;
+    }
+
+    /// With every number changed.
+    fn map(mut self, change: impl Fn(i64) -> i64) -> Affine {
+        self.terms.iter_mut().for_each(|term| term.1 = change(term.1));
+        self.terms.retain(|term| term.1 != 0);
+        self.constant = change(self.constant);
+        self
     }
 
     /// Whether it is a multiple of `n` wherever `axis` is one.
@@ -248,6 +257,32 @@ impl<'k> Domain<'k> {
             }
             Expr::Axis(Axis(axis)) => _ = self.axes.insert(id, *axis as usize),
             _ => {}
+        }
+    }
+
+    /// An integer expression as an affine function of the axes, up to multiples of 2^32.
+    pub fn affine(&self, id: ExprId) -> Option<Affine> {
+        let of_constant = |constant: i64| Affine { constant, ..Affine::default() };
+        let wrapped = |value: Affine| value.map(|n| i64::from(n as i32));
+        if self.exprs.dtype(id) != DType::I32 {
+            return None;
+        }
+        match self.exprs.get(id) {
+            Expr::Const(scalar) => Some(of_constant(scalar.value() as i64)),
+            Expr::Extent(size, _) => Some(of_constant(bound(size))),
+            Expr::Axis(_) => Some(Affine { terms: smallvec![(self.axes[&id], 1)], constant: 0 }),
+            Expr::Binary(BinaryOp::Add, x, y) => {
+                let mut sum = self.affine(*x)?;
+                sum.add(&self.affine(*y)?, 1);
+                Some(wrapped(sum))
+            }
+            Expr::Binary(BinaryOp::Mul, x, y) => {
+                let (x, y) = (self.affine(*x)?, self.affine(*y)?);
+                let (factor, other) = if x.terms.is_empty() { (x, y) } else { (y, x) };
+                let scaled = |n: i64| n.wrapping_mul(factor.constant);
+                factor.terms.is_empty().then(|| wrapped(other.map(scaled)))
+            }
+            _ => None,
         }
     }
 

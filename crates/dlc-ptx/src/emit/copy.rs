@@ -1,34 +1,43 @@
-//! Copies of whole buffers.
+//! Copies of whole buffers, of any type: bytes in pieces as large as they can be.
 
-use super::writer::{Given, Writer, memory_type};
-use crate::ir::{Address, CacheHint, Compare, Space, Special};
+use super::writer::{Given, Writer};
+use crate::ir::{Address, CacheHint, Compare, MemType, Space, Special};
 use crate::schedule::THREADS;
 use dlc_kernel::BufferId;
 
-/// How many elements a thread copies.
-const fn lanes(elements: u64) -> u64 {
-    if elements.is_multiple_of(4) { 4 } else { 1 }
+/// What a thread copies at once: so many of these.
+const fn piece(bytes: u64) -> (MemType, usize) {
+    if bytes.is_multiple_of(16) {
+        (MemType::B32, 4)
+    } else if bytes.is_multiple_of(4) {
+        (MemType::B32, 1)
+    } else {
+        (MemType::U8, 1)
+    }
 }
 
-/// Blocks of a copy of `elements` elements.
-pub const fn blocks(elements: u64) -> u32 {
-    (elements / lanes(elements)).div_ceil(THREADS as u64) as u32
+/// Threads that copy so many bytes.
+const fn threads(bytes: u64) -> u64 {
+    let (ty, count) = piece(bytes);
+    bytes / (ty.bytes() as u64 * count as u64)
 }
 
-/// Writes a copy of `elements` elements.
-pub fn write(w: &mut Writer<'_>, src: BufferId, dst: BufferId, elements: u64) {
-    let ty = memory_type(w.program.buffer(src).dtype);
-    let lanes = lanes(elements);
-    let threads = (elements / lanes) as u32;
+/// Blocks of a copy of so many bytes.
+pub const fn blocks(bytes: u64) -> u32 {
+    threads(bytes).div_ceil(THREADS as u64) as u32
+}
+
+/// Writes a copy of so many bytes.
+pub fn write(w: &mut Writer<'_>, src: BufferId, dst: BufferId, bytes: u64) {
+    let (ty, count) = piece(bytes);
     let (block, thread) = (w.b.special(Special::BlockX), w.b.special(Special::Thread));
     let at = w.b.mad(block, THREADS, thread);
-    let inside = w.b.set_uint(Compare::Lt, at, threads);
+    let inside = w.b.set_uint(Compare::Lt, at, threads(bytes) as u32);
     let (from, to) = (w.address(Given::Buffer(src)), w.address(Given::Buffer(dst)));
     w.if_(inside, |w| {
-        let bytes = ty.bytes() * lanes as u32;
-        let [from, to] = [from, to].map(|base| Address::global(w.b.mad_wide(at, bytes, base), 0));
-        let hint = CacheHint::ReadOnly;
-        let registers = w.b.load(Space::Global, ty, lanes as usize, from, hint);
+        let step = ty.bytes() * count as u32;
+        let [from, to] = [from, to].map(|base| Address::global(w.b.mad_wide(at, step, base), 0));
+        let registers = w.b.load(Space::Global, ty, count, from, CacheHint::ReadOnly);
         w.b.store(Space::Global, ty, to, &registers);
     });
 }

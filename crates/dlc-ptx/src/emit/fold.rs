@@ -74,6 +74,33 @@ impl Accumulator {
         }
     }
 
+    /// Keeps the fold so far in global memory: the value, and the position after it.
+    pub fn store(&self, w: &mut Writer<'_>, to: Address) {
+        let value = Reg::from(self.value);
+        w.b.store(Space::Global, memory(value), to, &[value]);
+        if let Some(position) = self.position {
+            let to = Address { offset: to.offset + 4, ..to };
+            w.b.store(Space::Global, MemType::B32, to, &[position.into()]);
+        }
+    }
+
+    /// Folds in one that was kept, if it exists.
+    pub fn push_stored(&self, w: &mut Writer<'_>, from: Address, exists: Pred) {
+        let (ty, hint) = (memory(self.value.into()), CacheHint::ReadOnly);
+        let value = w.b.load(Space::Global, ty, 1, from, hint)[0];
+        let value = match self.value {
+            State::Float(_) => F32(value.number).into(),
+            State::Word(_) => self.number(w, State::Word(B32(value.number))),
+        };
+        let position = if self.position.is_some() {
+            let from = Address { offset: from.offset + 4, ..from };
+            B32(w.b.load(Space::Global, MemType::B32, 1, from, hint)[0].number)
+        } else {
+            w.b.mov32(0)
+        };
+        self.push(w, value, position, Some(exists));
+    }
+
     /// The result, for the kernel's expressions.
     pub fn result(&self, w: &mut Writer<'_>) -> Vector {
         let number = match (self.position, self.value) {

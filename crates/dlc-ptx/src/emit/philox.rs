@@ -11,16 +11,43 @@ pub fn uniform(
     site: u64,
     element: Value<B32>,
 ) -> F32 {
-    let block = b.int(IntOp::ShrU, element, 2);
-    let counter =
-        [block.into(), step, Value::Literal(site as u32), Value::Literal((site >> 32) as u32)];
-    let words = words(b, counter, [seed, Value::Literal(KEY_HIGH)]);
+    let words = words_of(b, seed, step, site, element);
     let which = b.int(IntOp::And, element, 3);
     let mut word = words[0];
     for (number, &other) in (1..).zip(&words[1..]) {
         let this = b.set_int(Compare::Eq, which, number);
         word = b.select32(this, other, word);
     }
+    in_unit(b, word)
+}
+
+/// The uniform numbers of four elements, the first of which is a multiple of 4: one call for all.
+pub fn four(
+    b: &mut Builder,
+    seed: Value<B32>,
+    step: Value<B32>,
+    site: u64,
+    first: Value<B32>,
+) -> [F32; 4] {
+    words_of(b, seed, step, site, first).map(|word| in_unit(b, word))
+}
+
+/// The four words that an element's is among.
+fn words_of(
+    b: &mut Builder,
+    seed: Value<B32>,
+    step: Value<B32>,
+    site: u64,
+    element: Value<B32>,
+) -> [B32; 4] {
+    let block = b.int(IntOp::ShrU, element, 2);
+    let counter =
+        [block.into(), step, Value::Literal(site as u32), Value::Literal((site >> 32) as u32)];
+    words(b, counter, [seed, Value::Literal(KEY_HIGH)])
+}
+
+/// The number in [0, 1) that a word stands for.
+fn in_unit(b: &mut Builder, word: B32) -> F32 {
     let high = b.int(IntOp::ShrU, word, 8);
     let number = b.convert(|dst| Convert::U32ToF32 { dst, src: high });
     b.float(FloatOp::Mul, number, 1.0 / 16_777_216.0)

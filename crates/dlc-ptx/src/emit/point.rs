@@ -15,6 +15,15 @@ use smallvec::{SmallVec, smallvec};
 /// A value at each of the neighbours; one if it is the same at all of them.
 pub type Side = SmallVec<[Vector; 4]>;
 
+/// Those of the indices found that are one thread's: which are `number` modulo `of`.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Below `of`.
+    pub number: B32,
+    /// A power of two.
+    pub of: u32,
+}
+
 /// Points under work. What it has computed stays known: it must not outlive the scope it began in.
 pub struct Point<'d, 'k> {
     domain: &'d Domain<'k>,
@@ -91,16 +100,21 @@ impl<'d, 'k> Point<'d, 'k> {
         }
     }
 
-    /// Adds the value of `id` to an element that lookups decide; of a single point.
-    pub fn add(&mut self, w: &mut Writer<'_>, place: &Place, id: ExprId) {
+    /// Adds the value of `id` to an element that lookups decide, if it is in the share; of a single
+    /// point.
+    pub fn add(&mut self, w: &mut Writer<'_>, place: &Place, id: ExprId, share: Option<Share>) {
         let indices: Vec<Side> = place.found.iter().map(|f| self.value(w, f.index)).collect();
         let found: Vec<Value<B32>> =
             indices.iter().map(|side| w.scope.i32(&mut w.b, side[0])).collect();
-        let value = self.value(w, id)[0];
-        w.scope.number(&mut w.b, value);
         let inside = self.all_hold(w, place, 0, &found);
         let inside = inside.expect("a lookup is checked");
+        let inside = share.map_or(inside, |share| {
+            let owner = w.b.int(IntOp::And, found[0], share.of - 1);
+            let own = w.b.set_int(Compare::Eq, owner, share.number);
+            w.b.logic(LogicOp::And, inside, own)
+        });
         w.if_(inside, |w| {
+            let value = self.value(w, id)[0];
             let dtype = w.program.buffer(place.buffer).dtype;
             let ty = memory_type(dtype);
             let at = self.address(w, place, 0, &found);
@@ -145,13 +159,38 @@ impl<'d, 'k> Point<'d, 'k> {
             Expr::Cast(to, x) => self
                 .each(w, &[*x], |w, v| ops::cast(&mut w.scope.lanes, exprs.dtype(*x), *to, v[0])),
             Expr::Random { site, seed, step, element } => {
-                self.each(w, &[*seed, *step, *element], |w, v| {
-                    let [seed, step, element] = [0, 1, 2].map(|i| w.scope.i32(&mut w.b, v[i]));
-                    let value = philox::uniform(&mut w.b, seed, step, *site, element);
-                    w.scope.input(value.into())
-                })
+                self.random(w, *site, [*seed, *step, *element])
             }
         }
+    }
+
+    /// Random numbers of a seed, a step and elements; four elements of one call together.
+    fn random(&self, w: &mut Writer<'_>, site: u64, operands: [ExprId; 3]) -> Side {
+        let together = self.lanes == 4 && self.is_aligned_run(operands[2]);
+        let alike = operands[..2].iter().all(|id| self.values[id].len() == 1);
+        let numbers = |w: &mut Writer<'_>, v: &[Vector]| {
+            let [seed, step, element] = [0, 1, 2].map(|i| w.scope.i32(&mut w.b, v[i]));
+            (seed, step, element)
+        };
+        if together && alike {
+            let first = operands.map(|id| self.values[&id][0]);
+            let (seed, step, element) = numbers(w, &first);
+            let four = philox::four(&mut w.b, seed, step, site, element);
+            return four.into_iter().map(|value| w.scope.input(value.into())).collect();
+        }
+        self.each(w, &operands, |w, v| {
+            let (seed, step, element) = numbers(w, v);
+            let value = philox::uniform(&mut w.b, seed, step, site, element);
+            w.scope.input(value.into())
+        })
+    }
+
+    /// Whether the integer `id` counts up from lane to lane, from a multiple of the lanes' number.
+    /// Wrapping changes no remainder, for the number of lanes is a power of two.
+    fn is_aligned_run(&self, id: ExprId) -> bool {
+        self.domain.affine(id).is_some_and(|value| {
+            value.coef(self.along()) == 1 && value.is_multiple(self.lanes as i64, self.along())
+        })
     }
 
     /// Computes lane by lane what depends on the lane.

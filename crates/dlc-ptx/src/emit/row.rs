@@ -6,51 +6,57 @@
 use super::fold::{self, Accumulator};
 use super::map::coordinates;
 use super::point::Point;
-use super::writer::Writer;
-use crate::ir::{B32, Compare, IntOp, LogicOp, Pred, Special, Value};
-use crate::schedule::row::{RowSchedule, Team};
+use super::writer::{Given, Writer};
+use crate::ir::{Address, B32, Compare, IntOp, LogicOp, Pred, Special, Value};
+use crate::schedule::row::{Phase, RowSchedule, Team};
 use crate::schedule::{THREADS, WARP};
 use dlc_kernel::lanes::Vector;
 use dlc_kernel::{ExprId, FoldOp, Step};
 use smallvec::smallvec;
 
-/// Writes the body of a row kernel.
-pub fn write(w: &mut Writer<'_>, schedule: &RowSchedule<'_>, steps: &[Step]) {
-    let place = Standing::new(w, schedule);
+/// Writes what a row kernel does in one phase.
+pub fn write(w: &mut Writer<'_>, schedule: &RowSchedule<'_>, steps: &[Step], phase: &Phase) {
+    let place = Standing::new(w, schedule, phase.parts);
     let mut row = Row { schedule, place, turns: Vec::new(), folds: Vec::new() };
+    for &step in &phase.needs {
+        let result = row.recall(w, step, &steps[step as usize]);
+        row.folds.push((step, result));
+    }
     if schedule.holds {
         row.turns = (0..schedule.turns).map(|turn| row.turn(w, Value::Literal(turn))).collect();
     }
-    let mut stores = 0..;
-    for (step, what) in (0..).zip(steps) {
-        match what {
-            Step::Fold(op, element) => {
-                let result = row.fold(w, *op, *element);
-                row.folds.push((step, result));
-                row.turns.iter_mut().for_each(|t| t.point.fold(step, smallvec![result]));
-            }
-            Step::StoreRow(store) => row.store_row(w, stores.next().expect("endless"), store.value),
-            Step::StoreEach(store) => {
-                row.store_each(w, stores.next().expect("endless"), store.value);
-            }
+    let is_store = |step: &&Step| !matches!(step, Step::Fold(..));
+    let mut store = steps[..phase.steps.start].iter().filter(is_store).count();
+    for (at, step) in phase.steps.clone().zip(&steps[phase.steps.clone()]) {
+        match step {
+            Step::Fold(op, element) => row.fold_step(w, at as u32, *op, *element),
+            Step::StoreRow(what) => row.store_row(w, store, what.value),
+            Step::StoreEach(what) => row.store_each(w, store, what.value),
         }
+        store += usize::from(is_store(&step));
     }
 }
 
 /// Where a thread stands.
 struct Standing {
+    /// The number of its row.
+    number: B32,
     /// The coordinates of its row.
     row: Vec<Value<B32>>,
     /// Whether there is that row; `None` if there is always.
     exists: Option<Pred>,
+    /// Which part of the row is its team's; `None` if all of it.
+    part: Option<B32>,
     /// Its number within the team.
     member: B32,
-    /// Whether it is the one that stores what a row has once.
+    /// Its first unit of the row.
+    start: B32,
+    /// Whether it is the one that stores what a team has once.
     speaks: Pred,
 }
 
 impl Standing {
-    fn new(w: &mut Writer<'_>, schedule: &RowSchedule<'_>) -> Standing {
+    fn new(w: &mut Writer<'_>, schedule: &RowSchedule<'_>, parts: u32) -> Standing {
         let block = w.b.special(Special::BlockX);
         let thread = w.b.special(Special::Thread);
         let warp = w.b.int(IntOp::ShrU, thread, WARP.ilog2());
@@ -67,7 +73,10 @@ impl Standing {
         let row = coordinates(w, at.into(), &schedule.domain.extents[..schedule.border], 1);
         let speaks = w.b.set_int(Compare::Eq, member, 0);
         let speaks = exists.map_or(speaks, |e| w.b.logic(LogicOp::And, speaks, e));
-        Standing { row, exists, member, speaks }
+        let part = (parts > 1).then(|| w.b.special(Special::BlockY));
+        let units = schedule.turns * schedule.team.stride();
+        let start = part.map_or(member, |part| w.b.mad(part, units, member));
+        Standing { number: at, row, exists, part, member, start, speaks }
     }
 }
 
@@ -94,8 +103,8 @@ impl<'s, 'k> Row<'s, 'k> {
     fn turn(&self, w: &mut Writer<'_>, turn: Value<B32>) -> Turn<'s, 'k> {
         let RowSchedule { domain, border, team, lanes, .. } = self.schedule;
         let units = self.schedule.length() / *lanes as i64;
-        let unit = w.b.mad(turn, team.stride(), self.place.member);
-        let even = units % i64::from(team.stride()) == 0;
+        let unit = w.b.mad(turn, team.stride(), self.place.start);
+        let even = units % i64::from(team.stride() * self.schedule.turns) == 0;
         let exists = (!even).then(|| w.b.set_uint(Compare::Lt, unit, units as u32));
         let unit = if even { unit } else { w.b.int(IntOp::MinU, unit, units as u32 - 1) };
         let inner = coordinates(w, unit.into(), &domain.extents[*border..], *lanes);
@@ -124,7 +133,44 @@ impl<'s, 'k> Row<'s, 'k> {
         });
     }
 
-    fn fold(&mut self, w: &mut Writer<'_>, op: FoldOp, element: ExprId) -> Vector {
+    /// A fold of the row, or of the part, which then goes into the workspace.
+    fn fold_step(&mut self, w: &mut Writer<'_>, step: u32, op: FoldOp, element: ExprId) {
+        let accumulator = self.fold(w, op, element);
+        if let Some(part) = self.place.part {
+            let to = self.in_workspace(w, step, part.into());
+            w.if_(self.place.speaks, |w| accumulator.store(w, to));
+        }
+        let result = accumulator.result(w);
+        self.folds.push((step, result));
+        self.turns.iter_mut().for_each(|t| t.point.fold(step, smallvec![result]));
+    }
+
+    /// Puts together what the parts of the row have folded in an earlier phase.
+    fn recall(&self, w: &mut Writer<'_>, step: u32, what: &Step) -> Vector {
+        let Step::Fold(op, element) = what else { panic!("folds alone are needed") };
+        let RowSchedule { domain, parts, team, .. } = self.schedule;
+        let accumulator = Accumulator::new(w, *op, domain.exprs.dtype(*element));
+        for first in (0..*parts).step_by(team.stride() as usize) {
+            let part = w.b.int(IntOp::Add, self.place.member, first);
+            let exists = w.b.set_uint(Compare::Lt, part, *parts);
+            let part = w.b.int(IntOp::MinU, part, parts - 1);
+            let from = self.in_workspace(w, step, part.into());
+            accumulator.push_stored(w, from, exists);
+        }
+        fold::across(w, &accumulator, *team, self.place.member);
+        accumulator.result(w)
+    }
+
+    /// Where a part keeps what it has folded.
+    fn in_workspace(&self, w: &mut Writer<'_>, step: u32, part: Value<B32>) -> Address {
+        let (rows, parts) = (self.schedule.rows() as u32, self.schedule.parts);
+        let row = w.b.int(IntOp::Add, self.place.number, step * rows);
+        let at = w.b.mad(row, parts, part);
+        let base = w.address(Given::Workspace(0));
+        Address::global(w.b.mad_wide(at, 8, base), 0)
+    }
+
+    fn fold(&mut self, w: &mut Writer<'_>, op: FoldOp, element: ExprId) -> Accumulator {
         let dtype = self.schedule.domain.exprs.dtype(element);
         let accumulator = Accumulator::new(w, op, dtype);
         self.each_turn(w, |w, turn| {
@@ -136,13 +182,17 @@ impl<'s, 'k> Row<'s, 'k> {
             }
         });
         fold::across(w, &accumulator, self.schedule.team, self.place.member);
-        accumulator.result(w)
+        accumulator
     }
 
     fn store_row(&self, w: &mut Writer<'_>, store: usize, value: ExprId) {
         let inner = self.schedule.domain.extents.len() - self.schedule.border;
         let axes = [&self.place.row[..], &vec![Value::Literal(0); inner]].concat();
-        w.if_(self.place.speaks, |w| {
+        let speaks = self.place.part.map_or(self.place.speaks, |part| {
+            let first = w.b.set_int(Compare::Eq, part, 0);
+            w.b.logic(LogicOp::And, self.place.speaks, first)
+        });
+        w.if_(speaks, |w| {
             let mut point = Point::new(&self.schedule.domain, axes, 1);
             self.folds.iter().for_each(|&(step, result)| point.fold(step, smallvec![result]));
             point.store(w, store, value, None);

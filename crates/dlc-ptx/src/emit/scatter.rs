@@ -1,7 +1,7 @@
 //! Scatter-adds.
 
 use super::map::coordinates;
-use super::point::Point;
+use super::point::{Point, Share};
 use super::writer::{Writer, memory_type};
 use crate::ir::{Address, Compare, Space, Special, Value};
 use crate::schedule::THREADS;
@@ -32,11 +32,13 @@ pub fn write(w: &mut Writer<'_>, schedule: &ScatterSchedule<'_>) {
     let at = w.b.mad(block, THREADS, thread);
     let inside = w.b.set_uint(Compare::Lt, at, schedule.threads() as u32);
     let extents: Vec<i64> = schedule.own.iter().map(|&a| schedule.domain.extents[a]).collect();
+    let share = (schedule.shares > 1)
+        .then(|| Share { number: w.b.special(Special::BlockY), of: schedule.shares });
     w.if_(inside, |w| {
         let own = coordinates(w, at.into(), &extents, 1);
         let mut axes = vec![None; schedule.domain.extents.len()];
         schedule.own.iter().zip(own).for_each(|(&axis, value)| axes[axis] = Some(value));
-        walk(w, schedule, &mut axes, 0);
+        walk(w, schedule, share, &mut axes, 0);
     });
 }
 
@@ -44,6 +46,7 @@ pub fn write(w: &mut Writer<'_>, schedule: &ScatterSchedule<'_>) {
 fn walk(
     w: &mut Writer<'_>,
     schedule: &ScatterSchedule<'_>,
+    share: Option<Share>,
     axes: &mut Vec<Option<Value<crate::ir::B32>>>,
     axis: usize,
 ) {
@@ -51,14 +54,14 @@ fn walk(
         None => {
             let axes = axes.iter().map(|a| a.expect("all axes have values")).collect();
             let mut point = Point::new(&schedule.domain, axes, 1);
-            point.add(w, &schedule.place, schedule.value);
+            point.add(w, &schedule.place, schedule.value, share);
         }
-        Some(Some(_)) => walk(w, schedule, axes, axis + 1),
+        Some(Some(_)) => walk(w, schedule, share, axes, axis + 1),
         Some(None) => {
             let zero = w.b.mov32(0);
             w.for_range(zero, schedule.domain.extents[axis] as u32, 1, |w, i| {
                 axes[axis] = Some(i.into());
-                walk(w, schedule, axes, axis + 1);
+                walk(w, schedule, share, axes, axis + 1);
                 axes[axis] = None;
             });
         }

@@ -1,11 +1,17 @@
 //! Scatter-adds: a thread for every point of those axes that are coordinates of the destination by
-//! themselves; it walks through the other axes in order. No two threads meet, so every sum has the
+//! themselves, and for every share of the indices that data may give; it walks through the other
+//! axes in order and makes the updates of its share. No two threads meet, so every sum has the
 //! order of the updates, without atomics.
+//!
+//! The cost: every share reads all indices, and each value is read once.
 
 use super::THREADS;
 use crate::place::{Domain, Place};
 use dlc_kernel::{Access, BufferId, ExprId, Exprs, Lookup, Program, Size};
 use std::fmt;
+
+/// A few blocks for every multiprocessor of a large GPU.
+const ENOUGH_BLOCKS: u32 = 512;
 
 /// How a scatter-add is computed: the destination is cleared, then updated.
 #[derive(Clone, Debug)]
@@ -14,6 +20,8 @@ pub struct ScatterSchedule<'k> {
     pub domain: Domain<'k>,
     /// The axes that threads share out.
     pub own: Vec<usize>,
+    /// A power of two: the index of the first lookup, modulo that, says whose the update is.
+    pub shares: u32,
     /// Where an update goes.
     pub place: Place,
     /// What is added.
@@ -40,7 +48,18 @@ impl<'k> ScatterSchedule<'k> {
         let mut own: Vec<usize> = access.coords.iter().enumerate().filter_map(by_itself).collect();
         own.sort_unstable();
         own.dedup();
-        ScatterSchedule { domain, own, place, value }
+        let mut schedule = ScatterSchedule { domain, own, shares: 1, place, value };
+        schedule.shares = schedule.enough_shares();
+        schedule
+    }
+
+    /// Shares until there are enough blocks, but no more than indices, nor than updates.
+    fn enough_shares(&self) -> u32 {
+        let Some(found) = self.place.found.first() else { return 1 };
+        let wanted = u64::from(ENOUGH_BLOCKS) / u64::from(self.blocks().max(1));
+        let updates = (self.domain.points() as u64).checked_div(self.threads()).unwrap_or(0);
+        let most = wanted.min(found.extent as u64).min(updates).max(1);
+        1 << most.ilog2()
     }
 
     /// Threads that have something to do.
@@ -48,7 +67,7 @@ impl<'k> ScatterSchedule<'k> {
         self.own.iter().map(|&axis| self.domain.extents[axis] as u64).product()
     }
 
-    /// Blocks of the launch that updates.
+    /// Blocks of the launch that updates, for each share.
     pub fn blocks(&self) -> u32 {
         if self.domain.points() == 0 {
             0
@@ -70,8 +89,8 @@ impl fmt::Display for ScatterSchedule<'_> {
         writeln!(f, "  clear {}", self.elements())?;
         writeln!(
             f,
-            "  scatter_add {:?}: {threads} threads, {each} updates each",
-            self.domain.extents
+            "  scatter_add {:?}: {threads} threads x {} shares, {each} updates each",
+            self.domain.extents, self.shares
         )
     }
 }
