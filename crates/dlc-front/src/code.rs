@@ -178,13 +178,13 @@ codes! {
     StateUpdate "E0309" "a state's next value that cannot be set here"
         "`s <- e` sets the value that state `s` of this block has in the next call, once in each \
          call."
+    UnusedValue "E0310" "a value that is never used"
+        "A statement that is only an expression has no effect, unless it is the last of its \
+         block."
     BadLoop "E0311" "a loop that does not fit together"
         "What `scan` carries from step to step has one type, is given its next value in the body, \
          and is named after `with`. `yield` stands in the body itself. What happens once in a \
          call, such as setting a state, stands outside."
-    UnusedValue "E0310" "a value that is never used"
-        "A statement that is only an expression has no effect, unless it is the last of its \
-         block."
 
     // E04xx: sizes and hyperparameters
     UnboundDim "E0401" "a dim that must be a number"
@@ -262,8 +262,6 @@ codes! {
         "A graph may have a million operations."
     InstancesTooDeep "E0607" "instances nested beyond the limit"
         "Blocks may be nested 256 deep."
-    NotSupported "E0608" "a part of the language that is not supported yet"
-        "The grammar knows it, but it has no meaning yet in this version."
 }
 
 #[cfg(test)]

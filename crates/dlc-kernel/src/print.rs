@@ -12,6 +12,8 @@
 //! used; others, and long ones, get a line `e7 = ...`. `else` gives a load's value outside and is
 //! left out where the load is known to be inside. The text depends on the program alone.
 
+mod load;
+
 use crate::{
     Access, Axis, BinaryOp, Buffer, BufferId, Class, DType, Entry, Expr, ExprId, Exprs, Form,
     Guard, Index, Kernel, Lookup, Program, Scalar, Size, Step, Store, UnaryOp,
@@ -467,40 +469,5 @@ impl<'a> Body<'a> {
         let left = if level == Level::Comparison { Level::Sum } else { level };
         let (a, b) = (self.operand(a, left), self.operand(b, right));
         (format!("{a} {sign} {b}"), level)
-    }
-
-    fn load(
-        &self,
-        buffer: BufferId,
-        access: &Access,
-        lookups: &[Lookup],
-        fill: &Scalar,
-    ) -> (String, Level) {
-        let place = self.place(buffer, access, lookups);
-        if self.surely_inside(buffer, access, lookups) {
-            return (place, Level::Atom);
-        }
-        let mut text = place;
-        guards(&mut text, access).expect("a string takes any text");
-        (format!("{text} else {fill}"), Level::Conditional)
-    }
-
-    fn surely_inside(&self, buffer: BufferId, access: &Access, lookups: &[Lookup]) -> bool {
-        let shape = &self.program.buffer(buffer).shape;
-        let dims = access.coords.iter().zip(shape).enumerate();
-        access.guards.is_empty()
-            && dims
-                .filter(|(dim, _)| lookups.iter().all(|l| l.dim as usize != *dim))
-                .all(|(_, (index, extent))| index.is_inside(self.axes, extent))
-    }
-
-    /// `b3[e5, i1]`: lookups stand in their dims.
-    fn place(&self, buffer: BufferId, access: &Access, lookups: &[Lookup]) -> String {
-        let coord =
-            |(dim, index): (usize, &Index)| match lookups.iter().find(|l| l.dim as usize == dim) {
-                Some(lookup) => self.operand(lookup.index, Level::Conditional),
-                None => index.to_string(),
-            };
-        format!("{buffer}{}", subscript(access.coords.iter().enumerate().map(coord)))
     }
 }

@@ -493,8 +493,7 @@ impl<'u> Elab<'u> {
             if self.globals.contains_key(&*name) {
                 continue;
             }
-            let bound = self.bindings.get(&name).copied();
-            let size = bound.map_or_else(|| Size::symbol(&name), Size::from);
+            let size = self.bindings.get(&name).map_or_else(|| Size::symbol(&name), |&n| n.into());
             self.frame_mut().declare(&name.into(), Val::Int(size));
         }
     }

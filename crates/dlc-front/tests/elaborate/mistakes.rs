@@ -110,6 +110,21 @@ fn definitions() {
 }
 
 #[test]
+fn loops() {
+    let body = |body: &str| {
+        format!("model M(x: f32[N, T, 2]) {{ scan t in T with h = zeros[N, 2] {{ {body} }} }}")
+    };
+    let texts = [
+        body("h = x[:, t]\n yield h at 7"),
+        body("h = sum[n] h[n, 0]"),
+        body("h = h + x[:, t]\n h"),
+        "model M(x: f32[N, T]) { yield x }".to_owned(),
+        "model M(x: f32[N, T]) { scan t in T with h, h = zeros[N] { h = h + 1 } }".to_owned(),
+    ];
+    insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
+#[test]
 fn numbers() {
     insta::assert_snapshot!(show(&[
         "model M(x: f32[N, 7]) { let H = 7 / 2\n x |> as[N, H, 2] }",

@@ -86,7 +86,7 @@ impl Accumulator {
 
     /// Folds in one that was kept, if it exists.
     pub fn push_stored(&self, w: &mut Writer<'_>, from: Address, exists: Pred) {
-        let (ty, hint) = (memory(self.value.into()), CacheHint::ReadOnly);
+        let (ty, hint) = (memory(self.value.into()), CacheHint::None);
         let value = w.b.load(Space::Global, ty, 1, from, hint)[0];
         let value = match self.value {
             State::Float(_) => F32(value.number).into(),

@@ -1,7 +1,7 @@
 //! Words for the parts of a tiling, as dumps show them.
 
-use super::tiling::Ending;
-use super::{Sums, Supply};
+use super::tiling::{Ending, Tiling};
+use super::{Algorithm, ContractSchedule, Sums, Supply};
 use std::fmt;
 
 impl fmt::Display for Supply {
@@ -39,4 +39,35 @@ impl fmt::Display for Ending {
         })?;
         f.write_str(if self.contiguous { ", neighbours" } else { "" })
     }
+}
+
+impl fmt::Display for ContractSchedule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.algorithm {
+            Algorithm::Plain => writeln!(f, "contract plain, a unit is a point"),
+            Algorithm::Dot => writeln!(f, "contract dot, a unit is a point"),
+            Algorithm::Sweep(run) => {
+                writeln!(f, "contract sweep, a unit is a run of {run} columns")
+            }
+            Algorithm::Tiled(t) => write_tiling(t, f),
+        }?;
+        writeln!(f, "rows     {}", self.rows)?;
+        writeln!(f, "columns  {}", self.columns)?;
+        writeln!(f, "batch    {}", self.batch)?;
+        writeln!(f, "depth    {}", self.depth)?;
+        for stage in self.stages() {
+            writeln!(f, "{:<9} {} units", stage.name(), self.units(stage))?;
+        }
+        let space = self.workspace();
+        write!(f, "memory   {} B per worker, {} B shared", space.scratch, space.shared)?;
+        if space.lasting > 0 { write!(f, ", {} B lasting", space.lasting) } else { Ok(()) }
+    }
+}
+
+fn write_tiling(t: &Tiling, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "contract tiled {}x{}, {}", t.tile.rows, t.tile.columns, t.sums)?;
+    writeln!(f, "panels   rows {}, columns {}", t.rows, t.columns)?;
+    write!(f, "blocks   {} rows, {} columns, ", t.row_block, t.column_block)?;
+    write!(f, "{} deep", t.depth_block)?;
+    writeln!(f, "{}", if t.splits > 1 { format!("; {} shares", t.splits) } else { String::new() })
 }
