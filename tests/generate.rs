@@ -12,7 +12,8 @@ block remember(room)(x: [N, T, D], at: i32[]) -> [N, room, D] {
   place[c < room] = c
   first = place[at]
   last  = place[at + T - 1]
-  y[n, c < room, d] = x[n, max(min(c - first, T - 1), 0), d] where c >= first and c <= last else rows[n, c, d]
+  y[n, c < room, d] = x[n, max(min(c - first, T - 1), 0), d] where c >= first and c <= last
+    else rows[n, c, d]
   rows <- y
   y
 }

@@ -88,7 +88,7 @@ impl<'a> Walk<'a> {
         for (_, expr) in part.nodes() {
             let Expr::Load { buffer, access, .. } = expr else { continue };
             let stored = |s: &&crate::Store| s.buffer == *buffer && s.access == *access;
-            let in_place = nests || part.stores.iter().any(|s| stored(&s));
+            let in_place = nests || part.stores.iter().any(stored);
             let ordered = |&(by, store): &(usize, &Access)| {
                 let earlier = by < at || by == at && in_place;
                 self.distance(store, access).is_some_and(|d| d < 0 || d == 0 && earlier)

@@ -44,8 +44,8 @@ kinds!(INSTS of Inst by inst_kind: Mov32, Mov64, MovF32, Bits, FromBits, Pack, U
     SelectF32, SelectF64, Load, Store, Atomic, Shuffle, Vote, Ballot, Barrier, Fence, CopyAsync,
     CommitGroup, WaitGroup, LoadMatrix, Mma, Trap);
 kinds!(CONVERTS of Convert by convert_kind: F32ToS32, F32ToU32, S32ToF32, U32ToF32, S32To64,
-    U32To64, Low, F32ToF64, F64ToF32, LowBits, F16ToF32, F32ToF16, Bf16ToF32, F32ToBf16, F32ToTf32, PackF16,
-    PackBf16);
+    U32To64, Low, F32ToF64, F64ToF32, LowBits, F16ToF32, F32ToF16, Bf16ToF32, F32ToBf16,
+    F32ToTf32, PackF16, PackBf16);
 kinds!(ATOMICS of AtomicOp by atomic_kind: Add, Min, Max, CompareAndSwap);
 
 /// A value of each class to take as an operand: a register and, where there are any, a literal.
