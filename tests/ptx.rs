@@ -1,15 +1,14 @@
 //! Every kernel of every example as PTX: assembled by NVIDIA's `ptxas`, and run by the interpreter
 //! against the kernel program's evaluation in f64.
-//!
-//! `ptxas` is found by the variable `DLC_PTXAS` or on the path. Without it nothing is assembled,
-//! which is said; with `DLC_REQUIRE_PTXAS=1` that is a failure.
+
+#[path = "../crates/dlc-ptx/tests/support/ptxas.rs"]
+mod ptxas;
 
 use dlc::pipeline::{self, EntryGraph};
 use dlc::{Bindings, Compiler, DType, OptLevel, Tensor};
 use dlc_kernel::{Array, Class, Program, eval::Machine, philox};
 use dlc_ptx::{DeviceProgram, Flavour, Math, PtxTarget, interpret::Device};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 /// A model of an example, in batches so small that the interpreter is quick.
 struct Case {
@@ -159,17 +158,6 @@ fn kernels_of_the_examples_compute_what_their_programs_say() {
     }
 }
 
-/// The assembler, if there is one.
-fn ptxas() -> Option<PathBuf> {
-    let named = std::env::var_os("DLC_PTXAS").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = || std::env::split_paths(&path).map(|p| p.join("ptxas")).find(|p| p.is_file());
-    let found = named.or_else(on_path);
-    let required = std::env::var_os("DLC_REQUIRE_PTXAS").is_some_and(|v| v == "1");
-    assert!(found.is_some() || !required, "DLC_REQUIRE_PTXAS is set, and there is no ptxas");
-    found
-}
-
 /// What the assembler says of a kernel that it made.
 struct Assembled {
     kernel: String,
@@ -178,22 +166,8 @@ struct Assembled {
 }
 
 fn assemble(ptxas: &Path, text: &str, flavour: Flavour, name: &str) -> Vec<Assembled> {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("model.ptx");
-    std::fs::write(&file, text).unwrap();
-    let mut command = Command::new(ptxas);
-    command.arg(format!("-arch={flavour}")).args(["-v", "-o"]);
-    let output = command.arg(folder.path().join("model.cubin")).arg(&file).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {flavour}:\n{said}");
-    for line in said.lines() {
-        let hazard = line.contains("C75") || line.contains("warning") || line.contains("Warning");
-        assert!(!hazard, "{name} {flavour}: {line}");
-        if line.contains("stack frame") {
-            let clean = "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads";
-            assert!(line.trim() == clean, "{name} {flavour}: {line}");
-        }
-    }
+    let said = ptxas::assemble(ptxas, text, flavour);
+    let said = said.unwrap_or_else(|said| panic!("{name} {flavour}:\n{said}"));
     let mut kernels = Vec::new();
     for line in said.lines() {
         if let Some(rest) = line.split("Compiling entry function '").nth(1) {
@@ -232,10 +206,7 @@ fn assembled(ptxas: &Path, code: &DeviceProgram, name: &str) -> String {
 
 #[test]
 fn kernels_of_the_examples_assemble_without_spills() {
-    let Some(ptxas) = ptxas() else {
-        eprintln!("skipped: no ptxas (set DLC_PTXAS, or have it on the path)");
-        return;
-    };
+    let Some(ptxas) = ptxas::find() else { return };
     for case in CASES {
         let program = case.program();
         let mut table = String::new();

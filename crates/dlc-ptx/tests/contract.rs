@@ -2,14 +2,16 @@
 //! convolutions and their gradients, sizes around the borders of tiles, every way to multiply. The
 //! bounds are those of [`relative`], times the sum of the products' magnitudes.
 
+#[path = "support/ptxas.rs"]
+mod ptxas;
+
 use dlc_kernel::{
     Access, Array, BinaryOp, Buffer, BufferId, Class, DType, Entry, Expr, ExprId, Exprs, Form,
     Index, Kernel, Machine, Program, Scalar, Size, Store, Tensor, philox, verify,
 };
 use dlc_ptx::interpret::{Counters, Device};
 use dlc_ptx::{Flavour, Math, PtxTarget, ir};
-use std::ffi::{OsStr, OsString};
-use std::process::Command;
+use std::path::Path;
 
 /// A factor: its buffer's shape, and where it is read.
 #[derive(Clone)]
@@ -304,33 +306,11 @@ fn aligned_products_have_no_bank_conflicts() {
     insta::assert_snapshot!(table);
 }
 
-fn ptxas() -> Option<OsString> {
-    let name = std::env::var_os("DLC_PTXAS").unwrap_or_else(|| "ptxas".into());
-    let found = Command::new(&name).arg("--version").output().is_ok();
-    let required = std::env::var_os("DLC_REQUIRE_PTXAS").is_some_and(|v| v == "1");
-    assert!(found || !required, "ptxas is required, and was not found");
-    if !found {
-        eprintln!("skipped: no ptxas");
-    }
-    found.then_some(name)
-}
-
 /// What `ptxas` says that the case's largest kernel uses; nothing may be spilled.
-fn used(ptxas: &OsStr, case: &Case, flavour: Flavour, math: Math) -> String {
+fn used(ptxas: &Path, case: &Case, flavour: Flavour, math: Math) -> String {
     let code = PtxTarget { flavour, math }.compile(&case.program()).unwrap();
-    let thread = std::thread::current().id();
-    let file = format!("dlc_{}_{thread:?}.ptx", std::process::id());
-    let file = std::env::temp_dir().join(file);
-    std::fs::write(&file, ir::print(&code.module, flavour)).unwrap();
-    let mut command = Command::new(ptxas);
-    command.arg(format!("-arch={flavour}")).args(["-v", "-o", "/dev/null"]).arg(&file);
-    let run = command.output().unwrap();
-    std::fs::remove_file(&file).unwrap();
-    let said = String::from_utf8_lossy(&run.stderr).into_owned();
-    assert!(run.status.success(), "{said}");
-    for line in said.lines().filter(|l| l.contains("stack frame")) {
-        assert!(line.contains("0 bytes stack frame, 0 bytes spill stores"), "{said}");
-    }
+    let text = ir::print(&code.module, flavour);
+    let said = ptxas::assemble(ptxas, &text, flavour).unwrap_or_else(|e| panic!("{e}"));
     let used = said.lines().filter_map(|l| l.split_once("Used "));
     let registers = |used: &&str| used.split(' ').next().unwrap().parse::<u32>().unwrap();
     let most = used.map(|(_, used)| used).max_by_key(registers).unwrap();
@@ -341,7 +321,7 @@ fn used(ptxas: &OsStr, case: &Case, flavour: Flavour, math: Math) -> String {
 /// Registers and shared memory of large tiles.
 #[test]
 fn tiles_fit_in_registers() {
-    let Some(ptxas) = ptxas() else { return };
+    let Some(ptxas) = ptxas::find() else { return };
     let walk = Walk { stride: 2, dilation: 1, padding: 1 };
     let conv = Conv { n: 64, c: 128, o: 128, h: 56, r: 3, walk };
     let product = |turned| matmul([1, 4096, 4096, 4096], turned);

@@ -4,7 +4,7 @@
 //! is said; with `DLC_REQUIRE_PTXAS=1` that is a failure.
 
 use dlc_ptx::Flavour;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The assembler, if there is one.
@@ -21,8 +21,8 @@ pub fn find() -> Option<PathBuf> {
     found
 }
 
-/// Assembles a file; gives what the assembler says, as an error if it refuses.
-pub fn assemble(ptxas: &PathBuf, text: &str, flavour: Flavour) -> Result<String, String> {
+/// Assembles a file; gives what the assembler says: as an error if it refuses, warns, or spills.
+pub fn assemble(ptxas: &Path, text: &str, flavour: Flavour) -> Result<String, String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.ptx");
     std::fs::write(&file, text).unwrap();
@@ -30,5 +30,13 @@ pub fn assemble(ptxas: &PathBuf, text: &str, flavour: Flavour) -> Result<String,
     command.arg(format!("-arch={flavour}")).args(["-v", "-o"]);
     let output = command.arg(folder.path().join("model.cubin")).arg(&file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(said) } else { Err(said) }
+    let clean = output.status.success() && !said.lines().any(is_bad);
+    if clean { Ok(said) } else { Err(said) }
+}
+
+/// Whether a line tells of a hazard, of registers that went to memory, or of a stack.
+fn is_bad(line: &str) -> bool {
+    let spills = line.contains("stack frame")
+        && line.trim() != "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads";
+    spills || ["C75", "warning", "Warning"].iter().any(|word| line.contains(word))
 }
