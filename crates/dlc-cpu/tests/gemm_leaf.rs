@@ -146,7 +146,7 @@ impl Draft {
 
     fn finish(self, wanted: Option<Wanted>) -> Ending {
         let Draft { lanes, streams, moves, stores, .. } = self;
-        Ending { epilogue: Arc::new(Epilogue { lanes, streams, stores }), moves, wanted }
+        Ending { epilogue: Arc::new(Epilogue { lanes, streams, values: 0, stores }), moves, wanted }
     }
 }
 

@@ -142,6 +142,9 @@ pub enum Op {
     Fma(Vector, Vector, Vector),
     /// `.0 ? .1 : .2`.
     Select(Vector, Vector, Vector),
+    /// The random word ([`crate::philox`]) of a site, a seed, a step and an element, all `I32`. Seed
+    /// and step are the same in all lanes, the elements of every four lanes are `4k` to `4k + 3`.
+    Random(u64, Vector, Vector, Vector),
 }
 
 /// Straight-line code.
@@ -176,7 +179,9 @@ impl Op {
             }
             Op::Unary(_, x) | Op::Shift(_, x, _) | Op::Pick(_, x) => [Some(x), None, None],
             Op::Binary(_, x, y) | Op::Compare(_, x, y) => [Some(x), Some(y), None],
-            Op::Fma(x, y, z) | Op::Select(x, y, z) => [Some(x), Some(y), Some(z)],
+            Op::Fma(x, y, z) | Op::Select(x, y, z) | Op::Random(_, x, y, z) => {
+                [Some(x), Some(y), Some(z)]
+            }
         };
         all.into_iter().flatten()
     }
@@ -193,6 +198,7 @@ impl Op {
             Op::Compare(op, x, y) => Op::Compare(op, new(x), new(y)),
             Op::Fma(x, y, z) => Op::Fma(new(x), new(y), new(z)),
             Op::Select(x, y, z) => Op::Select(new(x), new(y), new(z)),
+            Op::Random(site, x, y, z) => Op::Random(site, new(x), new(y), new(z)),
             Op::Const(..) | Op::Uniform(..) | Op::Input(..) | Op::Carry(..) | Op::Index => self,
         }
     }
@@ -284,6 +290,7 @@ impl Lanes {
             (Op::Compare(..), [Kind::F32, Kind::F32] | [Kind::I32, Kind::I32]) => Some(Kind::Mask),
             (Op::Fma(..), &[x @ (Kind::F32 | Kind::Half), y, z]) if x == y && y == z => Some(x),
             (Op::Select(..), &[Kind::Mask, x, y]) if x == y && x != Kind::Half => Some(x),
+            (Op::Random(..), [Kind::I32, Kind::I32, Kind::I32]) => Some(Kind::I32),
             _ => None,
         };
         kind.unwrap_or_else(|| panic!("`{op}` does not take {kinds:?}"))
@@ -435,6 +442,7 @@ impl fmt::Display for Op {
             Op::Pick(table, x) => write!(f, "pick {table:x?}, v{}", x.0),
             Op::Fma(..) => fmt_with(f, "fma", *self),
             Op::Select(..) => fmt_with(f, "select", *self),
+            Op::Random(site, ..) => fmt_with(f, &format!("random {site:#x}"), *self),
         }
     }
 }

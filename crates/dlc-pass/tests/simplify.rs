@@ -215,3 +215,25 @@ fn reshapes_of_repetitions_are_repetitions() {
     // Here it reads by the axis that is merged.
     check(reshaped(&[3, 4, 2], &[3, 8], [0, 1]), &["view", "reshape"]);
 }
+
+/// `x: f32[3, 4]` in columns `from..from + 4` of `f32[3, 8]`, 0 elsewhere.
+fn padded(g: &mut Graph, x: Value, from: i64) -> Value {
+    let access = Access::new([Index::axis(0), Index::affine([(1, 1)], -from)]);
+    let fill = Scalar::new(DType::F32, 0.0);
+    g.push(View { axes: shape(&[3, 8]), access, fill }, &[x], None)
+}
+
+#[test]
+fn disjoint_parts_stand_end_to_end() {
+    let sum = |starts: [i64; 2]| {
+        move |g: &mut Graph, x: Value| {
+            let y = g.unary(UnaryOp::Exp, x, &None);
+            let (a, b) = (padded(g, x, starts[0]), padded(g, y, starts[1]));
+            g.binary(BinaryOp::Add, a, b, &None)
+        }
+    };
+    check(sum([0, 4]), &["exp", "concat"]);
+    check(sum([4, 0]), &["exp", "concat"]);
+    check(sum([0, 3]), &["exp", "view", "view", "add"]);
+    check(sum([1, 4]), &["exp", "view", "view", "add"]);
+}

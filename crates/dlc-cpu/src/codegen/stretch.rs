@@ -1,6 +1,9 @@
 //! Calls of loop leaves: the argument block of a [`Stretch`] is filled, and its folds are read.
+//! Where loads are not always inside, a run of points is called for in up to three parts.
 
 use super::expr::{Evaluator, Val};
+use super::fold::Reducer;
+use super::nest::Run;
 use super::{Emitter, NOTRAP, load};
 use crate::leaf::Leaf;
 use crate::leaf::loops::Loop;
@@ -11,6 +14,43 @@ use dlc_kernel::DType;
 
 /// Computes `count` points of the stretch from `start` on; gives the results of its folds.
 pub(super) fn call(
+    e: &mut Emitter,
+    ev: &mut Evaluator,
+    stretch: &Stretch,
+    [start, count]: [Value; 2],
+) -> Vec<Value> {
+    let Some(window) = &stretch.window else { return call_leaf(e, ev, stretch, [start, count]) };
+    let end = e.b.ins().iadd(start, count);
+    let mut point = e.origin(ev.domain.extents.len());
+    for &(axis, _) in window.checks.iter().flat_map(|c| &c.index.terms) {
+        if axis != stretch.axis {
+            point[axis.0 as usize] = ev.axis(axis);
+        }
+    }
+    let run = Run { flat: start, start, end };
+    let (low, high) = e.inside(window.checks.iter(), &point, stretch.axis, run);
+    let mut part = |stretch, from, to| {
+        let count = e.b.ins().isub(to, from);
+        call_leaf(e, ev, stretch, [from, count])
+    };
+    let mut results = part(stretch, low, high);
+    let beyond = [(window.before, start, low), (window.after, high, end)];
+    let beyond: Vec<_> = beyond
+        .into_iter()
+        .filter(|&(exists, ..)| exists)
+        .map(|(_, from, to)| part(&window.beyond, from, to))
+        .collect();
+    for others in beyond {
+        for ((result, other), fold) in results.iter_mut().zip(others).zip(&stretch.leaf.folds) {
+            let reducer = Reducer { op: fold.op, element: fold.dtype };
+            *result = reducer.merge(e, &[*result], &[other])[0];
+        }
+    }
+    results
+}
+
+/// [`call`] of the stretch's own leaf.
+fn call_leaf(
     e: &mut Emitter,
     ev: &mut Evaluator,
     stretch: &Stretch,

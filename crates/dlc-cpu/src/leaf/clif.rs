@@ -5,6 +5,7 @@
 
 use super::lanes::{Binary, Compare, Kind, Lanes, Op, Shift, Unary, Vector};
 use super::portable::{Multiply, multiply_add};
+use super::random;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8, I8X16, I32, I32X4, I64};
 use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Type, Value};
@@ -91,6 +92,13 @@ impl Writer<'_, '_> {
         }
     }
 
+    /// Lanes that count up from an integer.
+    pub fn counting(&mut self, first: Value) -> Value {
+        let distances = self.lane_bits([1 << 32, 3 << 32 | 2], I32X4);
+        let first = self.b.ins().splat(I32X4, first);
+        self.b.ins().iadd(first, distances)
+    }
+
     fn lane_bits(&mut self, bits: [u64; 2], ty: Type) -> Value {
         let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
         let constant = self.b.func.dfg.constants.insert(bytes.into());
@@ -117,6 +125,9 @@ impl Writer<'_, '_> {
                 multiply_add(self.b, self.multiply, x, y, z)
             }
             (Op::Select(..), &[(c, _), (x, _), (y, _)]) => self.select(c, x, y),
+            (Op::Random(site, ..), &[(seed, _), (step, _), (element, _)]) => {
+                self.random(site, [seed, step, element])
+            }
             _ => unreachable!("`{op}` is given"),
         }
     }
@@ -145,6 +156,19 @@ impl Writer<'_, '_> {
             self.b.ins().select(odd, uneven, even)
         });
         self.b.ins().select(upper, pairs[1], pairs[0])
+    }
+
+    fn random(&mut self, site: u64, at: [Value; 3]) -> Value {
+        if self.width == Width::Scalar {
+            return random::word(self.b, site, at);
+        }
+        let first = at.map(|vector| self.b.ins().extractlane(vector, 0));
+        let words = random::words(self.b, site, first);
+        let mut vector = self.b.ins().scalar_to_vector(I32X4, words[0]);
+        for (lane, &word) in words.iter().enumerate().skip(1) {
+            vector = self.b.ins().insertlane(vector, word, lane as u8);
+        }
+        vector
     }
 
     fn select(&mut self, c: Value, x: Value, y: Value) -> Value {

@@ -3,8 +3,8 @@
 //! An [`Epilogue`] computes its code for every element of the tile, from the element's sum and from
 //! streams, and stores some of the values, while the sums are still in registers. Everything besides
 //! the sums is found through the argument block of the tile, behind [`GemmArgs`]: for each stream the
-//! address of its first element and the bytes from one row of the tile to the next. Elements are of
-//! four bytes. A stream may be loaded and stored; another stream must not overlap one that is
+//! address of its first element and the bytes from one row of the tile to the next, then the values
+//! that are the same for all elements. Elements are of four bytes, or truth values of one. A stream may be loaded and stored; another stream must not overlap one that is
 //! stored. The addresses in the block move on: afterwards they are those of the tile below.
 //!
 //! [`GemmArgs`]: super::GemmArgs
@@ -19,10 +19,12 @@ pub const MAX_STREAMS: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Epilogue {
     /// What is computed for an element. `Carry(F32, 0)` is its sum, the first of all operations;
-    /// `Input(_, k)` is the element of stream `k`.
+    /// `Input(_, k)` is the element of stream `k`; after the streams come the values.
     pub lanes: Lanes,
     /// How the elements of each stream lie.
     pub streams: Vec<Spread>,
+    /// How many values of four bytes there are that are the same for all elements.
+    pub values: u16,
     /// Streams of neighbours, and what is stored to them.
     pub stores: Vec<(u16, Vector)>,
 }
@@ -32,8 +34,13 @@ pub struct Epilogue {
 pub enum Spread {
     /// Its elements are neighbours.
     Neighbours,
+    /// Its elements are neighbours, truth values of one byte.
+    Truths,
     /// It stands still: one element is that of the whole row.
     Still,
+    /// It is not in memory: its elements are integers that count up. The first one of a row stands
+    /// in the place of the address, what is added from row to row in that of the bytes.
+    Counting,
 }
 
 impl Epilogue {
@@ -47,9 +54,14 @@ impl Epilogue {
         self.stream_at(stream) + 8
     }
 
+    /// Where a value is.
+    pub fn value_at(&self, value: usize) -> i32 {
+        self.stream_at(self.streams.len()) + 4 * value as i32
+    }
+
     /// Bytes of the argument block, [`GemmArgs`](super::GemmArgs) included.
     pub fn args_bytes(&self) -> u32 {
-        self.stream_at(self.streams.len()) as u32
+        (self.value_at(self.values.into()) as u32).next_multiple_of(8)
     }
 
     /// Everything that is computed.

@@ -18,6 +18,7 @@ pub mod loops;
 pub mod portable;
 pub mod portable_epilogue;
 pub mod portable_loop;
+pub mod random;
 pub mod run;
 pub mod wide;
 

@@ -5,9 +5,11 @@ use super::clif::{self, Width, Writer};
 use super::epilogue::{Epilogue, Spread};
 use super::lanes::{Kind, Op};
 use super::portable::{LANES, Multiply, NOTRAP, VECTOR_BYTES};
-use cranelift_codegen::ir::types::I64;
+use super::portable_loop::{load_element, store_element};
+use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::FunctionBuilder;
+use dlc_kernel::DType;
 
 /// Writes the code of an epilogue for the sums of one row after the other.
 pub struct Emitter<'e, 'f> {
@@ -61,30 +63,51 @@ impl<'e, 'f> Emitter<'e, 'f> {
 
     /// The elements `at` bytes from the start of a row.
     fn emit_vector(&mut self, width: Width, sum: Value, at: i32) {
-        let (epilogue, streams) = (self.epilogue, &self.streams);
+        let (epilogue, streams, args) = (self.epilogue, &self.streams, self.args);
         let mut writer = Writer { b: self.b, multiply: self.multiply, width };
         let given = |w: &mut Writer, op| match op {
             Op::Carry(..) => sum,
-            Op::Input(kind, k) => {
-                let stream = (streams[usize::from(k)], epilogue.streams[usize::from(k)]);
-                load(w, kind, stream, at)
-            }
+            Op::Input(kind, k) => match epilogue.streams.get(usize::from(k)) {
+                Some(&spread) => load(w, kind, (streams[usize::from(k)], spread), at),
+                None => {
+                    let value = usize::from(k) - epilogue.streams.len();
+                    let at = w.b.ins().iadd_imm_s(args, i64::from(epilogue.value_at(value)));
+                    load(w, kind, (at, Spread::Still), 0)
+                }
+            },
             _ => unreachable!("`{op}` is no part of an epilogue"),
         };
         let values = clif::values(&mut writer, &epilogue.lanes, &epilogue.roots(), given);
         for (&(stream, _), value) in epilogue.stores.iter().zip(values) {
-            self.b.ins().store(NOTRAP, value, self.streams[usize::from(stream)], at);
+            let (spread, address) =
+                (epilogue.streams[usize::from(stream)], self.streams[usize::from(stream)]);
+            if spread == Spread::Truths {
+                let at = writer.b.ins().iadd_imm_s(address, i64::from(at) / 4);
+                store_element(&mut writer, DType::Bool, value, at);
+            } else {
+                writer.b.ins().store(NOTRAP, value, address, at);
+            }
         }
     }
 }
 
 fn load(w: &mut Writer, kind: Kind, (address, spread): (Value, Spread), at: i32) -> Value {
-    if spread == Spread::Neighbours {
-        return w.b.ins().load(w.width.type_of(kind), NOTRAP, address, at);
-    }
-    let element = w.b.ins().load(Width::Scalar.type_of(kind), NOTRAP, address, 0);
-    match w.width {
-        Width::Scalar => element,
-        Width::Vector => w.b.ins().splat(w.width.type_of(kind), element),
+    let ty = w.width.type_of(kind);
+    let element = match spread {
+        Spread::Neighbours => return w.b.ins().load(ty, NOTRAP, address, at),
+        Spread::Truths => {
+            let at = w.b.ins().iadd_imm_s(address, i64::from(at) / 4);
+            return load_element(w, DType::Bool, at);
+        }
+        Spread::Still => w.b.ins().load(Width::Scalar.type_of(kind), NOTRAP, address, 0),
+        Spread::Counting => {
+            let first = w.b.ins().ireduce(I32, address);
+            w.b.ins().iadd_imm_s(first, i64::from(at) / 4)
+        }
+    };
+    match (w.width, spread) {
+        (Width::Scalar, _) => element,
+        (Width::Vector, Spread::Counting) => w.counting(element),
+        (Width::Vector, _) => w.b.ins().splat(ty, element),
     }
 }

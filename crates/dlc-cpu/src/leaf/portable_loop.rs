@@ -115,7 +115,7 @@ impl<'f> Emitter<'_, 'f> {
         let mut writer = self.writer(width);
         let mut values = clif::values(&mut writer, &code.lanes, &code.roots(), |w, op| match op {
             Op::Input(_, k) => {
-                load(w, code.streams[usize::from(k)].dtype, addresses[usize::from(k)])
+                load_element(w, code.streams[usize::from(k)].dtype, addresses[usize::from(k)])
             }
             Op::Uniform(kind, k) => uniform(w, kind, args, code.uniform_at(k.into())),
             Op::Carry(_, k) => states[usize::from(k)],
@@ -124,7 +124,7 @@ impl<'f> Emitter<'_, 'f> {
         let stored = values.split_off(code.folds.len());
         for (&(stream, _), value) in code.stores.iter().zip(stored) {
             let stream = usize::from(stream);
-            store(&mut writer, code.streams[stream].dtype, value, addresses[stream]);
+            store_element(&mut writer, code.streams[stream].dtype, value, addresses[stream]);
         }
         values
     }
@@ -170,14 +170,7 @@ impl<'f> Emitter<'_, 'f> {
 /// The numbers of the elements at lanes.
 fn index(w: &mut Writer, i: Value) -> Value {
     let first = w.b.ins().ireduce(I32, i);
-    if w.width == Width::Scalar {
-        return first;
-    }
-    let bytes: Vec<u8> = (0..4u32).flat_map(u32::to_le_bytes).collect();
-    let steps = w.b.func.dfg.constants.insert(bytes.into());
-    let steps = w.b.ins().vconst(I32X4, steps);
-    let first = w.b.ins().splat(I32X4, first);
-    w.b.ins().iadd(first, steps)
+    if w.width == Width::Scalar { first } else { w.counting(first) }
 }
 
 fn uniform(w: &mut Writer, kind: Kind, args: Value, at: i32) -> Value {
@@ -195,7 +188,7 @@ fn truth(w: &mut Writer, x: Value) -> Value {
 }
 
 /// The elements of a stream at `address`.
-fn load(w: &mut Writer, dtype: DType, address: Value) -> Value {
+pub(super) fn load_element(w: &mut Writer, dtype: DType, address: Value) -> Value {
     let kind = ops::kind(dtype);
     if dtype.bytes() == 4 {
         return w.b.ins().load(w.width.type_of(kind), NOTRAP, address, 0);
@@ -216,7 +209,8 @@ fn load(w: &mut Writer, dtype: DType, address: Value) -> Value {
     w.b.ins().icmp(IntCC::NotEqual, words, zero)
 }
 
-fn store(w: &mut Writer, dtype: DType, value: Value, address: Value) {
+/// Stores elements of a stream at `address`.
+pub(super) fn store_element(w: &mut Writer, dtype: DType, value: Value, address: Value) {
     if dtype.bytes() == 4 {
         w.b.ins().store(NOTRAP, value, address, 0);
         return;

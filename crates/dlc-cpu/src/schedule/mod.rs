@@ -10,6 +10,7 @@ pub mod passes;
 pub mod row;
 pub mod scatter;
 pub mod stretch;
+pub mod window;
 
 use crate::level::Level;
 use contract::{Choices, ContractSchedule};

@@ -372,6 +372,22 @@ impl<'k> RowSchedule<'k> {
                 _ => pass.stores.push(next()),
             }
         }
+        self.postpone_stores();
+    }
+
+    /// Moves stores of what a later pass computes anyway, and their own pass does not, to that one.
+    fn postpone_stores(&mut self) {
+        let reached = |roots: &[ExprId]| self.domain.reachable(roots);
+        let all: Vec<Vec<ExprId>> = self.passes.iter().map(|p| reached(&p.roots())).collect();
+        for at in 0..self.passes.len() {
+            let folded: Vec<ExprId> = self.passes[at].folds.iter().map(|f| f.value).collect();
+            let own = self.domain.reachable(&folded);
+            for store in std::mem::take(&mut self.passes[at].stores) {
+                let later = (at + 1..all.len()).find(|&later| all[later].contains(&store.value));
+                let to = later.filter(|_| !own.contains(&store.value)).unwrap_or(at);
+                self.passes[to].stores.push(store);
+            }
+        }
     }
 }
 

@@ -230,6 +230,16 @@ fn saturate(l: &mut Lanes, to: DType, x: Vector) -> Vector {
     l.min(x, high)
 }
 
+/// [`crate::philox::uniform`] of a site, a seed, a step and an element, which are as
+/// [`Op::Random`] wants them.
+pub fn uniform(l: &mut Lanes, site: u64, [seed, step, element]: [Vector; 3]) -> Vector {
+    let word = l.add(Op::Random(site, seed, step, element));
+    let bits = l.shift(Shift::Right, word, 8);
+    let number = l.unary(Unary::ToFloat, bits);
+    let scale = l.float(1.0 / 16_777_216.0);
+    l.product(number, scale)
+}
+
 /// Merges two states of a fold over elements of type `dtype`, for folds of values.
 ///
 /// # Panics

@@ -1,9 +1,9 @@
 //! Reads of reads, and reshapes.
 
 use super::{At, Exactness::*, Rewriter, Rule};
-use dlc_graph::op::{Op, Reshape, View};
+use dlc_graph::op::{Concat, Op, Reshape, View};
 use dlc_graph::{Shape, Value};
-use dlc_kernel::{Access, Axis, Index, Size};
+use dlc_kernel::{Access, Axis, BinaryOp, Index, Size};
 
 pub const RULES: &[Rule] = &[
     Rule { name: "view of everything", exactness: Exact, apply: identity },
@@ -15,7 +15,11 @@ pub const RULES: &[Rule] = &[
     Rule { name: "reshape of a repetition", exactness: Exact, apply: reshaped_repetition },
     Rule { name: "reshape after pointwise", exactness: Exact, apply: reshape_last },
     Rule { name: "concatenation of one", exactness: Exact, apply: one_part },
+    Rule { name: "sum of disjoint parts", exactness: Exact, apply: disjoint_parts },
 ];
+
+/// The most parts that a sum is taken apart into.
+const MOST_PARTS: usize = 16;
 
 fn identity(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let Op::View(view) = at.op else { return None };
@@ -220,4 +224,68 @@ fn split_access(split: &Shape, merged: &[std::ops::Range<usize>]) -> Option<Acce
 
 fn one_part(_: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     (matches!(at.op, Op::Concat(_)) && at.operands.len() == 1).then(|| at.operands[0])
+}
+
+/// A sum of values that are 0 but for ranges of one axis, each for another one, is those ranges end
+/// to end: what the gradient of a split is made of.
+fn disjoint_parts(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let (BinaryOp::Add, a, b) = at.as_binary()? else { return None };
+    let (mut parts, mut open) = (Vec::new(), vec![a, b]);
+    while let Some(value) = open.pop() {
+        match r.operands_of(BinaryOp::Add, value) {
+            Some((a, b)) if r.is_single_use(value) => open.extend([a, b]),
+            _ if parts.len() == MOST_PARTS => return None,
+            _ => parts.push(part(r, value)?),
+        }
+    }
+    parts.sort_by_key(|part| part.start);
+    let axis = parts[0].axis;
+    let mut end = 0;
+    for part in &parts {
+        if part.axis != axis || part.start != end {
+            return None;
+        }
+        end += part.extent;
+    }
+    if r.shape(a)[axis.0 as usize] != Size::from(end) {
+        return None;
+    }
+    let parts: Vec<Value> =
+        parts.into_iter().map(|part| r.make(part.inside, &[part.of], at.origin)).collect();
+    Some(r.make(Concat { axis: axis.0 }, &parts, at.origin))
+}
+
+/// A view that is 0 outside of a range of one axis.
+struct RangeOf {
+    axis: Axis,
+    start: i64,
+    extent: i64,
+    /// The view of the range alone, and of what.
+    inside: View,
+    of: Value,
+}
+
+fn part(r: &Rewriter<'_>, value: Value) -> Option<RangeOf> {
+    let Op::View(view) = r.g.op(value) else { return None };
+    let of = r.g.operands(value)[0];
+    let coords = view.access.coords.iter().zip(r.shape(of).iter());
+    let guards = view.access.guards.iter().map(|g| (&g.index, &g.extent));
+    let mut leaving =
+        coords.chain(guards).filter(|(index, extent)| !index.is_inside(&view.axes, extent));
+    let (Some((index, extent)), None) = (leaving.next(), leaving.next()) else { return None };
+    let [(axis, 1)] = index.terms[..] else { return None };
+    let (start, extent) = (-index.offset.as_const()?, extent.as_const()?);
+    let whole = view.axes[axis.0 as usize].as_const()?;
+    if index.div != 1 || view.fill.value() != 0.0 || start < 0 || start + extent > whole {
+        return None;
+    }
+    let mut axes = view.axes.clone();
+    axes[axis.0 as usize] = Size::from(extent);
+    let shifted =
+        |a: u32| if a == axis.0 { Index::affine([(a, 1)], start) } else { Index::axis(a) };
+    let map: Vec<Index> = (0..axes.len() as u32).map(shifted).collect();
+    let coords = view.access.coords.iter().map(|coord| coord.compose(&map)).collect();
+    let inside =
+        View { axes, access: Access { coords, guards: Default::default() }, ..view.clone() };
+    Some(RangeOf { axis, start, extent, inside, of })
 }

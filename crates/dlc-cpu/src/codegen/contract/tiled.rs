@@ -124,7 +124,7 @@ impl Contraction<'_, '_> {
 
     /// Room for the arguments of a tile, with the values that are the same for all tiles.
     fn argument_block(&self, e: &mut Emitter, t: &Tiling, terms: &Terms) -> Value {
-        let bytes = t.epilogue().map_or(GEMM_ARGS_BYTES, Epilogue::args_bytes);
+        let bytes = t.epilogue().map_or(GEMM_ARGS_BYTES, |epilogue| epilogue.leaf.args_bytes());
         let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
         let slot = e.b.create_sized_stack_slot(data);
         let args = e.b.ins().stack_addr(I64, slot, 0);
@@ -132,7 +132,7 @@ impl Contraction<'_, '_> {
             let mut ev = self.evaluator(terms.point);
             for (k, &id) in epilogue.values.iter().enumerate() {
                 let value = ev.scalar(e, id);
-                e.b.ins().store(NOTRAP, value, args, epilogue.value_at(k));
+                e.b.ins().store(NOTRAP, value, args, epilogue.leaf.value_at(k));
             }
         }
         args
@@ -272,9 +272,10 @@ impl Contraction<'_, '_> {
             let at = e.address(buffer, &stream.place, &point, bytes);
             found.push((at, e.int(bytes * row_step)));
         }
-        for k in 0..epilogue.values.len() {
-            let at = e.b.ins().iadd_imm_s(tiles.args, i64::from(epilogue.value_at(k)));
-            found.push((at, e.int(0)));
+        for linear in &epilogue.counts {
+            let first = e.linear_at(linear, &point, None);
+            let step = s.rows.axes.last().map_or(0, |axis| linear.coef(axis));
+            found.push((first, e.int(step)));
         }
         let leaf = &epilogue.leaf;
         let fields = |(k, (at, step))| [(leaf.stream_at(k), at), (leaf.step_at(k), step)];

@@ -2,7 +2,6 @@
 
 use super::asm::{Assembler, Masked, Mem, Operand};
 use super::frame::{Place, mask_register};
-use super::straight::truth;
 use super::{Width, codes};
 use crate::leaf::lanes::{Binary, Kind, Shift};
 use crate::leaf::loops::{Loop, MAX_ADDRESSES, Stream};
@@ -89,14 +88,9 @@ impl Access<'_> {
         let (copy, stream) = (input / count, input % count);
         let dtype = self.code.streams[stream].dtype;
         let from = self.address((copy, stream));
-        let whole = Operand::Reg(self.width.whole(to));
-        match (self.part, self.width) {
-            _ if dtype.bytes() == 4 => load_words(a, self.part_of(stream), to, from),
-            (Part::Tail, Width::Zmm) => {
-                let load = codes::load_bytes(self.width);
-                a.emit_masked(load, &[whole, from.into()], Masked::Zeroing);
-            }
-            _ => a.emit(codes::load_bytes(self.width), &[whole, from.into()]),
+        match dtype.bytes() {
+            4 => load_words(a, self.part_of(stream), to, from),
+            _ => load_bytes(a, self.part, to, from),
         }
         if dtype == DType::Bool {
             truth(a, to, temporary);
@@ -124,39 +118,10 @@ impl Access<'_> {
         let dtype = self.code.streams[at.1].dtype;
         let to = self.address(at);
         if dtype.bytes() == 1 {
-            return self.store_bytes(a, dtype, to.into(), register, free);
+            let from = if dtype == DType::Bool { as_bits(a, register, free[0]) } else { register };
+            return store_bytes(a, self.part, to, from, free[1]);
         }
         store_words(a, self.part_of(at.1), to, register);
-    }
-
-    fn store_bytes(
-        &self,
-        a: &mut Assembler,
-        dtype: DType,
-        to: Operand,
-        register: u8,
-        free: [u8; 2],
-    ) {
-        let mut from = register;
-        if dtype == DType::Bool {
-            from = free[0];
-            let [into, value] = [from, register].map(|r| Operand::Reg(self.width.whole(r)));
-            a.emit(codes::shift(self.width, Shift::Right), &[into, value, Operand::Imm8(31)]);
-        }
-        let whole = Operand::Reg(self.width.whole(from));
-        if self.width == Width::Zmm {
-            let code = Code::EVEX_Vpmovdb_xmmm128_k1z_zmm;
-            match self.part {
-                Part::Whole | Part::Streamed => a.emit(code, &[to, whole]),
-                Part::Tail => a.emit_masked(code, &[to, whole], Masked::Merging),
-            }
-            return;
-        }
-        let [low, packed] = [from, free[1]].map(|r| Operand::Reg(self.width.half(r)));
-        a.emit(codes::extract_upper(self.width), &[packed, whole, Operand::Imm8(1)]);
-        a.emit(Code::VEX_Vpackusdw_xmm_xmm_xmmm128, &[packed, low, packed]);
-        a.emit(Code::VEX_Vpackuswb_xmm_xmm_xmmm128, &[packed, packed, packed]);
-        a.emit(Code::VEX_Vmovq_xmmm64_xmm, &[to, packed]);
     }
 }
 
@@ -191,4 +156,63 @@ pub fn store_words(a: &mut Assembler, part: Part, to: Mem, register: u8) {
         (Part::Streamed, _) => a.emit(codes::store_streaming(width), &[to, whole]),
         (Part::Whole, _) => a.emit(codes::store(width), &[to, whole]),
     }
+}
+
+/// Loads a vector of bytes, zero-extended. In AVX2 it reads a whole vector's bytes of a tail, too.
+pub fn load_bytes(a: &mut Assembler, part: Part, to: u8, from: Mem) {
+    let width = a.width;
+    let operands = [Operand::Reg(width.whole(to)), from.into()];
+    match (part, width) {
+        (Part::Tail, Width::Zmm) => {
+            a.emit_masked(codes::load_bytes(width), &operands, Masked::Zeroing);
+        }
+        _ => a.emit(codes::load_bytes(width), &operands),
+    }
+}
+
+/// Puts 1 for true and 0 for false into `to`, which it gives.
+pub fn as_bits(a: &mut Assembler, register: u8, to: u8) -> u8 {
+    let [into, value] = [to, register].map(|r| Operand::Reg(a.width.whole(r)));
+    a.emit(codes::shift(a.width, Shift::Right), &[into, value, Operand::Imm8(31)]);
+    to
+}
+
+/// Stores the low bytes of a vector. In AVX2, `packed` is overwritten, and tails are stored whole.
+pub fn store_bytes(a: &mut Assembler, part: Part, to: Mem, register: u8, packed: u8) {
+    let (width, to) = (a.width, Operand::from(to));
+    let whole = Operand::Reg(width.whole(register));
+    if width == Width::Zmm {
+        let code = Code::EVEX_Vpmovdb_xmmm128_k1z_zmm;
+        match part {
+            Part::Whole | Part::Streamed => a.emit(code, &[to, whole]),
+            Part::Tail => a.emit_masked(code, &[to, whole], Masked::Merging),
+        }
+        return;
+    }
+    pack_bytes(a, register, packed);
+    a.emit(Code::VEX_Vmovq_xmmm64_xmm, &[to, Operand::Reg(width.half(packed))]);
+}
+
+/// The low bytes of an AVX2 vector, one after the other.
+pub fn pack_bytes(a: &mut Assembler, register: u8, packed: u8) {
+    let width = a.width;
+    let whole = Operand::Reg(width.whole(register));
+    let [low, packed] = [register, packed].map(|r| Operand::Reg(width.half(r)));
+    a.emit(codes::extract_upper(width), &[packed, whole, Operand::Imm8(1)]);
+    a.emit(Code::VEX_Vpackusdw_xmm_xmm_xmmm128, &[packed, low, packed]);
+    a.emit(Code::VEX_Vpackuswb_xmm_xmm_xmmm128, &[packed, packed, packed]);
+}
+
+/// A comparison of bytes with 0: whether each lane of `register` is not 0.
+pub fn truth(a: &mut Assembler, register: u8, temporary: u8) {
+    let (width, whole) = (a.width, Operand::Reg(a.width.whole(register)));
+    if width == Width::Zmm {
+        let k2 = Operand::Reg(Register::K2);
+        a.emit(Code::EVEX_Vptestmd_kr_k1_zmm_zmmm512b32, &[k2, whole, whole]);
+        a.emit(Code::EVEX_Vpmovm2d_zmm_kr, &[whole, k2]);
+        return;
+    }
+    let zero = Operand::Reg(width.whole(temporary));
+    a.emit(Code::VEX_Vpxor_ymm_ymm_ymmm256, &[zero, zero, zero]);
+    a.emit(Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256, &[whole, whole, zero]);
 }

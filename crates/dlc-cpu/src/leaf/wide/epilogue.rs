@@ -4,12 +4,14 @@
 //! free for those that follow. Where the code of a vector wants more registers than all sums leave,
 //! the sums wait on the stack.
 
-use super::access::{Part, load_words, store_words};
+use super::access::{
+    Part, as_bits, load_bytes, load_words, pack_bytes, store_bytes, store_words, truth,
+};
 use super::asm::{Assembler, Mem, Operand};
 use super::frame::{Frame, Place, mask_register, pressure};
 use super::{Width, codes, straight};
 use crate::leaf::epilogue::{Epilogue, MAX_STREAMS, Spread};
-use crate::leaf::lanes::Op;
+use crate::leaf::lanes::{Binary, Kind, Op};
 use iced_x86::{Code, Register};
 
 /// The registers of streams: those of the steps, which are over.
@@ -31,6 +33,9 @@ const LINE_BYTES: usize = 64;
 /// memory holds.
 const BESIDE: usize = 2;
 
+/// The same where truth values are stored: they become bits, then bytes.
+const BESIDE_TRUTHS: usize = 4;
+
 /// The sums of a tile: in the first registers, row by row.
 #[derive(Clone, Copy)]
 pub struct Sums {
@@ -40,6 +45,8 @@ pub struct Sums {
     pub vectors: u8,
     /// Which lanes the last vector of a row has.
     pub last: Part,
+    /// How many these are.
+    pub last_lanes: u8,
 }
 
 impl Sums {
@@ -109,7 +116,9 @@ impl Writer<'_> {
     fn place_sums(&mut self) {
         let lanes = &self.epilogue.lanes;
         let roots = self.epilogue.roots();
-        let wanted = pressure(lanes, &lanes.reachable(&roots), &roots) + BESIDE;
+        let has_truths = self.epilogue.streams.contains(&Spread::Truths);
+        let beside = if has_truths { BESIDE_TRUTHS } else { BESIDE };
+        let wanted = pressure(lanes, &lanes.reachable(&roots), &roots) + beside;
         let waits = wanted > self.free_beside(1..self.sums.count()).count_ones() as usize;
         for sum in 0..self.sums.count() {
             let place = match waits {
@@ -155,7 +164,7 @@ impl Writer<'_> {
             &[],
             &mut |a, op, registers| match (op, registers) {
                 (Op::Carry(..), _) => sum,
-                (Op::Input(_, k), Some((to, _))) => access.load(a, k.into(), to),
+                (Op::Input(_, k), Some(registers)) => access.load(a, k.into(), registers),
                 _ => unreachable!("`{op}` is no part of an epilogue"),
             },
             &mut |_, _, _| false,
@@ -171,7 +180,13 @@ impl Writer<'_> {
             Place::Register(r) => set | 1 << r,
             Place::Memory(_) => set,
         });
-        let temporary = (self.frame.free & !taken).trailing_zeros() as u8;
+        let mut free = self.frame.free & !taken;
+        let mut temporary = || {
+            let register = free.trailing_zeros() as u8;
+            free &= free.wrapping_sub(1);
+            register
+        };
+        let [temporary, bits, packed] = [(); 3].map(|()| temporary());
         for (&(stream, _), &value) in self.epilogue.stores.iter().zip(values) {
             let register = match value {
                 Place::Register(r) => r,
@@ -181,7 +196,24 @@ impl Writer<'_> {
                 }
             };
             let to = access.address(width, stream.into());
-            store_words(self.a, access.part, to, register);
+            if self.epilogue.streams[usize::from(stream)] == Spread::Truths {
+                let bits = as_bits(self.a, register, bits);
+                self.store_truths(access.part, to, [bits, packed]);
+            } else {
+                store_words(self.a, access.part, to, register);
+            }
+        }
+    }
+
+    fn store_truths(&mut self, part: Part, to: Mem, [bits, packed]: [u8; 2]) {
+        if (part, self.a.width) != (Part::Tail, Width::Ymm) {
+            return store_bytes(self.a, part, to, bits, packed);
+        }
+        pack_bytes(self.a, bits, packed);
+        let bytes = Operand::Reg(self.a.width.half(packed));
+        for lane in 0..self.sums.last_lanes {
+            let operands = [to.plus(lane.into()).into(), bytes, Operand::Imm8(lane)];
+            self.a.emit(Code::VEX_Vpextrb_r32m8_xmm_imm8, &operands);
         }
     }
 
@@ -205,22 +237,60 @@ impl Access<'_> {
     fn address(&self, width: Width, stream: usize) -> Mem {
         match self.epilogue.streams[stream] {
             Spread::Neighbours => Mem::at(STREAMS[stream], self.at * width.bytes()),
+            Spread::Truths => Mem::at(STREAMS[stream], self.at * width.lanes()),
             Spread::Still => Mem::at(STREAMS[stream], 0),
+            Spread::Counting => unreachable!("what is counted is not in memory"),
         }
     }
 
     /// An input; whole vectors stay in memory, unless they are overwritten.
-    fn load(&self, a: &mut Assembler, stream: usize, to: u8) -> Place {
-        let (width, from) = (a.width, self.address(a.width, stream));
-        if self.epilogue.streams[stream] == Spread::Still {
+    fn load(&self, a: &mut Assembler, stream: usize, (to, temporary): (u8, u8)) -> Place {
+        let width = a.width;
+        let spread = |a: &mut Assembler, from: Mem| {
             a.emit(codes::broadcast(width), &[width.whole(to).into(), from.into()]);
-            return Place::Register(to);
+            Place::Register(to)
+        };
+        let Some(lie) = self.epilogue.streams.get(stream) else {
+            let value = stream - self.epilogue.streams.len();
+            return spread(a, Mem::at(Register::RDI, self.epilogue.value_at(value)));
+        };
+        if *lie == Spread::Counting {
+            return self.count(a, STREAMS[stream], to);
+        }
+        let from = self.address(width, stream);
+        match lie {
+            Spread::Still => return spread(a, from),
+            Spread::Truths => {
+                load_bytes(a, self.part, to, from);
+                truth(a, to, temporary);
+                return Place::Register(to);
+            }
+            _ => {}
         }
         let is_stored = self.epilogue.stores.iter().any(|s| usize::from(s.0) == stream);
         if self.part == Part::Whole && !is_stored {
             return Place::Memory(from);
         }
         load_words(a, self.part, to, from);
+        Place::Register(to)
+    }
+
+    /// The integers that count up from the one in `first`.
+    fn count(&self, a: &mut Assembler, first: Register, to: u8) -> Place {
+        let lower = Register::EAX + (first as u32 - Register::RAX as u32);
+        let (width, first) = (a.width, Operand::Reg(lower));
+        let whole = Operand::Reg(width.whole(to));
+        match width {
+            Width::Zmm => a.emit(Code::EVEX_Vpbroadcastd_zmm_k1z_r32, &[whole, first]),
+            Width::Ymm => {
+                let low = Operand::Reg(Register::XMM0 + u32::from(to));
+                a.emit(Code::VEX_Vmovd_xmm_rm32, &[low, first]);
+                a.emit(codes::spread(width), &[whole, low]);
+            }
+        }
+        let distances = a.counting(self.at * width.lanes()).into();
+        let code = codes::binary(width, Binary::Add, Kind::I32);
+        a.emit(code, &[whole, whole, distances]);
         Place::Register(to)
     }
 }

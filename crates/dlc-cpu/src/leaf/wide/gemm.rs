@@ -183,7 +183,8 @@ impl Gemm<'_> {
         let (unfinished, done) = (self.a.label(), self.a.label());
         self.a.jump_if_zero(Mem::at(Register::RDI, GemmField::Finish.at(0)), unfinished);
         let last = self.part(self.vectors() - 1);
-        let sums = Sums { rows: self.tile.rows, vectors: self.vectors(), last };
+        let (rows, vectors, last_lanes) = (self.tile.rows, self.vectors(), self.rest());
+        let sums = Sums { rows, vectors, last, last_lanes };
         epilogue::emit(&mut self.a, &mut self.frame, epilogue, sums);
         (1..self.tile.rows).for_each(|_| self.add(Register::RAX, Register::RBX));
         self.a.jump(Code::Jmp_rel32_64, done);

@@ -18,6 +18,7 @@ pub mod epilogue;
 pub mod frame;
 pub mod gemm;
 pub mod loops;
+pub mod random;
 pub mod straight;
 
 pub use loops::assemble;

@@ -7,6 +7,7 @@
 use super::asm::{Assembler, Operand};
 use super::codes::{self, FmaForm};
 use super::frame::{Frame, Place};
+use super::random;
 use crate::leaf::lanes::{Binary, Compare, Kind, Lanes, Op, Unary, Vector};
 use iced_x86::{Code, Register};
 
@@ -241,6 +242,7 @@ impl Straight<'_> {
             Op::Compare(compare, x, y) => self.compare(v, compare, x, y),
             Op::Fma(x, y, z) => self.fma(v, [x, y, z]),
             Op::Select(mask, x, y) => self.select(v, mask, x, y),
+            Op::Random(site, seed, step, element) => self.random(site, [seed, step, element]),
             _ => unreachable!("`{op}` comes from outside"),
         }
     }
@@ -426,6 +428,13 @@ impl Straight<'_> {
         dst
     }
 
+    fn random(&mut self, site: u64, at: [Vector; 3]) -> u8 {
+        let at = at.map(|x| self.operand(x));
+        let [counter, key, other] = [(); 3].map(|()| self.register());
+        random::emit(self.a, random::Registers { counter, key, other }, site, at);
+        counter
+    }
+
     /// A register that holds `x` and may be overwritten.
     fn copy(&mut self, x: Vector) -> u8 {
         if let Some(r) = self.overwritten(x) {
@@ -481,18 +490,4 @@ impl Straight<'_> {
         self.instruction(code, dst, &[width.whole(y).into(), z]);
         dst
     }
-}
-
-/// A comparison of bytes with 0: whether each lane of `register` is not 0.
-pub fn truth(a: &mut Assembler, register: u8, temporary: u8) {
-    let (width, whole) = (a.width, Operand::Reg(a.width.whole(register)));
-    if width == super::Width::Zmm {
-        let k2 = Operand::Reg(Register::K2);
-        a.emit(Code::EVEX_Vptestmd_kr_k1_zmm_zmmm512b32, &[k2, whole, whole]);
-        a.emit(Code::EVEX_Vpmovm2d_zmm_kr, &[whole, k2]);
-        return;
-    }
-    let zero = Operand::Reg(width.whole(temporary));
-    a.emit(Code::VEX_Vpxor_ymm_ymm_ymmm256, &[zero, zero, zero]);
-    a.emit(Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256, &[whole, whole, zero]);
 }

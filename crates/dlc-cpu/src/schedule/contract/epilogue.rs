@@ -1,14 +1,14 @@
 //! Stores that the leaf of a tile makes while the sums are in its registers.
 //!
 //! It can if every tensor it touches is even: along the columns its elements are neighbours or one
-//! and the same, along the rows they are a constant number of elements apart, all of four bytes and
-//! provably inside.
+//! and the same, along the rows they are a constant number of elements apart, all of four bytes or truth
+//! values, and provably inside.
 
 use super::Axes;
 use crate::leaf::epilogue::{self as leaf, MAX_STREAMS, Spread};
 use crate::leaf::lanes::{Kind, Lanes, Op, Vector};
 use crate::schedule::PlacedStore;
-use crate::schedule::domain::{Domain, Place};
+use crate::schedule::domain::{Domain, Linear, Place};
 use crate::schedule::stretch::{Area, Draft, Stream};
 use dlc_kernel::{DType, ExprId};
 use std::sync::Arc;
@@ -20,7 +20,9 @@ pub struct Epilogue {
     pub leaf: Arc<leaf::Epilogue>,
     /// By stream of the leaf, but for those that follow.
     pub streams: Vec<TileStream>,
-    /// By stream, from there on: a value that is the same for all points of a tile.
+    /// By stream, from there on: integers that count up along the columns.
+    pub counts: Vec<Linear>,
+    /// By value of the leaf.
     pub values: Vec<ExprId>,
 }
 
@@ -43,37 +45,35 @@ impl Epilogue {
     ) -> Option<Epilogue> {
         let mut draft = Draft::new(domain, Area::Tile { rows, columns }, &[]);
         let stored = draft.describe_stores(stores)?;
-        let Draft { lanes, streams, uniforms: values, .. } = draft;
+        let Draft { lanes, streams, counts, uniforms: values, .. } = draft;
         let spread = |stream: &Stream| match step(columns, stream) {
             0 => Spread::Still,
+            _ if stream.dtype == DType::Bool => Spread::Truths,
             _ => Spread::Neighbours,
         };
-        let stills = values.iter().map(|_| Spread::Still);
-        let spreads: Vec<Spread> = streams.iter().map(spread).chain(stills).collect();
-        let neighbours = |s: &(u16, Vector)| spreads[usize::from(s.0)] == Spread::Neighbours;
-        let truths = values.iter().any(|&id| domain.exprs.dtype(id) == DType::Bool);
-        if truths || spreads.len() > MAX_STREAMS || !stored.iter().all(neighbours) {
+        let counted = counts.iter().map(|_| Spread::Counting);
+        let spreads: Vec<Spread> = streams.iter().map(spread).chain(counted).collect();
+        let stands = |spread: &Spread| *spread == Spread::Still;
+        let still_truth =
+            |(s, spread): (&Stream, &Spread)| s.dtype == DType::Bool && stands(spread);
+        let truths = values.iter().any(|&id| domain.exprs.dtype(id) == DType::Bool)
+            || streams.iter().zip(&spreads).any(still_truth);
+        let still_store = |s: &(u16, Vector)| stands(&spreads[usize::from(s.0)]);
+        if truths || spreads.len() > MAX_STREAMS || stored.iter().any(still_store) {
             return None;
         }
-        let (lanes, stores) = arranged(&lanes, &stored, streams.len() as u16);
-        let leaf = Arc::new(leaf::Epilogue { lanes, streams: spreads, stores });
+        let first = [streams.len(), streams.len() + counts.len()].map(|at| at as u16);
+        let (lanes, stores) = arranged(&lanes, &stored, first);
+        let leaf = leaf::Epilogue { lanes, streams: spreads, values: values.len() as u16, stores };
+        let leaf = Arc::new(leaf);
         let stream = |stream: Stream| TileStream { row_step: step(rows, &stream), stream };
-        Some(Epilogue { leaf, streams: streams.into_iter().map(stream).collect(), values })
+        let streams = streams.into_iter().map(stream).collect();
+        Some(Epilogue { leaf, streams, counts, values })
     }
 
     /// The places of everything it touches.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         self.streams.iter().map(|s| &s.stream.place)
-    }
-
-    /// Bytes of the argument block: behind what the leaf knows of are the values.
-    pub fn args_bytes(&self) -> u32 {
-        self.value_at(self.values.len()) as u32
-    }
-
-    /// Where a value is in the argument block.
-    pub fn value_at(&self, value: usize) -> i32 {
-        self.leaf.args_bytes() as i32 + 8 * value as i32
     }
 }
 
@@ -83,14 +83,19 @@ fn step(axes: &Axes, stream: &Stream) -> i64 {
 }
 
 /// The code in an order that keeps few values alive: the sum first, everything else just before its
-/// first use. Uniforms become inputs from stream `first` on.
-fn arranged(lanes: &Lanes, stores: &[(u16, Vector)], first: u16) -> (Lanes, Vec<(u16, Vector)>) {
+/// first use. What is counted and uniforms become inputs, from these streams on.
+fn arranged(
+    lanes: &Lanes,
+    stores: &[(u16, Vector)],
+    [counts, uniforms]: [u16; 2],
+) -> (Lanes, Vec<(u16, Vector)>) {
     let mut new = Lanes::default();
     let mut known = vec![new.add(Op::Carry(Kind::F32, 0)); lanes.len()];
     let roots: Vec<Vector> = stores.iter().map(|s| s.1).collect();
     for v in lanes.by_need(&roots) {
         let op = match lanes.op(v).map(|x| known[x.0 as usize]) {
-            Op::Uniform(kind, k) => Op::Input(kind, first + k),
+            Op::Uniform(kind, k) => Op::Input(kind, uniforms + k),
+            Op::Carry(Kind::I32, k) => Op::Input(Kind::I32, counts + k),
             op => op,
         };
         known[v.0 as usize] = new.add(op);

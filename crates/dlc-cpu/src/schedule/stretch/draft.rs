@@ -1,0 +1,318 @@
+//! Code in the making: the expressions of a kernel become lanes, its loads and stores streams.
+
+use super::{Area, MOST_STATES, Stream, Stretch};
+use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
+use crate::leaf::loops::{self, Fold, Loop, MAX_ADDRESSES};
+use crate::schedule::PlacedStore;
+use crate::schedule::domain::{AxisSet, Check, Domain, Linear, Place};
+use crate::schedule::row::RowFold;
+use crate::schedule::window::Checks;
+use dlc_kernel::{Axis, BinaryOp, DType, Expr, ExprId, FoldOp, Scalar};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// Code in the making.
+pub(in crate::schedule) struct Draft<'d, 'k> {
+    pub domain: &'d Domain<'k>,
+    area: Area<'d>,
+    /// What a value depends on that is not the same for all points.
+    pub moving: AxisSet,
+    row: &'d [RowFold],
+    pub lanes: Lanes,
+    pub streams: Vec<Stream>,
+    addresses: Vec<Stream>,
+    reached: Vec<loops::Stream>,
+    pub uniforms: Vec<ExprId>,
+    /// What is counted in a tile: `Carry(I32, k)` is the integer of an element.
+    pub counts: Vec<Linear>,
+    pub vectors: FxHashMap<ExprId, Vector>,
+    /// The conditions under which loads are inside, if they are not always.
+    pub window: Option<Checks>,
+    /// Whether this is what is computed where the conditions fail.
+    pub beyond: bool,
+    /// Whether it has random numbers: then lanes must begin at a multiple of four.
+    pub random: bool,
+}
+
+impl<'d, 'k> Draft<'d, 'k> {
+    pub fn new(domain: &'d Domain<'k>, area: Area<'d>, row: &'d [RowFold]) -> Draft<'d, 'k> {
+        Draft {
+            domain,
+            area,
+            moving: area.moving(),
+            row,
+            lanes: Lanes::default(),
+            streams: Vec::new(),
+            addresses: Vec::new(),
+            reached: Vec::new(),
+            uniforms: Vec::new(),
+            counts: Vec::new(),
+            vectors: FxHashMap::default(),
+            window: None,
+            beyond: false,
+            random: false,
+        }
+    }
+
+    fn varies(&self, id: ExprId) -> bool {
+        self.domain.uses[id.0 as usize].meets(self.moving)
+    }
+
+    /// Describes the values that a tile stores; gives the streams and what is stored to them.
+    pub fn describe_stores(&mut self, stores: &[PlacedStore]) -> Option<Vec<(u16, Vector)>> {
+        let values: Vec<ExprId> = stores.iter().map(|s| s.value).collect();
+        for id in self.domain.reachable(&values) {
+            self.describe(id, values.contains(&id))?;
+        }
+        stores.iter().map(|store| self.store(store)).collect()
+    }
+
+    pub fn store(&mut self, store: &PlacedStore) -> Option<(u16, Vector)> {
+        let (buffer, dtype) = (Some(store.buffer), store.dtype);
+        let stream = self.stream(Stream { buffer, dtype, place: store.place.clone() })?;
+        Some((stream, self.vector(store.value)))
+    }
+
+    /// Gives `id` a vector, if it varies along the axis or is itself wanted.
+    pub fn describe(&mut self, id: ExprId, wanted: bool) -> Option<()> {
+        if self.vectors.contains_key(&id) {
+            return Some(());
+        }
+        if self.varies(id) {
+            let vector = self.varying(id)?;
+            self.vectors.insert(id, vector);
+        } else if wanted {
+            self.vector(id);
+        }
+        Some(())
+    }
+
+    /// The vector of an operand.
+    pub fn vector(&mut self, id: ExprId) -> Vector {
+        if let Some(&vector) = self.vectors.get(&id) {
+            return vector;
+        }
+        let vector = match self.domain.exprs.get(id) {
+            Expr::Const(scalar) => ops::constant(&mut self.lanes, *scalar),
+            Expr::Extent(size, dtype) => {
+                let value = size.as_const().expect("sizes are bound before stretches are found");
+                ops::constant(&mut self.lanes, Scalar::new(*dtype, value as f64))
+            }
+            _ => self.uniform(id),
+        };
+        self.vectors.insert(id, vector);
+        vector
+    }
+
+    fn uniform(&mut self, id: ExprId) -> Vector {
+        let kind = ops::kind(self.domain.exprs.dtype(id));
+        self.uniforms.push(id);
+        self.lanes.add(Op::Uniform(kind, self.uniforms.len() as u16 - 1))
+    }
+
+    fn varying(&mut self, id: ExprId) -> Option<Vector> {
+        let exprs = self.domain.exprs;
+        if let Some(linear) = &self.domain.affine[id.0 as usize] {
+            let Area::Line(axis) = self.area else { return self.count(linear) };
+            let first = self.uniform(id);
+            let index = self.lanes.add(Op::Index);
+            let step = self.lanes.int(linear.coef(axis) as i32);
+            let distance = self.lanes.product(index, step);
+            return Some(self.lanes.sum(first, distance));
+        }
+        match exprs.get(id) {
+            Expr::Folded(_) if matches!(self.area, Area::Tile { .. }) => {
+                Some(self.lanes.add(Op::Carry(Kind::F32, 0)))
+            }
+            Expr::Load { buffer, fill, .. } => {
+                let place = self.domain.places[id.0 as usize].as_ref().expect("a load has a place");
+                let (buffer, dtype) = (Some(*buffer), fill.dtype);
+                if !place.checks.is_empty() {
+                    self.enter_window(&place.checks)?;
+                    if self.beyond {
+                        return Some(ops::constant(&mut self.lanes, *fill));
+                    }
+                }
+                let place = Place { checks: Checks::new(), ..place.clone() };
+                self.input(Stream { buffer, dtype, place })
+            }
+            Expr::Inside(_) => {
+                let checks = self.domain.guards[id.0 as usize].as_ref().expect("it has checks");
+                self.enter_window(checks)?;
+                Some(self.lanes.truth(!self.beyond))
+            }
+            Expr::Random { site, seed, step, element } => {
+                let uniform = ![seed, step].iter().any(|&&id| self.varies(id));
+                if !uniform || !self.is_in_blocks(*element) {
+                    return None;
+                }
+                self.random = true;
+                let at = [*seed, *step, *element].map(|id| self.vector(id));
+                Some(ops::uniform(&mut self.lanes, *site, at))
+            }
+            Expr::Unary(op, x) => {
+                let operand = self.vector(*x);
+                Some(ops::unary(&mut self.lanes, *op, exprs.dtype(*x), operand))
+            }
+            Expr::Binary(op, x, y) if ops::has_binary(*op, exprs.dtype(*x)) => {
+                let [a, b] = [*x, *y].map(|id| self.vector(id));
+                let value = ops::binary(&mut self.lanes, *op, exprs.dtype(*x), a, b);
+                if *op == BinaryOp::Sub && self.is_largest(*y, *x) {
+                    self.lanes.assume_not_positive(value);
+                }
+                Some(value)
+            }
+            Expr::Select(c, x, y) => {
+                let [c, x, y] = [*c, *x, *y].map(|id| self.vector(id));
+                Some(self.lanes.select(c, x, y))
+            }
+            Expr::Cast(to, x) => {
+                let operand = self.vector(*x);
+                Some(ops::cast(&mut self.lanes, exprs.dtype(*x), *to, operand))
+            }
+            _ => None,
+        }
+    }
+
+    /// An integer that counts up along the only axis of the columns.
+    fn count(&mut self, linear: &Linear) -> Option<Vector> {
+        let Area::Tile { rows, columns } = self.area else { return None };
+        let [axis] = columns.axes[..] else { return None };
+        if rows.axes.len() > 1 || linear.coef(axis) != 1 {
+            return None;
+        }
+        let known = self.counts.iter().position(|count| count == linear);
+        let at = known.unwrap_or_else(|| {
+            self.counts.push(linear.clone());
+            self.counts.len() - 1
+        });
+        Some(self.lanes.add(Op::Carry(Kind::I32, at as u16)))
+    }
+
+    /// Whether every four lanes hold values `4k` to `4k + 3`, if they begin at a multiple of four.
+    fn is_in_blocks(&self, id: ExprId) -> bool {
+        let axis = match self.area {
+            Area::Line(axis) => Some(axis),
+            Area::Tile { columns, .. } => columns.last(),
+        };
+        let (Some(axis), Some(linear)) = (axis, &self.domain.affine[id.0 as usize]) else {
+            return false;
+        };
+        let others = || linear.terms.iter().filter(|t| t.0 != axis);
+        linear.coef(axis) == 1 && linear.offset % 4 == 0 && others().all(|t| t.1 % 4 == 0)
+    }
+
+    /// Notes the conditions of a value, which must be those of all others that have any.
+    fn enter_window(&mut self, checks: &[Check]) -> Option<()> {
+        let Area::Line(axis) = self.area else { return None };
+        let exact = |c: &Check| c.div == 1 || c.index.coef(axis) == 0;
+        let known = self.window.get_or_insert_with(|| Checks::from(checks));
+        (known[..] == *checks && checks.iter().all(exact)).then_some(())
+    }
+
+    /// Whether `bound` is the maximum of `value` over the row, or more.
+    fn is_largest(&self, bound: ExprId, value: ExprId) -> bool {
+        let exprs = self.domain.exprs;
+        let largest = |id: ExprId| {
+            let folds = |f: &RowFold| f.op == FoldOp::Max && f.value == value;
+            let is = |f: &RowFold| *exprs.get(id) == Expr::Folded(f.step) && folds(f);
+            exprs.dtype(id) == DType::F32 && self.row.iter().any(is)
+        };
+        match exprs.get(bound) {
+            Expr::Binary(BinaryOp::Max, x, y) => largest(*x) || largest(*y),
+            _ => largest(bound),
+        }
+    }
+
+    pub fn stream(&mut self, stream: Stream) -> Option<u16> {
+        if !self.area.takes(&stream) {
+            return None;
+        }
+        let known = self.streams.iter().position(|s| *s == stream);
+        let at = known.unwrap_or_else(|| {
+            let reached = self.reach(&stream);
+            self.reached.push(reached);
+            self.streams.push(stream);
+            self.streams.len() - 1
+        });
+        Some(at as u16)
+    }
+
+    /// How a new stream is found: by the address of one that is always equally far away, or by
+    /// its own.
+    fn reach(&mut self, stream: &Stream) -> loops::Stream {
+        let dtype = stream.dtype;
+        let mut known = (0u16..).zip(&self.addresses);
+        let near = known.find_map(|(address, s)| Some((address, stream.distance(s)?)));
+        let (address, offset) = near.unwrap_or_else(|| {
+            self.addresses.push(stream.clone());
+            (self.addresses.len() as u16 - 1, 0)
+        });
+        loops::Stream { dtype, address, offset }
+    }
+
+    /// The elements of a stream.
+    pub fn input(&mut self, stream: Stream) -> Option<Vector> {
+        let kind = ops::kind(stream.dtype);
+        let stream = self.stream(stream)?;
+        Some(self.lanes.add(Op::Input(kind, stream)))
+    }
+
+    pub fn fold(&mut self, at: usize, fold: RowFold) -> Option<Fold> {
+        let dtype = self.domain.exprs.dtype(fold.value);
+        let state = self.lanes.add(Op::Carry(ops::kind(dtype), at as u16));
+        let next = self.merge(fold, state)?;
+        Some(Fold { op: fold.op, dtype, next })
+    }
+
+    /// The state of a fold after the current element.
+    pub fn merge(&mut self, fold: RowFold, state: Vector) -> Option<Vector> {
+        let dtype = self.domain.exprs.dtype(fold.value);
+        let value = self.vector(fold.value);
+        ops::can_fold(fold.op, dtype)
+            .then(|| ops::merge(&mut self.lanes, fold.op, dtype, state, value))
+    }
+
+    pub fn finish(
+        self,
+        axis: Axis,
+        stores: Vec<(u16, Vector)>,
+        folds: Vec<Fold>,
+    ) -> Option<Stretch> {
+        if self.addresses.len() > MAX_ADDRESSES || folds.len() > MOST_STATES {
+            return None;
+        }
+        let uniforms = self.uniforms.len() as u16;
+        let mut leaf = Loop {
+            lanes: self.lanes,
+            streams: self.reached,
+            uniforms,
+            stores,
+            folds,
+            unroll: 1,
+            ahead: Vec::new(),
+            streaming: false,
+        };
+        leaf.unroll = unroll(&leaf);
+        let leaf = Arc::new(leaf);
+        let (streams, addresses, uniforms) = (self.streams, self.addresses, self.uniforms);
+        Some(Stretch { axis, leaf, streams, addresses, uniforms, window: None })
+    }
+}
+
+/// Elements wait for the fold before them, and each of their operations for the one before it:
+/// several at a time hide that.
+fn unroll(leaf: &Loop) -> u8 {
+    let computed =
+        |v: &Vector| !matches!(leaf.lanes.op(*v), Op::Const(..) | Op::Uniform(..) | Op::Carry(..));
+    let count = leaf.lanes.reachable(&leaf.roots()).iter().filter(|v| computed(v)).count();
+    let wanted = match count {
+        ..12 => 4,
+        12..64 => 2,
+        _ => 1,
+    };
+    [4, 2, 1]
+        .into_iter()
+        .find(|&n| n <= wanted && usize::from(n) * leaf.folds.len() <= MOST_STATES)
+        .unwrap_or(1)
+}
