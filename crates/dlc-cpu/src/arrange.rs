@@ -6,10 +6,12 @@
 //! 3. `winograd`: convolutions become products of transformed tiles.
 //! 4. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //!    written out, so that its operand lies in memory in constant steps.
+//! 5. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
 //!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
 //! forms of kernels have in common (`piece.rs`).
 
+mod apart;
 mod entries;
 mod layout;
 mod pad;
@@ -27,10 +29,11 @@ pub fn arrange(program: &Program, config: Config) -> Program {
         OptLevel::O0 | OptLevel::O1 => program.clone(),
         OptLevel::O2 => {
             let laid_out = layout::channels_last(phases::phases(program.clone()), config);
-            pad::pad(match config.exact_conv {
+            let transformed = match config.exact_conv {
                 true => laid_out,
                 false => winograd::winograd(laid_out, config, &winograd::SIZES, 1.0),
-            })
+            };
+            apart::rows_apart(pad::pad(transformed))
         }
     }
 }

@@ -52,6 +52,11 @@ pub(super) fn pieces(form: &mut Form) -> Vec<Piece<'_>> {
 }
 
 impl Piece<'_> {
+    /// The extents of its axes.
+    pub fn axes(&self) -> Vec<Size> {
+        self.groups.iter().flat_map(|g| g.extents.iter().cloned()).collect()
+    }
+
     /// Changes the places where buffers are read and stored.
     pub fn change_accesses(&mut self, change: impl Fn(BufferId, &mut Access, &mut [Lookup])) {
         *self.exprs = self.exprs.changed(|_, expr| {

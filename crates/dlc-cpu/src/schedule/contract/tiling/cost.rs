@@ -3,7 +3,7 @@
 //! It knows a processor of the usual kind and no particular one: tiles can decide how a depth is
 //! shared out, so what they are chosen by must be the same on every machine of a level.
 
-use super::{Cut, LINE, Problem, Tile, depth_block};
+use super::{Cut, LINE, Problem, Supply, Tile, depth_block};
 use crate::level::Level;
 use crate::schedule::contract::div_ceil;
 
@@ -18,6 +18,10 @@ const LINE_FROM_MEMORY: f64 = 12.0;
 const LINE_UNASKED: f64 = 16.0;
 /// Floats that are too many for the caches of a core.
 const FAR_FLOATS: i64 = 256 << 10;
+/// Lines that share a place in the first level: as many as it has ways, at least.
+const WAYS: i64 = 8;
+/// Places in the first level.
+const SETS: i64 = 64;
 /// Positions of a side with which the other may take longer to come from memory than to be
 /// multiplied.
 const FEW: i64 = 32;
@@ -59,12 +63,27 @@ fn beyond_first_level(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> 
     let in_place = rows.supply.is_direct() || columns.supply.is_direct();
     let terms = depth_block(problem, tile, rows.offer.points, in_place);
     let [row_lines, column_lines] = [rows.lines(tile.rows), columns.lines(tile.columns)];
-    if terms as f64 * (row_lines.0 + column_lines.0) <= FEW_LINES {
+    let few = terms as f64 * (row_lines.0 + column_lines.0) <= FEW_LINES;
+    if few && !rows.supply.crowds(terms) && !columns.supply.crowds(terms) {
         return 0.0;
     }
     let tiles = |cut: Cut, extent: i64| div_ceil(cut.offer.points, extent) as f64;
     let tiles = tiles(rows, tile.rows) * tiles(columns, tile.columns);
     tiles * problem.depth.points() as f64 * (row_lines.1 + column_lines.1)
+}
+
+impl Supply {
+    /// Whether so many terms of a panel that is read in place, all in other lines, want the same few
+    /// places in the first level.
+    fn crowds(&self, terms: i64) -> bool {
+        let Supply::Direct(steps) = self else { return false };
+        let step = steps.depth.last().map_or(0, |step| step.abs());
+        if step < LINE || step % LINE != 0 {
+            return false;
+        }
+        let places = (SETS >> (step / LINE).trailing_zeros().min(SETS.trailing_zeros())).max(1);
+        terms > WAYS * places
+    }
 }
 
 /// Whether an operand of so many elements comes from memory.
