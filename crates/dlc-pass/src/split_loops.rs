@@ -1,7 +1,8 @@
 //! Loop fission: what needs no order of steps leaves a loop, and is done for all steps at once.
 //!
 //! - What does not depend on a carry goes before the loop. A product with each element of a sequence
-//!   becomes one contraction.
+//!   becomes one contraction. Only what follows with little work from other values that the steps read
+//!   anyway stays: it is sooner computed than stored and read.
 //! - What no next value of a carry needs goes after it. What it reads of the loop is yielded, or in
 //!   the history of a carry. So the gradient of recurrent weights, a sum over steps of products, is one
 //!   contraction over steps and rows.
@@ -10,6 +11,7 @@
 //! Exact, but for the sums over steps, which are reassociated.
 
 use crate::class::{Class, class};
+use crate::fuse::cost::{EXPENSIVE, cost};
 use crate::lift::{Lift, Lifted};
 use crate::rewrite::{copy, eliminate_dead_code, rebuild};
 use crate::simplify::simplify;
@@ -49,6 +51,17 @@ pub fn split_loops(graph: &Graph) -> Graph {
     eliminate_dead_code(&simplify(&split))
 }
 
+/// The most operations of a value that a step computes sooner than it reads it.
+const MOST_SHORT_STEPS: usize = 8;
+
+/// Whether a value is computed sooner than it is stored and read.
+fn is_short(body: &Graph, value: Value) -> bool {
+    match class(body, value) {
+        Class::Point => cost(body, value) < EXPENSIVE,
+        class => class == Class::Free,
+    }
+}
+
 /// A scan on its way into a new graph.
 struct Splitting<'a> {
     new: &'a mut Graph,
@@ -58,6 +71,8 @@ struct Splitting<'a> {
     origin: &'a Origin,
     /// By value of the body: whether it depends on a carry.
     depends: Vec<bool>,
+    /// By value of the body: whether the step computes it although it depends on no carry.
+    stays: Vec<bool>,
     /// By value of the body: whether some next value of a carry that is needed needs it.
     needed: Vec<bool>,
     /// By carry: what stands for it in the new step; `None` if nobody needs it.
@@ -84,7 +99,7 @@ impl<'a> Splitting<'a> {
                 _ => body.operands(value).iter().any(|v| depends[v.0 as usize]),
             };
         }
-        let (needed, holes, outside, inside, sequences) = Default::default();
+        let (stays, needed, holes, outside, inside, sequences) = Default::default();
         Splitting {
             new,
             scan,
@@ -92,6 +107,7 @@ impl<'a> Splitting<'a> {
             operands,
             origin,
             depends,
+            stays,
             needed,
             holes,
             outside,
@@ -113,6 +129,7 @@ impl<'a> Splitting<'a> {
             self.holes.push(hole);
         }
         let yielded = self.yielded(used);
+        self.find_staying();
         let carried: Vec<usize> = (0..carries).filter(|&k| self.holes[k].is_some()).collect();
         let next: Vec<Value> = carried.iter().map(|&k| self.step(self.result(k))).collect();
         let yields: Vec<Value> = yielded.iter().map(|&v| self.step(v)).collect();
@@ -188,6 +205,52 @@ impl<'a> Splitting<'a> {
         self.depends[at] && self.needed[at] && !source
     }
 
+    /// Finds what follows with little work from what the steps read anyway.
+    fn find_staying(&mut self) {
+        self.stays = vec![false; self.body.len()];
+        let mut read = vec![false; self.body.len()];
+        for value in self.body.values().filter(|&v| self.is_inside(v)) {
+            self.body.operands(value).iter().for_each(|v| read[v.0 as usize] = true);
+        }
+        for value in self.body.values().rev() {
+            let at = value.0 as usize;
+            if read[at] && !self.depends[at] && self.follows(value, &read) {
+                read[at] = false;
+                self.stay(value, &read);
+            }
+        }
+    }
+
+    /// Whether little work makes `value` of others that are `read`, at least one.
+    fn follows(&self, value: Value, read: &[bool]) -> bool {
+        let mut open = vec![value];
+        let mut sources = 0;
+        for _ in 0..MOST_SHORT_STEPS {
+            let Some(value) = open.pop() else { return sources > 0 };
+            for &operand in self.body.operands(value).iter() {
+                match read[operand.0 as usize] {
+                    true => sources += usize::from(class(self.body, operand) != Class::Free),
+                    false if is_short(self.body, operand) => open.push(operand),
+                    false => return false,
+                }
+            }
+            if !is_short(self.body, value) {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// The step computes `value` and what it needs of what is not `read`.
+    fn stay(&mut self, value: Value, read: &[bool]) {
+        let mut open = vec![value];
+        while let Some(value) = open.pop() {
+            self.stays[value.0 as usize] = true;
+            let operands = self.body.operands(value);
+            open.extend(operands.iter().copied().filter(|v| !read[v.0 as usize]));
+        }
+    }
+
     /// What the loop computes and something after it reads: it is yielded, unless it is in a history.
     fn yielded(&self, used: &[bool]) -> Vec<Value> {
         let carries = self.scan.carries as usize;
@@ -231,7 +294,7 @@ impl<'a> Splitting<'a> {
                 open.pop();
                 continue;
             }
-            if !self.depends[value.0 as usize] {
+            if !self.depends[value.0 as usize] && !self.stays[value.0 as usize] {
                 let made = self.element(value);
                 self.inside.insert(value, made);
                 continue;

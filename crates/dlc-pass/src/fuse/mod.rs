@@ -18,7 +18,7 @@
 
 mod apart;
 mod apply;
-mod cost;
+pub(crate) mod cost;
 mod evict;
 mod facts;
 mod merge;
