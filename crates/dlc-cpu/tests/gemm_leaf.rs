@@ -62,21 +62,14 @@ fn tiles_of(heights: impl IntoIterator<Item = u8>, lanes: u8, most: u8) -> Vec<(
 #[test]
 fn packed_tiles_of_every_size() {
     for (rows, columns) in tiles() {
-        check(GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, streams: false });
+        check(GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: 0 });
     }
 }
 
 #[test]
 fn panels_read_where_they_lie() {
     for (rows, columns) in tiles().filter(|t| t.0 <= 6 && t.1 % 3 != 0) {
-        check(GemmTile {
-            rows,
-            columns,
-            left: Left::Strided,
-            levels: 1,
-            run: None,
-            streams: false,
-        });
+        check(GemmTile { rows, columns, left: Left::Strided, levels: 1, run: None, ahead: 0 });
     }
 }
 
@@ -99,7 +92,7 @@ fn code_for_other_machines() {
         for (left, levels, run) in
             [(Left::Packed, 1, None), (Left::Strided, 1, None), (Left::Strided, 3, Some(2))]
         {
-            let tile = GemmTile { rows, columns, left, levels, run, streams: false };
+            let tile = GemmTile { rows, columns, left, levels, run, ahead: 0 };
             let leaf = Leaf::Gemm(tile, None);
             let all: Vec<Compiled> =
                 interpreted(&leaf, tile, Level::X86_64V4).into_iter().collect();
@@ -228,14 +221,8 @@ fn finishing_calls() -> impl Iterator<Item = Call> {
 fn epilogues_of_every_tile() {
     for ending in endings() {
         for (rows, columns) in tiles_of([1, 3, 6, 12], 8, 14) {
-            let tile = GemmTile {
-                rows,
-                columns,
-                left: Left::Packed,
-                levels: 1,
-                run: None,
-                streams: false,
-            };
+            let tile =
+                GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: 0 };
             let all = native(&Leaf::Gemm(tile, Some(ending.epilogue.clone())), tile);
             for call in finishing_calls() {
                 compare(&Bench::new(tile, Some(&ending), call), &all);
@@ -248,14 +235,8 @@ fn epilogues_of_every_tile() {
 fn epilogues_for_other_machines() {
     for ending in endings() {
         for (rows, columns) in tiles_of([1, 6, 14], 16, 30) {
-            let tile = GemmTile {
-                rows,
-                columns,
-                left: Left::Packed,
-                levels: 1,
-                run: None,
-                streams: false,
-            };
+            let tile =
+                GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: 0 };
             let leaf = Leaf::Gemm(tile, Some(ending.epilogue.clone()));
             let mut all = native(&leaf, tile);
             all.truncate(1);

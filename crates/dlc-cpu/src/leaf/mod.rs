@@ -54,9 +54,8 @@ pub struct GemmTile {
     pub levels: u8,
     /// The count of the innermost loop, if it is written out.
     pub run: Option<u8>,
-    /// Whether the right panel comes from memory, one step after the other: it is worth asking for
-    /// what is far ahead.
-    pub streams: bool,
+    /// Bytes from the right panel to what is to be brought near meanwhile, step by step; 0 if nothing.
+    pub ahead: i32,
 }
 
 /// The most loops of a tile's steps.
@@ -180,6 +179,6 @@ impl std::fmt::Display for GemmTile {
             write!(f, "_nest{}", self.levels)?;
         }
         self.run.map_or(Ok(()), |run| write!(f, "_run{run}"))?;
-        f.write_str(if self.streams { "_streams" } else { "" })
+        if self.ahead == 0 { Ok(()) } else { write!(f, "_ahead{}", self.ahead) }
     }
 }

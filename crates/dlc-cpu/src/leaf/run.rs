@@ -53,8 +53,7 @@ impl LeafRun {
     /// # Panics
     /// If the tile has another left panel or more loops.
     pub fn of_tile(level: Level, tile: GemmTile, depth: usize) -> Result<LeafRun, BuildError> {
-        let plain =
-            GemmTile { left: super::Left::Packed, levels: 1, run: None, streams: false, ..tile };
+        let plain = GemmTile { left: super::Left::Packed, levels: 1, run: None, ahead: 0, ..tile };
         assert_eq!(tile, plain, "the panels of a tile that is measured are packed");
         let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
         let (left, right) = (4 * rows * depth, 4 * columns * depth);

@@ -299,11 +299,17 @@ impl<'k> ContractSchedule<'k> {
         matches!(stage, Stage::Pack(which) if self.steps > 0 && same(which))
     }
 
-    /// Whether the columns come from memory, each panel for one tile.
-    pub fn streams_columns(&self, tiling: &Tiling) -> bool {
+    /// What tiles of that width bring near while they read a panel of columns, in bytes from it: what
+    /// they read soon of a panel that only they use, or the next panel. 0, if all of them are near.
+    pub fn columns_ahead(&self, tiling: &Tiling, width: i64) -> i32 {
         let (rows, columns) = (self.rows.axes.points(), self.columns.axes.points());
-        let is_far = tiling::is_far(columns.saturating_mul(self.depth.points()));
-        rows <= tiling.tile.rows && tiling.columns.is_whole() && is_far
+        let depth = self.depth.points();
+        let panel = i32::try_from(4 * width * depth).ok();
+        match tiling.columns.is_whole() && tiling::is_far(columns.saturating_mul(depth)) {
+            true if rows <= tiling.tile.rows => STREAM_AHEAD,
+            true => panel.filter(|&bytes| bytes <= MAX_AHEAD).unwrap_or(0),
+            false => 0,
+        }
     }
 
     /// The output axes but for `axis`.
@@ -442,6 +448,13 @@ impl Axes {
         self.axes.last().copied()
     }
 }
+
+/// How many bytes before they are needed panels from memory are asked for: so many that a line is
+/// there in time, and few enough that it is still in the second-level cache.
+const STREAM_AHEAD: i32 = 4096;
+
+/// The farthest panel that is asked for ahead, in bytes: instructions reach it with what tiles add.
+const MAX_AHEAD: i32 = 1 << 30;
 
 /// What a panel may be read beyond its end: less than the widest vector.
 const VECTOR_BYTES: i64 = 64;

@@ -247,8 +247,8 @@ impl Contraction<'_, '_> {
             [size.rows, size.columns].map(|n| u8::try_from(n).expect("tiles are small"));
         let left = if left.side_step == 4 { Left::Packed } else { Left::Strided };
         let levels = nest.counts.len() as u8;
-        let streams = self.schedule.streams_columns(t);
-        let tile = GemmTile { rows, columns, left, levels, run: nest.run, streams };
+        let ahead = self.schedule.columns_ahead(t, size.columns);
+        let tile = GemmTile { rows, columns, left, levels, run: nest.run, ahead };
         let epilogue = t.epilogue().map(|epilogue| epilogue.leaf.clone());
         e.call_leaf(Leaf::Gemm(tile, epilogue), args);
     }

@@ -22,10 +22,6 @@ use iced_x86::{Code, IcedError, Register};
 /// Steps of a round of the innermost loop.
 const UNROLL: u8 = 4;
 
-/// How many bytes before they are needed panels from memory are asked for: so many that a line is
-/// there in time, and few enough that it is still in the second-level cache.
-const STREAM_AHEAD: i32 = 4096;
-
 /// What a leaf must leave as it was.
 const SAVED: [Register; 5] =
     [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14];
@@ -327,7 +323,7 @@ impl Gemm<'_> {
     }
 
     fn emit_step(&mut self) {
-        if self.tile.streams {
+        if self.tile.ahead != 0 {
             self.prefetch_right();
         }
         match self.tile.rows >= self.vectors() {
@@ -341,10 +337,10 @@ impl Gemm<'_> {
         self.add(Register::RDX, Register::R11);
     }
 
-    /// Asks for the lines of a step that is far ahead.
+    /// Asks for the lines of a step that comes later.
     fn prefetch_right(&mut self) {
         for line in (0..4 * i32::from(self.tile.columns)).step_by(64) {
-            let at = Mem::at(Register::RDX, STREAM_AHEAD + line);
+            let at = Mem::at(Register::RDX, self.tile.ahead + line);
             self.a.emit(Code::Prefetcht1_m8, &[at.into()]);
         }
     }
