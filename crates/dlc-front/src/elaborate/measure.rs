@@ -8,9 +8,10 @@ use dlc_graph::op::{Op, SourceClass};
 use dlc_graph::{Role, Value};
 use dlc_kernel::{BinaryOp, UnaryOp};
 
+use super::optimize::differentiable;
 use super::{Elab, Eval};
 use crate::Code;
-use crate::ast::{ExprId, ExprKind, Ident, Train, TrainKind};
+use crate::ast::{ExprId, ExprKind, Ident, Train, TrainKind, Trend};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -122,6 +123,19 @@ impl<'u> Elab<'u> {
             }
             _ => None,
         }
+    }
+
+    /// How a quantity improves: one by which parameters could be trained falls, as a loss does; one
+    /// that counts, without a derivative, rises.
+    pub(super) fn trend(&self, quantity: &str) -> Trend {
+        let name = quantity.strip_prefix("val.").unwrap_or(quantity);
+        let named = |output: &str| output.strip_prefix("log of ").unwrap_or(output) == name;
+        let found = self.graph.results().iter().find(|r| named(&r.name));
+        let trains = found.is_some_and(|result| {
+            let reached = differentiable(&self.graph, result.value);
+            self.params.values().any(|param| reached[param.value.0 as usize])
+        });
+        if trains { Trend::Falling } else { Trend::Rising }
     }
 
     /// Whether a value depends on an input.
