@@ -178,6 +178,7 @@ fn outputs_say_what_their_means_go_by() {
     let masked = "cross_entropy(M(x), y, mask = mask, smoothing = 0.1)";
     assert_eq!(names("", "cross_entropy(M(x), y)"), ["loss"]);
     assert_eq!(names("", masked), ["loss", "weight of loss"]);
+    assert_eq!(names("", &format!("exp({masked})")), ["loss"]);
     assert_eq!(names("", &format!("2 - 3 * {masked} / 4")), ["loss", "weight of loss"]);
     assert_eq!(names("", &format!("{masked} + cross_entropy(M(x), y)")), ["loss"]);
     assert_eq!(
