@@ -258,7 +258,10 @@ fn resuming_something_else_is_refused_with_the_reasons() {
     assert!(message.contains("\n  - it was made with model `Logistic`, now it is `Other`"));
     assert!(message.contains("\n  - it was made with seed 42, now it is 7"), "{message}");
     let message = refused(&|run| run.fake.batch = 4);
-    assert!(message.contains("made with 8 samples a batch, now there are 4"), "{message}");
+    assert!(message.contains("made with 8 samples a step, now there are 4"), "{message}");
+    let message = refused(&|run| (run.fake.batch, run.fit.accumulate) = (4, 2));
+    assert!(message.contains("made with 1 batches a step, now there are 2"), "{message}");
+    assert!(!message.contains("samples a step"), "{message}");
     let message = refused(&|run| run.fit.shuffle = false);
     assert!(message.contains("made with samples `shuffled`, now it is `in order`"), "{message}");
     let message = refused(&|run| run.fake.momentum = "m.weight");
@@ -358,10 +361,21 @@ fn schedules_go_by_the_plan() {
 }
 
 #[test]
+fn steps_of_several_batches_need_an_entry_for_them() {
+    let mut run = Run::new(1);
+    run.fit.accumulate = 2;
+    assert_eq!(run.error(), "the program has no entry `accumulate`");
+    let mut run = Run::new(1);
+    run.fit.accumulate = 12;
+    let message = run.error();
+    assert!(message.contains("a step of 96 samples is larger"), "{message}");
+}
+
+#[test]
 fn what_does_not_fit_together_is_told() {
     let mut run = Run::new(1);
     run.data.0 = points(5);
-    let expected = "a batch of 8 samples is larger than the training data (5 samples)";
+    let expected = "a step of 8 samples is larger than the training data (5 samples)";
     assert_eq!(run.error(), expected);
     let mut run = Run::new(1);
     run.fit.monitor.metric = "bleu".into();

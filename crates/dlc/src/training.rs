@@ -3,7 +3,8 @@
 use crate::datasets::{self, Splits};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Compiler, Error, Module, network};
-use dlc_front::{TrainOverrides, Training, Validation};
+use dlc_front::ast::Trend;
+use dlc_front::{EarlyStop, TrainOverrides, Training, Validation};
 use dlc_kernel::{Bindings, Executable, StageTime};
 use dlc_train::{
     BoxError, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer, WeightsFile,
@@ -84,7 +85,8 @@ impl Module {
         self.start(&training, &options.bindings)
     }
 
-    /// The graphs of a model's training program: `train` and `eval`.
+    /// The graphs of a model's training program: `train`, `eval`, and `accumulate` where a step has
+    /// several batches.
     ///
     /// # Errors
     /// As [`Module::trainer`].
@@ -94,7 +96,16 @@ impl Module {
         bindings: &Bindings,
     ) -> Result<Vec<EntryGraph>, Error> {
         let training = self.training(model, &TrainOverrides::default(), bindings)?;
-        self.bound(&training, bindings, training.settings.batch, &["train", "eval"])
+        self.program(&training, bindings)
+    }
+
+    /// The entries that training calls.
+    fn program(&self, training: &Training, bindings: &Bindings) -> Result<Vec<EntryGraph>, Error> {
+        let names: &[_] = match training.accumulate {
+            None => &["train", "eval"],
+            Some(_) => &["train", "eval", "accumulate"],
+        };
+        self.bound(training, bindings, training.settings.batch, names)
     }
 
     /// The entries of those names for batches of `batch` samples.
@@ -108,7 +119,11 @@ impl Module {
         let mut sizes = bindings.clone();
         sizes.insert(training.batch_dim.clone(), batch);
         let bind = |&name: &&'static str| {
-            let graph = if name == "train" { &training.step } else { &training.eval };
+            let graph = match name {
+                "train" => &training.step,
+                "accumulate" => training.accumulate.as_ref().expect("a step has several batches"),
+                _ => &training.eval,
+            };
             Ok(EntryGraph { name, graph: self.bind_graph(graph, &training.constraints, &sizes)? })
         };
         names.iter().map(bind).collect()
@@ -126,8 +141,7 @@ impl Module {
 
     fn start(&self, training: &Training, bindings: &Bindings) -> Result<Trainer, Error> {
         let Compiler { target, options } = &self.compiler;
-        let entries =
-            self.bound(training, bindings, training.settings.batch, &["train", "eval"])?;
+        let entries = self.program(training, bindings)?;
         let (executable, _) = pipeline::build(&entries, target.as_target(), options)?;
         let seed = seed_of(training);
         network::initialize(&training.init, &*executable, seed, &self.compiler)?;
@@ -167,7 +181,8 @@ pub fn train(
     let fit = Fit {
         epochs: training.settings.epochs as u32,
         shuffle: training.settings.shuffle,
-        monitor: stop.map_or_else(Monitor::default, |s| monitor(&s.quantity)),
+        accumulate: training.settings.accumulate as usize,
+        monitor: stop.map_or_else(Monitor::default, monitor),
         patience: stop.map(|s| s.patience as u32),
         dir: Some(dir.clone()),
         start: if options.resume { Start::Resume } else { Start::New },
@@ -265,9 +280,9 @@ fn fraction(training: &Training) -> f64 {
 }
 
 /// `val.loss` and `loss` both mean the loss of the validation samples.
-fn monitor(quantity: &str) -> Monitor {
-    let metric = quantity.strip_prefix("val.").unwrap_or(quantity).to_owned();
-    let goal = if metric == "loss" { Goal::Lower } else { Goal::Higher };
+fn monitor(stop: &EarlyStop) -> Monitor {
+    let metric = stop.quantity.strip_prefix("val.").unwrap_or(&stop.quantity).to_owned();
+    let goal = if stop.trend == Trend::Rising { Goal::Higher } else { Goal::Lower };
     Monitor { metric, goal }
 }
 

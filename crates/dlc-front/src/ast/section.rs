@@ -70,6 +70,8 @@ pub enum TrainKind {
         patience: ExprId,
         /// What must improve.
         metric: ExprId,
+        /// Which way.
+        trend: Trend,
     },
     /// `epochs 10`.
     Epochs(ExprId),
@@ -77,12 +79,42 @@ pub enum TrainKind {
     Seed(ExprId),
     /// `batch 64`, as a statement of its own.
     Batch(ExprId),
+    /// `accumulate 4`: batches of a step.
+    Accumulate(ExprId),
+    /// `clip 1.0`: the largest norm of the gradients.
+    Clip(ExprId),
     /// `shuffle`, as a statement of its own.
     Shuffle,
     /// `validation 0.1` or `validation mnist("other")`.
     Validation(ExprId),
     /// `out "runs/lenet"`.
     Out(ExprId),
+}
+
+/// How a metric gets better: `improving`, `falling`, `rising`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trend {
+    /// As its kind does: losses fall, counts rise.
+    Improving,
+    /// It falls.
+    Falling,
+    /// It rises.
+    Rising,
+}
+
+impl Trend {
+    /// Every trend.
+    pub const ALL: [Trend; 3] = [Trend::Improving, Trend::Falling, Trend::Rising];
+
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Trend::Improving => "improving",
+            Trend::Falling => "falling",
+            Trend::Rising => "rising",
+        }
+    }
 }
 
 impl TrainKind {
@@ -98,6 +130,8 @@ impl TrainKind {
             TrainKind::Epochs(_) => "epochs",
             TrainKind::Seed(_) => "seed",
             TrainKind::Batch(_) => "batch",
+            TrainKind::Accumulate(_) => "accumulate",
+            TrainKind::Clip(_) => "clip",
             TrainKind::Shuffle => "shuffle",
             TrainKind::Validation(_) => "validation",
             TrainKind::Out(_) => "out",

@@ -106,8 +106,9 @@ impl Tree<'_> {
                 let name = name.iter().map(|name| format!(" {} =", name.text));
                 format!("{} {}", name.collect::<String>(), self.expr(*value))
             }
-            TrainKind::Stop { patience, metric } => {
-                format!(" patience={} metric={}", self.expr(*patience), self.expr(*metric))
+            TrainKind::Stop { patience, metric, trend } => {
+                let (patience, metric) = (self.expr(*patience), self.expr(*metric));
+                format!(" patience={patience} metric={metric} {}", trend.word())
             }
             TrainKind::Shuffle => String::new(),
             TrainKind::Loss(value)
@@ -115,6 +116,8 @@ impl Tree<'_> {
             | TrainKind::Epochs(value)
             | TrainKind::Seed(value)
             | TrainKind::Batch(value)
+            | TrainKind::Accumulate(value)
+            | TrainKind::Clip(value)
             | TrainKind::Validation(value)
             | TrainKind::Out(value) => format!(" {}", self.expr(*value)),
         }

@@ -3,7 +3,7 @@
 use super::value::Val;
 use super::{Elab, Eval};
 use crate::Code;
-use crate::ast::{ExprId, Train, TrainKind};
+use crate::ast::{ExprId, Train, TrainKind, Trend};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::source::Span;
 
@@ -12,6 +12,8 @@ use crate::source::Span;
 pub struct TrainOverrides {
     /// Examples in a batch.
     pub batch: Option<i64>,
+    /// Batches of a step.
+    pub accumulate: Option<i64>,
     /// How often the data is gone through.
     pub epochs: Option<i64>,
     /// The seed of everything random.
@@ -27,6 +29,8 @@ pub struct EarlyStop {
     pub patience: i64,
     /// What must improve: `val.loss`, `val.accuracy`, `loss`.
     pub quantity: String,
+    /// Which way.
+    pub trend: Trend,
     /// Where it is written.
     pub span: Span,
 }
@@ -45,6 +49,10 @@ pub enum Validation {
 pub struct Settings {
     /// Examples in a batch.
     pub batch: i64,
+    /// Batches of a step: their gradients' mean is what the optimizer is given.
+    pub accumulate: i64,
+    /// The largest norm of all gradients together.
+    pub clip: Option<f64>,
     /// Whether the order of examples changes with each epoch.
     pub shuffle: bool,
     /// How often the data is gone through.
@@ -68,6 +76,8 @@ pub(super) fn read(
     refuse_repeated(elab, section)?;
     let mut settings = Settings {
         batch: overrides.batch.unwrap_or(64),
+        accumulate: overrides.accumulate.unwrap_or(1),
+        clip: None,
         shuffle: false,
         epochs: overrides.epochs.unwrap_or(10),
         seed: overrides.seed.unwrap_or(0),
@@ -98,6 +108,11 @@ fn read_one(
         TrainKind::Batch(batch) => {
             settings.batch = overrides.batch.unwrap_or(at_least(elab, *batch, "batch", 1)?);
         }
+        TrainKind::Accumulate(count) => {
+            let count = at_least(elab, *count, "accumulate", 1)?;
+            settings.accumulate = overrides.accumulate.unwrap_or(count);
+        }
+        TrainKind::Clip(bound) => settings.clip = Some(clip(elab, *bound)?),
         TrainKind::Shuffle => settings.shuffle = true,
         TrainKind::Epochs(epochs) => {
             settings.epochs = overrides.epochs.unwrap_or(at_least(elab, *epochs, "epochs", 1)?);
@@ -105,9 +120,9 @@ fn read_one(
         TrainKind::Seed(seed) => {
             settings.seed = overrides.seed.unwrap_or(at_least(elab, *seed, "seed", 0)?);
         }
-        TrainKind::Stop { patience, metric } => {
+        TrainKind::Stop { patience, metric, trend } => {
             let patience = at_least(elab, *patience, "the patience", 1)?;
-            settings.stop = Some(early_stop(elab, section, patience, *metric)?);
+            settings.stop = Some(early_stop(elab, section, patience, (*metric, *trend))?);
         }
         TrainKind::Validation(value) => settings.validation = validation(elab, *value)?,
         TrainKind::Out(path) => settings.out = Some(text(elab, *path)?),
@@ -143,6 +158,18 @@ fn at_least(elab: &mut Elab<'_>, id: ExprId, what: &str, least: i64) -> Eval<i64
     Err(elab.fail(diagnostic))
 }
 
+fn clip(elab: &mut Elab<'_>, id: ExprId) -> Eval<f64> {
+    let span = elab.ast().span(id);
+    let value = elab.eval(id)?;
+    match value.as_number() {
+        Some(bound) if bound.is_finite() && bound > 0.0 => Ok(bound),
+        _ => {
+            let title = format!("a norm to clip at is a positive number, not {}", value.describe());
+            Err(elab.fail(Diagnostic::error(Code::BadSetting, title, span, "")))
+        }
+    }
+}
+
 fn text(elab: &mut Elab<'_>, id: ExprId) -> Eval<String> {
     let span = elab.ast().span(id);
     match elab.eval(id)? {
@@ -175,7 +202,7 @@ fn early_stop(
     elab: &mut Elab<'_>,
     section: &Train,
     patience: i64,
-    metric: ExprId,
+    (metric, trend): (ExprId, Trend),
 ) -> Eval<EarlyStop> {
     let span = elab.ast().span(metric);
     let quantity = elab.unit.sources().text(span).to_string();
@@ -187,7 +214,7 @@ fn early_stop(
     }
     let plain = quantity.strip_prefix("val.").unwrap_or(&quantity);
     if known.iter().any(|name| name == plain) {
-        return Ok(EarlyStop { patience, quantity, span });
+        return Ok(EarlyStop { patience, quantity, trend, span });
     }
     let title = format!("there is no quantity `{quantity}`");
     let mut diagnostic = Diagnostic::error(Code::UnknownName, title, span, "unknown quantity")

@@ -11,7 +11,7 @@ use rustc_hash::FxHashSet;
 use super::grammar::{Node, Rule};
 use crate::ast::{
     Ast, Def, DefKind, Dim, Entry, Expect, Expr, ExprId, ExprKind, Hyper, Ident, Input, Item,
-    MAX_DEPTH, Output, Section, StmtKind, Train, TrainKind, TrainStmt, TypeExpr,
+    MAX_DEPTH, Output, Section, StmtKind, Train, TrainKind, TrainStmt, Trend, TypeExpr,
 };
 use crate::code::Code;
 use crate::diagnostic::{Diagnostic, nearest, sanitize};
@@ -301,9 +301,12 @@ impl Builder {
         let kind = match node.as_rule() {
             Rule::data_stmt => self.data(node),
             Rule::stop_stmt => {
+                let word = node.clone().into_inner().last().expect("a trend");
+                let trend = Trend::ALL.into_iter().find(|trend| trend.word() == word.as_str());
                 let mut values = exprs(node).map(|node| self.expr(node));
                 let patience = values.next().expect("a number of epochs");
-                TrainKind::Stop { patience, metric: values.next().expect("a metric") }
+                let metric = values.next().expect("a metric");
+                TrainKind::Stop { patience, metric, trend: trend.expect("one of the words") }
             }
             Rule::metric_stmt => {
                 let argument = node.into_inner().nth(1).expect("a metric");
@@ -341,6 +344,8 @@ impl Builder {
             ("epochs", Some(value)) => TrainKind::Epochs(value),
             ("seed", Some(value)) => TrainKind::Seed(value),
             ("batch", Some(value)) => TrainKind::Batch(value),
+            ("accumulate", Some(value)) => TrainKind::Accumulate(value),
+            ("clip", Some(value)) => TrainKind::Clip(value),
             ("validation", Some(value)) => TrainKind::Validation(value),
             ("out", Some(value)) => TrainKind::Out(value),
             ("shuffle", None) => TrainKind::Shuffle,
@@ -399,7 +404,7 @@ pub(super) fn exprs(node: Node<'_>) -> impl Iterator<Item = Node<'_>> {
 }
 
 fn bad_setting(word: &str, span: Span) -> Diagnostic {
-    const FORMS: [(&str, &str); 11] = [
+    const FORMS: [(&str, &str); 13] = [
         ("data", "data mnist(\"data/mnist\") batch 64 shuffle"),
         ("loss", "loss cross_entropy(Net(image), label)"),
         ("metric", "metric accuracy(Net(image), label)"),
@@ -408,6 +413,8 @@ fn bad_setting(word: &str, span: Span) -> Diagnostic {
         ("epochs", "epochs 10"),
         ("seed", "seed 42"),
         ("batch", "batch 64"),
+        ("accumulate", "accumulate 4"),
+        ("clip", "clip 1.0"),
         ("shuffle", "shuffle"),
         ("validation", "validation 0.1"),
         ("out", "out \"runs/net\""),

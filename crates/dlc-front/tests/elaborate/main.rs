@@ -4,6 +4,8 @@
 mod gradients;
 mod graphs;
 mod library;
+mod losses;
 mod mistakes;
 mod mutations;
+mod steps;
 mod support;

@@ -203,6 +203,8 @@ fn sections() {
         section(&format!(
             "train M {{ {data}; loss cross_entropy(M(x), label); optim sgd(lr = 0) }}"
         )),
+        section(&format!("train M {{ {data}; loss mean(M(x)); optim sgd; accumulate 0 }}")),
+        section(&format!("train M {{ {data}; loss mean(M(x)); optim sgd; clip -1.0 }}")),
     ];
     insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
 }
@@ -229,5 +231,14 @@ train M {{ data tensors(x = f32[N, 4]); loss M(x); optim {optim} }}"
         with("schedule pair(a, b) { a * b }", "adam(lr = pair(1e-3))"),
         with("schedule late(peak) { peak * stpes }", "adam(lr = late(1e-3))"),
     ];
+    insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
+#[test]
+fn losses() {
+    let loss =
+        |loss: &str| format!("model M(x: f32[N, 7, 4], y: i32[N, 7], mask: f32[N]) {{ {loss} }}");
+    let texts =
+        [loss("cross_entropy(x, y, mask = mask)"), loss("cross_entropy(x, y, smoothing = 1.5)")];
     insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
 }
