@@ -81,7 +81,7 @@ impl Module {
     /// As [`Module::trainer`].
     pub fn trainer_with(&self, model: &str, options: &TrainOptions) -> Result<Trainer, Error> {
         let training = self.training(model, &options.overrides, &options.bindings)?;
-        self.start(&training, &options.bindings)
+        self.start(&[(training, options.bindings.clone())])
     }
 
     /// The graphs of a model's training program: `train` and `eval`.
@@ -124,14 +124,33 @@ impl Module {
         pipeline::build(&entries, self.compiler.target_ref(), &self.compiler.options)
     }
 
-    fn start(&self, training: &Training, bindings: &Bindings) -> Result<Trainer, Error> {
+    /// A program with the entries of each training, which are the same but for some sizes.
+    fn start(&self, all: &[(Training, Bindings)]) -> Result<Trainer, Error> {
         let Compiler { target, options } = &self.compiler;
-        let entries =
-            self.bound(training, bindings, training.settings.batch, &["train", "eval"])?;
+        let entries = all.iter().map(|(training, bindings)| {
+            self.bound(training, bindings, training.settings.batch, &["train", "eval"])
+        });
+        let entries = entries.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten();
+        let entries: Vec<EntryGraph> = entries.collect();
         let (executable, _) = pipeline::build(&entries, target.as_target(), options)?;
+        let training = &all.first().expect("there is one").0;
         let seed = seed_of(training);
         network::initialize(&training.init, &*executable, seed, &self.compiler)?;
         Ok(Trainer::new(Arc::from(executable), seed)?)
+    }
+
+    /// [`Module::start`] for batches of each length that the data has.
+    fn start_for(
+        &self,
+        splits: &Splits,
+        model: &str,
+        options: &TrainOptions,
+        bindings: &Bindings,
+    ) -> Result<Trainer, Error> {
+        let all = splits.sizes_by_length(bindings).into_iter().map(|sizes| {
+            Ok((self.training(model, &options.overrides, &sizes)?, sizes))
+        });
+        self.start(&all.collect::<Result<Vec<_>, Error>>()?)
     }
 
     /// Builds the evaluation for another batch size.
@@ -161,7 +180,7 @@ pub fn train(
     let training = module.training(model, &options.overrides, &bindings)?;
     let splits = splits.with_validation(fraction(&training));
     let dir = run_dir(&training, file, model, options);
-    let mut trainer = module.start(&training, &bindings)?;
+    let mut trainer = module.start_for(&splits, model, options, &bindings)?;
     let mut rebuild = module.rebuild(&training, &bindings);
     let stop = training.settings.stop.as_ref();
     let fit = Fit {
@@ -213,7 +232,7 @@ pub fn evaluate(
     let (splits, bindings) = load(module, model, file, options)?;
     let training = module.training(model, &options.overrides, &bindings)?;
     let splits = splits.with_validation(fraction(&training));
-    let mut trainer = module.start(&training, &bindings)?;
+    let mut trainer = module.start_for(&splits, model, options, &bindings)?;
     let not_finite = weights.load(&**trainer.executable())?;
     let mut rebuild = module.rebuild(&training, &bindings);
     let (data, samples) = splits.tested().expect("a part is split off");
