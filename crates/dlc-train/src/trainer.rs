@@ -38,7 +38,7 @@ pub struct Trainer {
     unplanned: bool,
 }
 
-/// The entries of one name: the same computation for batches of different shapes.
+/// The entries that do one thing: the same computation for batches of different shapes.
 struct Calls(Vec<Call>);
 
 /// One entry of a program, with the buffers for its results.
@@ -311,10 +311,10 @@ impl Trainer {
 }
 
 impl Calls {
-    /// The entries of that name, if there are any.
-    fn find(executable: &Arc<dyn Executable>, name: &str) -> Result<Option<Calls>, Error> {
+    /// The entries that do that, if there are any.
+    fn find(executable: &Arc<dyn Executable>, role: &str) -> Result<Option<Calls>, Error> {
         let entries = executable.program().entries.iter().enumerate();
-        let named = entries.filter(|(_, entry)| entry.name == name);
+        let named = entries.filter(|(_, entry)| entry.role() == role);
         let calls = named.map(|(index, _)| Call::new(executable, index));
         let calls = calls.collect::<Result<Vec<Call>, Error>>()?;
         Ok((!calls.is_empty()).then_some(Calls(calls)))

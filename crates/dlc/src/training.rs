@@ -109,7 +109,8 @@ impl Module {
         sizes.insert(training.batch_dim.clone(), batch);
         let bind = |&name: &&'static str| {
             let graph = if name == "train" { &training.step } else { &training.eval };
-            Ok(EntryGraph { name, graph: self.bind_graph(graph, &training.constraints, &sizes)? })
+            let graph = self.bind_graph(graph, &training.constraints, &sizes)?;
+            Ok(EntryGraph { name: name.to_owned(), graph })
         };
         names.iter().map(bind).collect()
     }
@@ -127,11 +128,15 @@ impl Module {
     /// A program with the entries of each training, which are the same but for some sizes.
     fn start(&self, all: &[(Training, Bindings)]) -> Result<Trainer, Error> {
         let Compiler { target, options } = &self.compiler;
-        let entries = all.iter().map(|(training, bindings)| {
-            self.bound(training, bindings, training.settings.batch, &["train", "eval"])
-        });
-        let entries = entries.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten();
-        let entries: Vec<EntryGraph> = entries.collect();
+        let mut entries = Vec::new();
+        for (number, (training, bindings)) in all.iter().enumerate() {
+            let mut bound =
+                self.bound(training, bindings, training.settings.batch, &["train", "eval"])?;
+            if all.len() > 1 {
+                bound.iter_mut().for_each(|entry| entry.name += &format!(".{number}"));
+            }
+            entries.extend(bound);
+        }
         let (executable, _) = pipeline::build(&entries, target.as_target(), options)?;
         let training = &all.first().expect("there is one").0;
         let seed = seed_of(training);

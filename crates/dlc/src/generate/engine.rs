@@ -115,7 +115,8 @@ impl Engine {
             sizes.extend(signature.batch.iter().map(|dim| (dim.clone(), 1)));
             sizes.extend(signature.time.iter().map(|dim| (dim.clone(), length)));
             let (entry, init) = module.model(model)?.elaborate(&sizes)?;
-            Ok((EntryGraph { name: if length == 1 { "decode" } else { "prefill" }, ..entry }, init))
+            let name = if length == 1 { "decode" } else { "prefill" };
+            Ok((EntryGraph { name: name.into(), ..entry }, init))
         };
         let bound = lengths.iter().map(bound).collect::<Result<Vec<_>, Error>>()?;
         let (entries, mut inits): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
