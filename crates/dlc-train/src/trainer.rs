@@ -338,7 +338,9 @@ impl Calls {
         let lengths = if lengths.is_empty() { vec![usize::MAX] } else { Vec::from_iter(lengths) };
         for length in lengths {
             let mut misfits = self.0.iter().map(|call| call.misfit(data, length));
-            if let Some(misfit) = misfits.next().flatten() && !misfits.any(|m| m.is_none()) {
+            if let Some(misfit) = misfits.next().flatten()
+                && !misfits.any(|m| m.is_none())
+            {
                 return Err(misfit);
             }
         }

@@ -33,7 +33,8 @@ pub(crate) fn load(
     refuse_unknown(specs, places)?;
     let (spec, validation) = specs.split_first().expect("a section names its data");
     let whole = read(spec, file, places, None)?;
-    let other = validation.first().map(|spec| read(spec, file, places, Some(&whole))).transpose()?;
+    let other =
+        validation.first().map(|spec| read(spec, file, places, Some(&whole))).transpose()?;
     let validation = other.map_or(whole.validation, |other| Some(other.train));
     let sizes = whole.sizes.iter().map(|&(dim, size)| (dim.to_owned(), size as i64)).collect();
     let vocabulary = whole.vocabulary.map(Arc::new);

@@ -46,9 +46,11 @@ pub use compiler::{CheckReport, Compiler, Model, Module, explain};
 pub use dlc_cpu::Choices;
 pub use dlc_front::TrainOverrides;
 pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, Target, Tensor};
-pub use dlc_train::{Batch, Metrics, Renames, Trainer, WeightsFile, npy};
+pub use dlc_train::{Batch, Bleu, Metrics, Renames, Trainer, WeightsFile, npy};
 pub use error::Error;
-pub use generate::{GenerateOptions, Generated, Sampling, generate, generating_model};
+pub use generate::{
+    Beams, GenerateOptions, Generated, Sampling, generate, generating_model, translate, translates,
+};
 pub use network::{Network, Outputs};
 pub use perf::{ApartFrom, EntryPerf, KernelPerf, Perf, explain_perf};
 pub use report::Report;

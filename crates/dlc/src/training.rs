@@ -152,9 +152,10 @@ impl Module {
         options: &TrainOptions,
         bindings: &Bindings,
     ) -> Result<Trainer, Error> {
-        let all = splits.sizes_by_length(bindings).into_iter().map(|sizes| {
-            Ok((self.training(model, &options.overrides, &sizes)?, sizes))
-        });
+        let all = splits
+            .sizes_by_length(bindings)
+            .into_iter()
+            .map(|sizes| Ok((self.training(model, &options.overrides, &sizes)?, sizes)));
         self.start(&all.collect::<Result<Vec<_>, Error>>()?)
     }
 

@@ -220,7 +220,10 @@ fn source_fields(sequences: &[Vec<i32>], length: usize) -> Vec<Field> {
 }
 
 /// The text of a file, which may be gzipped; line ends become `\n`, a byte order mark is dropped.
-pub(crate) fn read(path: &Path) -> Result<String, Error> {
+///
+/// # Errors
+/// If it cannot be read, or is no text in UTF-8.
+pub fn read(path: &Path) -> Result<String, Error> {
     let bytes = unpacked(path)?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let (at, bytes) = (e.utf8_error().valid_up_to(), e.as_bytes());
