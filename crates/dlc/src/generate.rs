@@ -3,6 +3,7 @@
 
 mod beam;
 mod engine;
+mod look;
 mod sample;
 mod translate;
 
@@ -11,6 +12,7 @@ pub use beam::Beams;
 use beam::{Limits, search};
 use dlc_train::{END, Vocabulary, Weights, WeightsFile};
 use engine::Engine;
+pub use look::{Attention, attention};
 pub use sample::Sampling;
 use std::ops::ControlFlow;
 use std::time::Instant;

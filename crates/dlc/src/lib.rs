@@ -33,6 +33,7 @@ mod error;
 mod generate;
 mod network;
 mod perf;
+mod picture;
 pub mod pipeline;
 mod report;
 mod roofs;
@@ -49,10 +50,12 @@ pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, 
 pub use dlc_train::{Batch, Bleu, Metrics, Renames, Trainer, WeightsFile, npy};
 pub use error::Error;
 pub use generate::{
-    Beams, GenerateOptions, Generated, Sampling, generate, generating_model, translate, translates,
+    Attention, Beams, GenerateOptions, Generated, Sampling, attention, generate, generating_model,
+    translate, translates,
 };
 pub use network::{Network, Outputs};
 pub use perf::{ApartFrom, EntryPerf, KernelPerf, Perf, explain_perf};
+pub use picture::draw;
 pub use report::Report;
 pub use roofs::{Bound, Roofs};
 pub use target::{AnyTarget, TargetInfo, targets};

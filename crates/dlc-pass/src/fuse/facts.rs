@@ -216,3 +216,33 @@ impl<'g> Facts<'g> {
 fn at(value: Value) -> usize {
     value.0 as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dlc_graph::Type;
+    use dlc_graph::op::{Source, SourceClass};
+    use dlc_kernel::{BinaryOp, DType, Scalar, UnaryOp};
+
+    /// `end` reads `reader`, which reads a cluster that reads `target`: a path that first goes back
+    /// before `target`.
+    #[test]
+    fn a_path_through_a_cluster_that_reaches_over_is_found() {
+        let mut g = Graph::new();
+        let (name, class) = ("x".into(), SourceClass::Input);
+        let ty = Type::new(DType::F32, [dlc_kernel::Size::from(4i64)]);
+        let x =
+            g.push(Source { name, class, ty, default: Scalar::new(DType::F32, 0.0) }, &[], None);
+        let early = g.unary(UnaryOp::Exp, x, &None);
+        let reader = g.unary(UnaryOp::Neg, early, &None);
+        let target = g.unary(UnaryOp::Tanh, x, &None);
+        let late = g.unary(UnaryOp::Exp, target, &None);
+        let end = g.unary(UnaryOp::Tanh, reader, &None);
+        let sum = g.binary(BinaryOp::Add, end, late, &None);
+        g.add_result("y", sum, Role::Output);
+        let mut facts = Facts::new(&g);
+        assert!(!facts.closes_a_cycle(&[target], &[end]));
+        facts.add_unit(FusedKind::Map, early, vec![early, late]);
+        assert!(facts.closes_a_cycle(&[target], &[end]));
+    }
+}

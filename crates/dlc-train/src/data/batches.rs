@@ -227,6 +227,63 @@ mod tests {
         }
     }
 
+    /// Samples 0, 1, .. of these lengths; a sample of length L is L times its number, then filler.
+    fn of_lengths(lengths: &[usize], unit: usize) -> Dataset {
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let row = |(number, &length): (usize, &usize)| {
+            (0..longest).map(move |t| if t < length { number as i32 } else { -1 })
+        };
+        let ids: Vec<i32> = lengths.iter().enumerate().flat_map(row).collect();
+        let ids = Field::sequences("ids", Tensor::i32([lengths.len(), longest], ids));
+        Dataset::new(vec![ids]).unwrap().with_lengths(lengths.iter().copied(), unit)
+    }
+
+    proptest! {
+        /// As many batches of the same samples as without lengths; no sample is cut.
+        #[test]
+        fn batches_of_similar_lengths_lose_nothing(
+            lengths in proptest::collection::vec(1usize..20, 1..200),
+            size in 1usize..9,
+            seed: i32,
+        ) {
+            let data = of_lengths(&lengths, 4);
+            let mut batches = Batches::new(&data, &["ids"], size).unwrap();
+            let mut plain = order(lengths.len(), seed, 3);
+            batches.shuffle(seed, 3);
+            prop_assert_eq!(batches.count(), lengths.len() / size);
+            let (mut seen, mut widths) = (Vec::new(), Vec::new());
+            for k in 0..batches.count() {
+                let batch = batches.get(k).get("ids").unwrap().clone();
+                let width = batch.shape[1];
+                let mut needed = 0;
+                for row in batch.as_i32().unwrap().chunks(width) {
+                    let length = lengths[row[0] as usize];
+                    prop_assert!(row[..length].iter().all(|&id| id == row[0]));
+                    prop_assert!(row[length..].iter().all(|&id| id == -1));
+                    needed = needed.max(length);
+                    seen.push(row[0] as u32);
+                }
+                let longest = data.fields()[0].sample_shape()[0];
+                widths.push((width, needed.next_multiple_of(4).min(longest)));
+            }
+            // Batches wider than they need to be are at the end, where lengths rise.
+            let wide = widths.iter().position(|(width, needed)| width != needed);
+            prop_assert!(widths[wide.unwrap_or(widths.len())..].is_sorted());
+            plain.truncate(seen.len());
+            plain.sort_unstable();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, plain);
+        }
+
+        #[test]
+        fn one_length_changes_no_order(count in 1usize..100, size in 1usize..9, seed: i32) {
+            let data = of_lengths(&vec![3; count], 4);
+            let mut batches = Batches::new(&data, &["ids"], size).unwrap();
+            batches.shuffle(seed, 1);
+            prop_assert_eq!(batches.order(), order(count, seed, 1));
+        }
+    }
+
     #[test]
     fn unknown_fields_are_named() {
         let data = Dataset::new(vec![Field::new("x", Tensor::i32([1], vec![0]))]).unwrap();

@@ -32,6 +32,12 @@ pub struct Args {
     /// Right translations, a line each: measures BLEU
     #[arg(long, value_name = "FILE", requires = "input")]
     reference: Option<PathBuf>,
+    /// Draw where the prompt's translation looks, as a PNG
+    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    attention: Option<PathBuf>,
+    /// The heads to draw, from 1; all if not given
+    #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "attention")]
+    heads: Vec<usize>,
     /// Characters or pieces at most
     #[arg(long, default_value_t = 200)]
     tokens: usize,
@@ -82,6 +88,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
+    if let Some(path) = &args.attention {
+        draw_attention(args, (&module, &model), &weights, path)?;
+    }
     match &args.input {
         Some(input) => translate_file(args, (&module, &model), &weights, input, &keep_on)?,
         None => stream(args, (&module, &model), &weights, &keep_on)?,
@@ -133,6 +142,26 @@ fn stream(
         let _ = writeln!(std::io::stderr(), "{}", speed(&generated));
     }
     Ok(())
+}
+
+/// Writes the picture.
+fn draw_attention(
+    args: &Args,
+    (module, model): (&Module, &str),
+    weights: &WeightsFile,
+    path: &Path,
+) -> Result<(), Error> {
+    let attention = dlc::attention(module, model, weights, &options(args))?;
+    let count = attention.heads.len();
+    if let Some(head) = args.heads.iter().find(|&&head| head == 0 || head > count) {
+        return Err(Error::Argument(format!("there is no head {head}; there are {count}")));
+    }
+    let all: Vec<usize> = (1..=count).collect();
+    let heads = if args.heads.is_empty() { &all } else { &args.heads };
+    let mut png = std::io::Cursor::new(Vec::new());
+    let written = dlc::draw(&attention, heads).write_to(&mut png, image::ImageFormat::Png);
+    written.map_err(|error| Error::Argument(format!("the picture: {error}")))?;
+    Ok(dlc_train::write_atomic(path, png.get_ref())?)
 }
 
 /// Prints a translation for each line, and BLEU if there are references.

@@ -81,6 +81,24 @@ impl Signature {
     }
 }
 
+impl Signature {
+    /// The sizes of the dims for so many sequences and these lengths.
+    pub fn sizes(&self, [rows, from, to]: [usize; 3]) -> Bindings {
+        let dims = [(&self.batch, rows), (&self.from, from), (&self.to, to)];
+        dims.into_iter().map(|(dim, size)| (dim.clone(), size as i64)).collect()
+    }
+
+    /// The inputs with their names.
+    pub fn inputs<'a>(
+        &'a self,
+        source: &'a Tensor,
+        length: &'a Tensor,
+        ids: &'a Tensor,
+    ) -> [(&'a str, &'a Tensor); 3] {
+        [(&self.source, source), (&self.source_length, length), (&self.ids, ids)]
+    }
+}
+
 impl<'m> Translator<'m> {
     /// The model; `bindings` give the dims that are not those of the sequences.
     pub fn new(
@@ -133,12 +151,10 @@ impl<'m> Translator<'m> {
     }
 
     /// The two graphs for these sizes, and that of first values.
-    fn graphs(&self, [rows, from, to]: [usize; 3]) -> Result<(Early, dlc_graph::Graph), Error> {
-        let Signature { source, source_length, batch, from: source_dim, to: dim, .. } =
-            &self.signature;
+    fn graphs(&self, extents: [usize; 3]) -> Result<(Early, dlc_graph::Graph), Error> {
+        let Signature { source, source_length, .. } = &self.signature;
         let mut sizes = self.bindings.clone();
-        let dims = [(batch, rows), (source_dim, from), (dim, to)];
-        sizes.extend(dims.map(|(dim, size)| (dim.clone(), size as i64)));
+        sizes.extend(self.signature.sizes(extents));
         let (entry, init) = self.module.model(self.model)?.elaborate(&sizes)?;
         Ok((split_early(&entry.graph, &[source, source_length]), init))
     }
