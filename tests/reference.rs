@@ -1,9 +1,11 @@
-//! LeNet against PyTorch: outputs, loss, gradients, and the weights after one step of SGD.
+//! Training against PyTorch: LeNet's outputs, loss, gradients, and weights after one step of SGD; a
+//! Transformer's losses and weights over steps of several batches.
 //!
-//! tests/reference/lenet_step.py made the values, in f64; weights and data follow the formula of
-//! its `pattern`. The bound is the one the project promises: 1e-5 of a tensor's largest value.
+//! tests/reference/lenet_step.py and tagger_steps.py made the values, in f64; weights and data follow
+//! the formula of their `pattern`. The bound is the one the project promises: 1e-5 of a tensor's
+//! largest value.
 
-use dlc::{Batch, Compiler, Module, Tensor};
+use dlc::{Batch, Compiler, Module, Tensor, Trainer};
 use safetensors::SafeTensors;
 use std::path::Path;
 
@@ -50,10 +52,15 @@ fn label() -> Tensor {
     Tensor::i32([BATCH], (0..BATCH as i32).map(|i| i * 3 % 10).collect())
 }
 
-/// The reference tensor of that name.
+/// The reference tensor of that name of LeNet's step.
 fn expected(name: &str) -> Vec<f32> {
+    expected_of("lenet_step.safetensors", name)
+}
+
+/// The reference tensor of that name in a file.
+fn expected_of(file: &str, name: &str) -> Vec<f32> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference");
-    let bytes = std::fs::read(path.join("lenet_step.safetensors")).unwrap();
+    let bytes = std::fs::read(path.join(file)).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let data = tensors.tensor(name).unwrap().data().to_vec();
     data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
@@ -67,9 +74,13 @@ fn assert_close(name: &str, found: &[f32], expected: &[f32]) {
 }
 
 fn module(threads: usize) -> Module {
+    compile(threads, SOURCE)
+}
+
+fn compile(threads: usize, source: &str) -> Module {
     Compiler::new()
         .threads(threads)
-        .compile_text("lenet.dl", SOURCE)
+        .compile_text("reference.dl", source)
         .unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -103,6 +114,61 @@ fn one_step_of_sgd_moves_the_weights_as_pytorch_would() {
             let step = before.as_f32().unwrap().iter().zip(&gradient);
             let after: Vec<f32> = step.map(|(w, g)| w - 0.5 * g).collect();
             assert_close(name, trainer.read(name).unwrap().as_f32().unwrap(), &after);
+        }
+    }
+}
+
+/// As `fill` in tagger_steps.py.
+fn fill(trainer: &Trainer) -> Vec<String> {
+    let weights = trainer.weights().unwrap();
+    let mut named: Vec<(&str, &Tensor)> = weights.iter().collect();
+    named.sort_by_key(|(name, _)| *name);
+    for (site, (name, tensor)) in named.iter().enumerate() {
+        let shift = if name.contains("norm") && name.ends_with("weight") { 1.0 } else { 0.0 };
+        let flat = weight(site, &tensor.shape);
+        let flat = flat.as_f32().unwrap().iter().map(|v| v + shift).collect();
+        trainer.write(name, &Tensor::f32(tensor.shape.clone(), flat)).unwrap();
+    }
+    named.into_iter().map(|(name, _)| name.to_owned()).collect()
+}
+
+/// As `batch` in tagger_steps.py.
+fn sentences(index: i32) -> Batch {
+    let k = |i: i32| i + index * 10;
+    let ids = (0..10).map(|i| (3 * k(i) * k(i) + 5 * k(i) + 1) % 7).collect();
+    let next = (0..10).map(|i| (k(i) * k(i) + 3 * k(i) + 2) % 7).collect();
+    let length: Vec<i32> = (0..2).map(|n| 1 + (3 * (n + index * 2) + 1) % 5).collect();
+    let counts = |i: usize| if (i % 5) < length[i / 5] as usize { 1.0 } else { 0.0 };
+    let mask = (0..10).map(counts).collect();
+    Batch::new([
+        ("ids", Tensor::i32([2, 5], ids)),
+        ("next", Tensor::i32([2, 5], next)),
+        ("length", Tensor::i32([2], length)),
+        ("mask", Tensor::f32([2, 5], mask)),
+    ])
+}
+
+/// Masks, label smoothing, accumulated and clipped gradients, decay of matrices alone, a rate that
+/// rises and falls; the parameters have PyTorch's names.
+#[test]
+fn a_transformer_learns_as_in_pytorch() {
+    let reference = |name: &str| expected_of("tagger_steps.safetensors", name);
+    for threads in 1..=2 {
+        let source = include_str!("reference/tagger.dl");
+        let mut trainer = compile(threads, source).trainer("Tagger").unwrap();
+        let names = fill(&trainer);
+        let mut losses = Vec::new();
+        for index in 0..6 {
+            let metrics = match index % 2 {
+                0 => trainer.accumulate(&sentences(index)),
+                _ => trainer.step(&sentences(index)),
+            };
+            losses.push(metrics.unwrap().loss() as f32);
+        }
+        assert_close("loss", &losses, &reference("loss"));
+        for name in names {
+            let found = trainer.read(&name).unwrap();
+            assert_close(&name, found.as_f32().unwrap(), &reference(&name));
         }
     }
 }

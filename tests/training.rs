@@ -65,21 +65,21 @@ fn threads_change_no_bit() {
     }
 }
 
-#[test]
-fn an_interrupted_run_goes_on_to_the_bit() {
-    let (losses, accuracy, weights) = run("lenet.dl", "LeNet", 2, epochs(2));
+/// Interrupts a run after step `at` and goes on; all must be as without the interruption.
+fn resumes_to_the_bit(overrides: &TrainOverrides, at: u64) -> Vec<u64> {
+    let (losses, accuracy, weights) = run("lenet.dl", "LeNet", 2, overrides.clone());
     let dir = tempfile::tempdir().unwrap();
     let file = example("lenet.dl");
     let module = Compiler::new().threads(2).compile_file(&file).unwrap();
     let interrupt = Arc::new(AtomicBool::new(false));
-    let mut options = TrainOptions { overrides: epochs(2), ..TrainOptions::default() };
+    let mut options = TrainOptions { overrides: overrides.clone(), ..TrainOptions::default() };
     options.out = Some(dir.path().join("run"));
     options.interrupt = interrupt.clone();
     let mut resumed = Vec::new();
     let mut observer = |event: &Event<'_>| {
         if let Event::Step { step, metrics, .. } = event {
             resumed.push(metrics.loss().to_bits());
-            interrupt.store(*step == 70, Ordering::Relaxed);
+            interrupt.store(*step == at, Ordering::Relaxed);
         }
     };
     let first = train(&module, "LeNet", &file, &options, &mut observer).unwrap();
@@ -90,6 +90,19 @@ fn an_interrupted_run_goes_on_to_the_bit() {
     assert_eq!(resumed, losses);
     assert_eq!(second.test.unwrap().1.get("accuracy"), Some(accuracy));
     assert_eq!(std::fs::read(second.dir.join("weights.safetensors")).unwrap(), weights);
+    losses
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_bit() {
+    resumes_to_the_bit(&epochs(2), 70);
+}
+
+/// 3600 samples are 56 batches of 64, and 18 steps of three of them; two batches are left out.
+#[test]
+fn a_run_with_several_batches_a_step_goes_on_to_the_bit() {
+    let overrides = TrainOverrides { accumulate: Some(3), ..epochs(2) };
+    assert_eq!(resumes_to_the_bit(&overrides, 25).len(), 2 * 18);
 }
 
 #[test]

@@ -216,8 +216,8 @@ codes! {
     // E05xx: train, expect and data
     UnknownTrainStatement "E0501" "not a statement of a train section"
         "A `train` section has the statements `data`, `loss`, `metric`, `optim`, `stop`, \
-         `epochs`, `seed`, `batch`, `shuffle`, `validation` and `out`, separated by newlines or \
-         `;`."
+         `epochs`, `seed`, `batch`, `accumulate`, `clip`, `shuffle`, `validation` and `out`, \
+         separated by newlines or `;`."
 
     IncompleteTraining "E0502" "a train section that lacks something"
         "A `train` section needs `data`, `loss` and `optim`. Epochs, batch size and seed have \
@@ -241,8 +241,8 @@ codes! {
         "The name after `train`, `expect`, or on the command line is that of a `model` of the \
          file."
     BadSetting "E0509" "a training setting out of its range"
-        "Epochs and batch size are at least 1, the learning rate is a positive number, the \
-         patience is at least 1."
+        "Epochs, batch size and the number of batches of a step are at least 1, the learning rate \
+         and the norm to clip at are positive numbers, the patience is at least 1."
 
     // E06xx: limits
     SourceTooLarge "E0601" "a source file beyond the size limit"

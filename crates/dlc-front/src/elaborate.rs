@@ -22,8 +22,10 @@ mod expr;
 mod gather;
 mod initial;
 mod intrinsic;
+mod measure;
 mod model;
 mod number;
+mod optimize;
 mod pointwise;
 mod product;
 mod promise;
@@ -140,8 +142,8 @@ pub(crate) struct Elab<'u> {
     scalars: IndexMap<String, f64>,
     /// The present values of scheduled run-time scalars.
     followed: FxHashMap<String, Value>,
-    /// The gradients that a `train` section's optimizer is given.
-    gradients: Vec<Value>,
+    /// How many batches make a step of the section.
+    accumulate: i64,
     constraints: Vec<Constraint>,
     /// Axes of the equations around the current place; [`dlc_kernel::Axis`] numbers index it.
     axes: Vec<AxisInfo>,
@@ -180,7 +182,7 @@ impl<'u> Elab<'u> {
             scans: Vec::new(),
             scalars: IndexMap::new(),
             followed: FxHashMap::default(),
-            gradients: Vec::new(),
+            accumulate: 1,
             constraints: Vec::new(),
             axes: Vec::new(),
             guards: Vec::new(),

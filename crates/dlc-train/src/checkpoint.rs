@@ -4,7 +4,7 @@
 //! stood, what it was training, and the sizes and SHA-256 sums of the two other files and of
 //! itself. It appears whole or not at all ([`crate::run_dir`]).
 
-use crate::metrics::Mean;
+use crate::metrics::{Mean, Sum};
 use crate::weights::{self, is_optimizer_state, is_weight, type_of, type_of_buffer};
 use crate::{Error, FileProblem, Metrics, Weights, files, safe};
 use dlc_kernel::{Executable, Program, Tensor};
@@ -27,8 +27,10 @@ pub struct Identity {
     pub seed: i32,
     /// Whether each epoch takes the samples in another order.
     pub shuffle: bool,
-    /// Samples of a batch.
-    pub batch_size: usize,
+    /// Samples of a step.
+    pub step_size: usize,
+    /// Batches of a step.
+    pub accumulate: usize,
     /// Samples for training.
     pub samples: usize,
     /// Samples for validation.
@@ -54,9 +56,13 @@ pub(crate) struct Progress {
 
 /// A [`Mean`] in a file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct StoredMean {
-    sums: Vec<Exact>,
-    samples: Exact,
+pub(crate) struct StoredMean(Vec<StoredSum>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct StoredSum {
+    sum: Exact,
+    weight: Exact,
+    log: bool,
 }
 
 /// An f64 that is written as text and read back to the bit.
@@ -69,7 +75,7 @@ pub(crate) struct Exact(pub f64);
 pub(crate) struct Checkpoint {
     pub identity: Identity,
     pub progress: Progress,
-    /// The run-time scalars, but for `seed` and `step`.
+    /// The run-time scalars, but for `seed`, `step` and `part`.
     pub scalars: Vec<(String, Exact)>,
     pub weights: Weights,
     pub state: IndexMap<String, Tensor>,
@@ -97,7 +103,7 @@ struct Record {
     sha256: String,
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MANIFEST: &str = "checkpoint.json";
 const WEIGHTS: &str = "weights.safetensors";
 const STATE: &str = "state.safetensors";
@@ -125,7 +131,7 @@ pub(crate) fn take(
 /// The run-time scalars a user may set, with their present values.
 pub(crate) fn scalars(executable: &dyn Executable) -> Result<Vec<(String, Exact)>, Error> {
     let buffers = executable.program().buffers.iter();
-    let ours = |name: &str| name == "seed" || name == "step";
+    let ours = |name: &str| ["seed", "step", "part"].contains(&name);
     let scalars = buffers.filter(|b| b.class == dlc_kernel::Class::Scalar && !ours(&b.name));
     let value = |b: &dlc_kernel::Buffer| {
         let tensor = executable.read(&b.name)?;
@@ -237,7 +243,8 @@ fn differences(then: &Identity, now: &Identity) -> Vec<String> {
         text("model", &then.model, &now.model),
         text("target", &then.target, &now.target),
         seed,
-        number("samples a batch", then.batch_size, now.batch_size),
+        number("samples a step", then.step_size, now.step_size),
+        number("batches a step", then.accumulate, now.accumulate),
         number("training samples", then.samples, now.samples),
         number("validation samples", then.validation_samples, now.validation_samples),
     ];
@@ -278,15 +285,19 @@ impl Progress {
 
 impl From<&Mean> for StoredMean {
     fn from(mean: &Mean) -> StoredMean {
-        let (sums, samples) = mean.parts();
-        StoredMean { sums: sums.iter().map(|&s| Exact(s)).collect(), samples: Exact(samples) }
+        let stored = |&Sum { sum, weight, log }: &Sum| StoredSum {
+            sum: Exact(sum),
+            weight: Exact(weight),
+            log,
+        };
+        StoredMean(mean.sums().iter().map(stored).collect())
     }
 }
 
 impl From<&StoredMean> for Mean {
     fn from(stored: &StoredMean) -> Mean {
-        let sums: Vec<f64> = stored.sums.iter().map(|s| s.0).collect();
-        Mean::restore(&sums, stored.samples.0)
+        let sum = |s: &StoredSum| Sum { sum: s.sum.0, weight: s.weight.0, log: s.log };
+        Mean::restore(stored.0.iter().map(sum))
     }
 }
 

@@ -4,7 +4,8 @@ use crate::Metrics;
 use serde::Serialize;
 use std::path::Path;
 
-/// Something that happened. Epochs, batches and steps count from 1.
+/// Something that happened. Epochs, batches and steps count from 1. A batch is what a step is done
+/// on, also where it is given to the program in several parts.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]

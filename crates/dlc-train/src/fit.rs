@@ -18,6 +18,8 @@ pub struct Fit {
     pub epochs: u32,
     /// Whether each epoch takes the samples in another order.
     pub shuffle: bool,
+    /// Batches of a step.
+    pub accumulate: usize,
     /// What makes one epoch better than another.
     pub monitor: Monitor,
     /// Stop after so many epochs without improvement.
@@ -87,6 +89,7 @@ impl Default for Fit {
         Fit {
             epochs: 1,
             shuffle: true,
+            accumulate: 1,
             monitor: Monitor::default(),
             patience: None,
             dir: None,
@@ -118,7 +121,7 @@ impl Monitor {
 }
 
 /// Trains until the epochs are done, the monitored metric stops improving, or somebody interrupts.
-/// The last incomplete batch of an epoch is left out. `rebuild` serves validation alone. Schedules
+/// The samples that do not fill the batches of an epoch's last step are left out. `rebuild` serves validation alone. Schedules
 /// go by all steps of all epochs, whether they are reached or not.
 ///
 /// # Errors
@@ -135,7 +138,7 @@ pub fn fit(
     let validation = validation.filter(|v| !v.is_empty());
     check(trainer, train, validation, options)?;
     let identity = identify(trainer, train, validation, options)?;
-    let steps = train.len() / identity.batch_size;
+    let steps = train.len() / identity.step_size;
     trainer.plan(u64::from(options.epochs) * steps as u64)?;
     let begun = Instant::now();
     let mut run = Run {
@@ -180,10 +183,10 @@ fn check(
     validation: Option<&Dataset>,
     options: &Fit,
 ) -> Result<(), Error> {
-    let (size, samples) = (trainer.batch_size()?, train.len());
+    let (size, samples) = (step_size(trainer, options)?, train.len());
     if samples < size {
         return Err(Error::Usage(format!(
-            "a batch of {size} samples is larger than the training data ({samples} samples)"
+            "a step of {size} samples is larger than the training data ({samples} samples)"
         )));
     }
     if validation.is_some() && !trainer.has_eval() {
@@ -195,6 +198,11 @@ fn check(
         return Err(Error::Usage(format!("there is no metric `{wanted}`; there are: {names}")));
     }
     Ok(())
+}
+
+/// Samples of a step.
+fn step_size(trainer: &Trainer, options: &Fit) -> Result<usize, Error> {
+    Ok(trainer.batch_size()?.saturating_mul(options.accumulate))
 }
 
 fn identify(
@@ -210,7 +218,8 @@ fn identify(
         program: checkpoint::fingerprint(trainer.executable().program()),
         seed: trainer.seed(),
         shuffle: options.shuffle,
-        batch_size: trainer.batch_size()?,
+        step_size: step_size(trainer, options)?,
+        accumulate: options.accumulate,
         samples: train.len(),
         validation_samples: validation.map_or(0, Dataset::len),
     })
@@ -264,13 +273,13 @@ impl Run<'_, '_> {
     }
 
     fn announce(&mut self) {
-        let batches = self.train.len() / self.identity.batch_size;
+        let batches = self.train.len() / self.identity.step_size;
         self.observer.observe(&Event::Start {
             epochs: self.options.epochs,
             epoch: self.progress.epoch + 1,
             batch: self.progress.batch,
             batches,
-            batch_size: self.identity.batch_size,
+            batch_size: self.identity.step_size,
             samples: self.identity.samples,
             validation_samples: self.identity.validation_samples,
             parameters: self.trainer.parameter_count(),
@@ -302,8 +311,9 @@ impl Run<'_, '_> {
         if self.identity.shuffle {
             batches.shuffle(self.identity.seed, self.progress.epoch);
         }
+        let count = self.train.len() / self.identity.step_size;
         let mut ms = 0.0;
-        while self.progress.batch < batches.count() {
+        while self.progress.batch < count {
             if self.interrupted() {
                 return Ok(false);
             }
@@ -319,7 +329,7 @@ impl Run<'_, '_> {
         };
         let train = self.mean.metrics(self.trainer.metric_names());
         let improved = self.end_epoch(val.as_ref().unwrap_or(&train))?;
-        let steps = (batches.count() - done).max(1);
+        let steps = (count - done).max(1);
         self.observer.observe(&Event::Epoch {
             epoch: self.progress.epoch,
             epochs: self.options.epochs,
@@ -339,9 +349,39 @@ impl Run<'_, '_> {
 
     /// Does one step and gives the milliseconds it took.
     fn step(&mut self, batches: &mut Batches<'_>) -> Result<f64, Error> {
-        let batch = batches.get(self.progress.batch);
-        let begun = Instant::now();
-        let metrics = self.trainer.step(batch).map_err(|error| match error {
+        let parts = self.options.accumulate;
+        let samples = self.identity.step_size / parts;
+        let mut mean = Mean::default();
+        let mut ms = 0.0;
+        for part in 0..parts {
+            let batch = batches.get(self.progress.batch * parts + part);
+            let begun = Instant::now();
+            let metrics = match part + 1 == parts {
+                true => self.trainer.step(batch),
+                false => self.trainer.accumulate(batch),
+            };
+            let metrics = metrics.map_err(|error| self.failed(error))?;
+            ms += begun.elapsed().as_secs_f64() * 1e3;
+            mean.add(&metrics, samples);
+            self.mean.add(&metrics, samples);
+        }
+        self.progress.batch += 1;
+        self.progress.step += 1;
+        let names = self.trainer.metric_names();
+        self.observer.observe(&Event::Step {
+            epoch: self.progress.epoch + 1,
+            batch: self.progress.batch,
+            step: self.progress.step,
+            metrics: &mean.metrics(names),
+            mean: &self.mean.metrics(names),
+            ms,
+        });
+        Ok(ms)
+    }
+
+    /// The error of the present step.
+    fn failed(&self, error: Error) -> Error {
+        match error {
             Error::Run(error) => Error::Step {
                 epoch: self.progress.epoch + 1,
                 step: self.progress.step + 1,
@@ -349,20 +389,7 @@ impl Run<'_, '_> {
                 checkpoint: self.dir.as_ref().and_then(RunDir::newest).map(PathBuf::from),
             },
             other => other,
-        })?;
-        let ms = begun.elapsed().as_secs_f64() * 1e3;
-        self.mean.add(&metrics, self.identity.batch_size);
-        self.progress.batch += 1;
-        self.progress.step += 1;
-        self.observer.observe(&Event::Step {
-            epoch: self.progress.epoch + 1,
-            batch: self.progress.batch,
-            step: self.progress.step,
-            metrics: &metrics,
-            mean: &self.mean.metrics(self.trainer.metric_names()),
-            ms,
-        });
-        Ok(ms)
+        }
     }
 
     /// Counts the epoch and judges it; true if it is the best so far.

@@ -1,11 +1,14 @@
 //! Training: data, batches, the loop, metrics and checkpoints.
 //!
 //! Everything here drives a [`dlc_kernel::Executable`] through the names in its program: entry
-//! `train` (one step: forward, backward, update, metrics), entry `eval` (metrics alone), entry
-//! `init` (first values) if there is one. The inputs of `train` and `eval` are fields of the data
-//! set, their rank-0 outputs are metrics, and one of those is called `loss`. The run-time scalars
-//! `seed`, `step` (how many steps went before) and `steps` (how many are planned) are kept up to
-//! date; every other one can be set.
+//! `train` (one step: forward, backward, update, metrics), entry `eval` (metrics alone), and, if
+//! there are such, `init` (first values) and `accumulate` (adds a batch's gradients to the next
+//! step). The inputs of `train`, `accumulate` and `eval` are fields of the data set, their rank-0
+//! outputs are metrics, and one of those is called `loss`. An output `weight of m` says what the
+//! metric m of a batch weighs in a mean (its samples, if there is none); an output `log of m` stands
+//! for a metric m that is the exponential of its mean. The run-time scalars `seed`, `step` (how
+//! many steps went before), `part` (how many batches of this one) and `steps` (how many are planned)
+//! are kept up to date; every other one can be set.
 //!
 //! What must hold:
 //! - The same data, seed and program give the same bits, whether a run was interrupted or not, and

@@ -1,7 +1,7 @@
 //! One step at a time: a compiled training program, its batches and its weights.
 
 use crate::data::{Batch, Batches, Dataset};
-use crate::metrics::{self, Mean, Metrics};
+use crate::metrics::{self, Mean, Meter, Metrics};
 use crate::weights::{self, extents, type_of, type_of_buffer};
 use crate::{BoxError, Error, Weights, WeightsFile};
 use dlc_kernel::{Buffer, Class, Executable, RunError, Tensor};
@@ -30,8 +30,11 @@ pub struct Trainer {
     executable: Arc<dyn Executable>,
     /// The entries `train`, each for batches of another shape.
     train: Calls,
+    accumulate: Option<Calls>,
     eval: Option<Calls>,
     steps: u64,
+    /// Batches added to the next step.
+    parts: u64,
     seed: i32,
     counts_steps: bool,
     /// Whether a schedule waits for [`Trainer::plan`].
@@ -46,8 +49,8 @@ struct Call {
     executable: Arc<dyn Executable>,
     entry: usize,
     outputs: Vec<Tensor>,
-    /// Positions of the scalar outputs.
-    scalars: SmallVec<[usize; 4]>,
+    /// The metrics among the outputs, and their names.
+    meters: Vec<Meter>,
     names: Arc<[String]>,
 }
 
@@ -88,11 +91,21 @@ impl Trainer {
     pub fn new(executable: Arc<dyn Executable>, seed: i32) -> Result<Trainer, Error> {
         let no_train = || Error::Usage("the program has no entry `train`".into());
         let train = Calls::find(&executable, "train")?.ok_or_else(no_train)?;
+        let accumulate = Calls::find(&executable, "accumulate")?;
         let eval = Calls::find(&executable, "eval")?;
         let counts_steps = has_scalar(&*executable, "step");
         let unplanned = has_scalar(&*executable, "steps");
-        let mut trainer =
-            Trainer { executable, train, eval, steps: 0, seed, counts_steps, unplanned };
+        let mut trainer = Trainer {
+            executable,
+            train,
+            accumulate,
+            eval,
+            steps: 0,
+            parts: 0,
+            seed,
+            counts_steps,
+            unplanned,
+        };
         if has_scalar(&*trainer.executable, "seed") {
             trainer.executable.write("seed", &Tensor::i32([], vec![seed]))?;
         }
@@ -117,7 +130,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Does one step on `batch`, which has a tensor for each input of the program.
+    /// Does one step on `batch`, which has a tensor for each input of the program, and on those given
+    /// to [`Trainer::accumulate`] before it.
     ///
     /// # Errors
     /// If the batch does not fit, an index in it is out of range, or the loss or a gradient is
@@ -129,11 +143,20 @@ impl Trainer {
             return Err(Error::Usage(message.into()));
         }
         let metrics = self.train.run(batch)?;
+        self.set_parts(0)?;
         self.set_steps(self.steps + 1)?;
-        if !metrics.loss().is_finite() {
-            return Err(RunError::NotFinite { name: "loss".into() }.into());
-        }
-        Ok(metrics)
+        finite(metrics)
+    }
+
+    /// Adds the gradients of a batch to the next step, which goes by the mean over all its batches.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`]; if the program has no entry `accumulate`.
+    pub fn accumulate(&mut self, batch: &Batch) -> Result<Metrics, Error> {
+        let no_entry = || Error::Usage("the program has no entry `accumulate`".into());
+        let metrics = self.accumulate.as_mut().ok_or_else(no_entry)?.run(batch)?;
+        self.set_parts(self.parts + 1)?;
+        finite(metrics)
     }
 
     /// Measures one batch of the program's size; changes nothing.
@@ -303,6 +326,14 @@ impl Trainer {
         }
     }
 
+    fn set_parts(&mut self, parts: u64) -> Result<(), Error> {
+        self.parts = parts;
+        match has_scalar(&*self.executable, "part") {
+            true => self.write_count("part", parts),
+            false => Ok(()),
+        }
+    }
+
     fn write_count(&self, name: &str, steps: u64) -> Result<(), Error> {
         let too_many = |_| Error::Usage("a run has at most 2^31 - 1 steps".into());
         let count = i32::try_from(steps).map_err(too_many)?;
@@ -354,11 +385,12 @@ impl Call {
         let buffers: Vec<_> =
             program.entries[index].outputs.iter().map(|&b| program.buffer(b)).collect();
         let outputs = buffers.iter().map(|b| Tensor::zeros(b.dtype, extents(b))).collect();
-        let scalars: SmallVec<[usize; 4]> =
-            (0..buffers.len()).filter(|&i| buffers[i].shape.is_empty()).collect();
-        let names: Arc<[String]> = scalars.iter().map(|&i| buffers[i].name.clone()).collect();
+        let scalars: Vec<Option<&str>> =
+            buffers.iter().map(|b| b.shape.is_empty().then_some(b.name.as_str())).collect();
+        let (names, meters) = Meter::find(&scalars);
         metrics::require_loss(&names, &program.entries[index].name)?;
-        Ok(Call { executable: executable.clone(), entry: index, outputs, scalars, names })
+        let (executable, names) = (executable.clone(), names.into());
+        Ok(Call { executable, entry: index, outputs, meters, names })
     }
 
     fn inputs(&self) -> impl Iterator<Item = &Buffer> {
@@ -397,8 +429,8 @@ impl Call {
         });
         let inputs = inputs.collect::<Result<SmallVec<[&Tensor; 8]>, Error>>()?;
         self.executable.call(self.entry, &inputs, &mut self.outputs)?;
-        let values = self.scalars.iter().map(|&i| metrics::scalar(&self.outputs[i]));
-        Ok(Metrics::new(self.names.clone(), values))
+        let values = self.meters.iter().map(|meter| meter.read(&self.outputs));
+        Ok(Metrics::of(self.names.clone(), values))
     }
 
     /// The common first extent of the inputs.
@@ -423,6 +455,14 @@ fn same_extents(shape: &[usize], buffer: &dlc_kernel::Buffer) -> bool {
 fn mismatch(name: &str, given: &str, buffer: &dlc_kernel::Buffer) -> Error {
     let expected = type_of_buffer(buffer);
     Error::Usage(format!("`{name}` is {given} in the data, the model takes {expected}"))
+}
+
+/// The metrics, if the loss is finite.
+fn finite(metrics: Metrics) -> Result<Metrics, Error> {
+    match metrics.loss().is_finite() {
+        true => Ok(metrics),
+        false => Err(RunError::NotFinite { name: "loss".into() }.into()),
+    }
 }
 
 fn no_eval() -> Error {

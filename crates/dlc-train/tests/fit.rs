@@ -258,7 +258,7 @@ fn resuming_something_else_is_refused_with_the_reasons() {
     assert!(message.contains("\n  - it was made with model `Logistic`, now it is `Other`"));
     assert!(message.contains("\n  - it was made with seed 42, now it is 7"), "{message}");
     let message = refused(&|run| run.fake.batch = 4);
-    assert!(message.contains("made with 8 samples a batch, now there are 4"), "{message}");
+    assert!(message.contains("made with 8 samples a step, now there are 4"), "{message}");
     let message = refused(&|run| run.fit.shuffle = false);
     assert!(message.contains("made with samples `shuffled`, now it is `in order`"), "{message}");
     let message = refused(&|run| run.fake.momentum = "m.weight");
@@ -361,7 +361,7 @@ fn schedules_go_by_the_plan() {
 fn what_does_not_fit_together_is_told() {
     let mut run = Run::new(1);
     run.data.0 = points(5);
-    let expected = "a batch of 8 samples is larger than the training data (5 samples)";
+    let expected = "a step of 8 samples is larger than the training data (5 samples)";
     assert_eq!(run.error(), expected);
     let mut run = Run::new(1);
     run.fit.monitor.metric = "bleu".into();

@@ -84,7 +84,8 @@ impl Module {
         self.start(&[(training, options.bindings.clone())])
     }
 
-    /// The graphs of a model's training program: `train` and `eval`.
+    /// The graphs of a model's training program: `train`, `eval`, and `accumulate` where a step has
+    /// several batches.
     ///
     /// # Errors
     /// As [`Module::trainer`].
@@ -94,7 +95,16 @@ impl Module {
         bindings: &Bindings,
     ) -> Result<Vec<EntryGraph>, Error> {
         let training = self.training(model, &TrainOverrides::default(), bindings)?;
-        self.bound(&training, bindings, training.settings.batch, &["train", "eval"])
+        self.program(&training, bindings)
+    }
+
+    /// The entries that training calls.
+    fn program(&self, training: &Training, bindings: &Bindings) -> Result<Vec<EntryGraph>, Error> {
+        let names: &[_] = match training.accumulate {
+            None => &["train", "eval"],
+            Some(_) => &["train", "eval", "accumulate"],
+        };
+        self.bound(training, bindings, training.settings.batch, names)
     }
 
     /// The entries of those names for batches of `batch` samples.
@@ -108,7 +118,11 @@ impl Module {
         let mut sizes = bindings.clone();
         sizes.insert(training.batch_dim.clone(), batch);
         let bind = |&name: &&'static str| {
-            let graph = if name == "train" { &training.step } else { &training.eval };
+            let graph = match name {
+                "train" => &training.step,
+                "accumulate" => training.accumulate.as_ref().expect("a step has several batches"),
+                _ => &training.eval,
+            };
             let graph = self.bind_graph(graph, &training.constraints, &sizes)?;
             Ok(EntryGraph { name: name.to_owned(), graph })
         };
@@ -130,8 +144,7 @@ impl Module {
         let Compiler { target, options } = &self.compiler;
         let mut entries = Vec::new();
         for (number, (training, bindings)) in all.iter().enumerate() {
-            let mut bound =
-                self.bound(training, bindings, training.settings.batch, &["train", "eval"])?;
+            let mut bound = self.program(training, bindings)?;
             if all.len() > 1 {
                 bound.iter_mut().for_each(|entry| entry.name += &format!(".{number}"));
             }
@@ -192,6 +205,7 @@ pub fn train(
     let fit = Fit {
         epochs: training.settings.epochs as u32,
         shuffle: training.settings.shuffle,
+        accumulate: training.settings.accumulate as usize,
         monitor: stop.map_or_else(Monitor::default, |s| monitor(&s.quantity)),
         patience: stop.map(|s| s.patience as u32),
         dir: Some(dir.clone()),

@@ -127,6 +127,8 @@ impl Printer<'_> {
             | TrainKind::Epochs(value)
             | TrainKind::Seed(value)
             | TrainKind::Batch(value)
+            | TrainKind::Accumulate(value)
+            | TrainKind::Clip(value)
             | TrainKind::Validation(value)
             | TrainKind::Out(value) => self.expr(*value),
         };

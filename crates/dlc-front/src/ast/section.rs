@@ -77,6 +77,10 @@ pub enum TrainKind {
     Seed(ExprId),
     /// `batch 64`, as a statement of its own.
     Batch(ExprId),
+    /// `accumulate 4`: batches of a step.
+    Accumulate(ExprId),
+    /// `clip 1.0`: the largest norm of the gradients.
+    Clip(ExprId),
     /// `shuffle`, as a statement of its own.
     Shuffle,
     /// `validation 0.1` or `validation mnist("other")`.
@@ -98,6 +102,8 @@ impl TrainKind {
             TrainKind::Epochs(_) => "epochs",
             TrainKind::Seed(_) => "seed",
             TrainKind::Batch(_) => "batch",
+            TrainKind::Accumulate(_) => "accumulate",
+            TrainKind::Clip(_) => "clip",
             TrainKind::Shuffle => "shuffle",
             TrainKind::Validation(_) => "validation",
             TrainKind::Out(_) => "out",

@@ -115,6 +115,8 @@ impl Tree<'_> {
             | TrainKind::Epochs(value)
             | TrainKind::Seed(value)
             | TrainKind::Batch(value)
+            | TrainKind::Accumulate(value)
+            | TrainKind::Clip(value)
             | TrainKind::Validation(value)
             | TrainKind::Out(value) => format!(" {}", self.expr(*value)),
         }

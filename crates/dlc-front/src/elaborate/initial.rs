@@ -126,7 +126,7 @@ impl<'u> Elab<'u> {
         Ok(())
     }
 
-    fn store(
+    pub(super) fn store(
         &mut self,
         path: String,
         class: SourceClass,
@@ -146,7 +146,7 @@ impl<'u> Elab<'u> {
     }
 
     /// Runs `work` with the graph of first values as the current one.
-    fn in_init<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+    pub(super) fn in_init<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         std::mem::swap(&mut self.graph, &mut self.init);
         self.initializing = true;
         let result = work(self);
@@ -329,7 +329,7 @@ impl<'u> Elab<'u> {
         let seed = self.counter("seed", span)?;
         let step = match self.initializing {
             true => self.add(Const(Scalar::new(DType::I32, 0.0)), &[], span)?,
-            false => self.counter("step", span)?,
+            false => self.batch_number(span)?,
         };
         let shape = self.with_steps(shape);
         let all = self.add(Random { site, shape }, &[seed, step], span)?;

@@ -1,20 +1,20 @@
-//! Run-time scalars: `dyn` arguments, the counters `seed`, `step` and `steps`, and schedules, which
-//! say how a `dyn` argument changes from step to step.
+//! Run-time scalars: `dyn` arguments, the counters `seed`, `step`, `part` and `steps`, and schedules,
+//! which say how a `dyn` argument changes from step to step.
 //!
 //! A scheduled argument is a run-time scalar like any other, named after the argument: its value
 //! is what the schedule starts from, so that overriding it scales the whole schedule.
 
 use std::rc::Rc;
 
-use dlc_graph::op::{Binary, Op, Source, SourceClass};
+use dlc_graph::op::{Op, Source, SourceClass};
 use dlc_graph::{Type, Value};
-use dlc_kernel::{BinaryOp, DType, Scalar, UnaryOp};
+use dlc_kernel::{BinaryOp, DType, Scalar};
 
 use super::signature::Given;
 use super::value::{DEFAULT_FLOAT, DefId, FuncKind, Val};
 use super::{Elab, Eval};
 use crate::Code;
-use crate::ast::{DefKind, Hyper, ReduceOp};
+use crate::ast::{DefKind, Hyper};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -155,8 +155,8 @@ impl<'u> Elab<'u> {
         Ok(self.add_scalar(&scalar.name, default, span)?.into())
     }
 
-    /// The scalar `seed`, `step` (the number of steps before this one) or `steps` (how many are
-    /// planned), `i32`.
+    /// The scalar `seed`, `step` (the number of steps before this one), `part` (the number of batches
+    /// before this one in the step) or `steps` (how many are planned), `i32`.
     pub(super) fn counter(&mut self, name: &str, span: Span) -> Eval<Value> {
         if let Some(value) = self.graph.source(name) {
             return Ok(value);
@@ -165,17 +165,16 @@ impl<'u> Elab<'u> {
         self.add_scalar(name, Scalar::new(DType::I32, default), span)
     }
 
-    /// The root of the sum of squares of all gradients that the optimizer is given.
-    pub(super) fn grad_norm(&mut self, span: Span) -> Eval<Value> {
-        let mut squares = Vec::new();
-        for gradient in self.gradients.clone() {
-            let square = self.add(Binary(BinaryOp::Mul), &[gradient, gradient], span)?;
-            let axes: Vec<usize> = (0..self.ty(square).rank()).collect();
-            squares.push(self.fold_tensor(ReduceOp::Sum, &square.into(), &axes, span)?);
+    /// A number that no other batch has.
+    pub(super) fn batch_number(&mut self, span: Span) -> Eval<Value> {
+        let step = self.counter("step", span)?;
+        if self.accumulate == 1 {
+            return Ok(step);
         }
-        let total = self.fold_list(ReduceOp::Sum, &squares, span)?;
-        let norm = self.unary(UnaryOp::Sqrt, &total, span)?;
-        Ok(self.tensor(&norm, span)?.value)
+        let part = self.counter("part", span)?;
+        let before = self.binary(BinaryOp::Mul, &step.into(), &Val::int(self.accumulate), span)?;
+        let number = self.binary(BinaryOp::Add, &before, &part.into(), span)?;
+        Ok(self.tensor(&number, span)?.value)
     }
 
     fn add_scalar(&mut self, name: &str, default: Scalar, span: Span) -> Eval<Value> {

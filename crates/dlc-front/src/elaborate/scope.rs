@@ -13,8 +13,8 @@ use crate::ast::{ExprId, Item};
 use crate::diagnostic::{Diagnostic, nearest, sanitize};
 use crate::source::Span;
 
-/// The names that mean something of their own; `grad_norm` does in optimizers.
-const CONSTANTS: [&str; 6] = ["inf", "pi", "training", "step", "steps", "grad_norm"];
+/// The names that mean something of their own.
+const CONSTANTS: [&str; 5] = ["inf", "pi", "training", "step", "steps"];
 
 /// The names of one scope.
 pub(crate) type Scope = FxHashMap<Arc<str>, Val>;
@@ -161,7 +161,6 @@ impl<'u> Elab<'u> {
             "pi" => Val::Float(std::f64::consts::PI),
             "training" => Val::Bool(self.mode == Mode::Train),
             "step" | "steps" => self.counter(name, span).ok()?.into(),
-            "grad_norm" if !self.gradients.is_empty() => self.grad_norm(span).ok()?.into(),
             _ => return None,
         })
     }

@@ -12,6 +12,8 @@ use crate::source::Span;
 pub struct TrainOverrides {
     /// Examples in a batch.
     pub batch: Option<i64>,
+    /// Batches of a step.
+    pub accumulate: Option<i64>,
     /// How often the data is gone through.
     pub epochs: Option<i64>,
     /// The seed of everything random.
@@ -45,6 +47,10 @@ pub enum Validation {
 pub struct Settings {
     /// Examples in a batch.
     pub batch: i64,
+    /// Batches of a step: their gradients' mean is what the optimizer is given.
+    pub accumulate: i64,
+    /// The largest norm of all gradients together.
+    pub clip: Option<f64>,
     /// Whether the order of examples changes with each epoch.
     pub shuffle: bool,
     /// How often the data is gone through.
@@ -68,6 +74,8 @@ pub(super) fn read(
     refuse_repeated(elab, section)?;
     let mut settings = Settings {
         batch: overrides.batch.unwrap_or(64),
+        accumulate: overrides.accumulate.unwrap_or(1),
+        clip: None,
         shuffle: false,
         epochs: overrides.epochs.unwrap_or(10),
         seed: overrides.seed.unwrap_or(0),
@@ -98,6 +106,11 @@ fn read_one(
         TrainKind::Batch(batch) => {
             settings.batch = overrides.batch.unwrap_or(at_least(elab, *batch, "batch", 1)?);
         }
+        TrainKind::Accumulate(count) => {
+            let count = at_least(elab, *count, "accumulate", 1)?;
+            settings.accumulate = overrides.accumulate.unwrap_or(count);
+        }
+        TrainKind::Clip(bound) => settings.clip = Some(clip(elab, *bound)?),
         TrainKind::Shuffle => settings.shuffle = true,
         TrainKind::Epochs(epochs) => {
             settings.epochs = overrides.epochs.unwrap_or(at_least(elab, *epochs, "epochs", 1)?);
@@ -141,6 +154,18 @@ fn at_least(elab: &mut Elab<'_>, id: ExprId, what: &str, least: i64) -> Eval<i64
     let diagnostic = Diagnostic::error(Code::BadSetting, title, span, "")
         .note(format!("it lies between {least} and {}", i32::MAX));
     Err(elab.fail(diagnostic))
+}
+
+fn clip(elab: &mut Elab<'_>, id: ExprId) -> Eval<f64> {
+    let span = elab.ast().span(id);
+    let value = elab.eval(id)?;
+    match value.as_number() {
+        Some(bound) if bound.is_finite() && bound > 0.0 => Ok(bound),
+        _ => {
+            let title = format!("a norm to clip at is a positive number, not {}", value.describe());
+            Err(elab.fail(Diagnostic::error(Code::BadSetting, title, span, "")))
+        }
+    }
 }
 
 fn text(elab: &mut Elab<'_>, id: ExprId) -> Eval<String> {

@@ -341,6 +341,8 @@ impl Builder {
             ("epochs", Some(value)) => TrainKind::Epochs(value),
             ("seed", Some(value)) => TrainKind::Seed(value),
             ("batch", Some(value)) => TrainKind::Batch(value),
+            ("accumulate", Some(value)) => TrainKind::Accumulate(value),
+            ("clip", Some(value)) => TrainKind::Clip(value),
             ("validation", Some(value)) => TrainKind::Validation(value),
             ("out", Some(value)) => TrainKind::Out(value),
             ("shuffle", None) => TrainKind::Shuffle,
@@ -399,7 +401,7 @@ pub(super) fn exprs(node: Node<'_>) -> impl Iterator<Item = Node<'_>> {
 }
 
 fn bad_setting(word: &str, span: Span) -> Diagnostic {
-    const FORMS: [(&str, &str); 11] = [
+    const FORMS: [(&str, &str); 13] = [
         ("data", "data mnist(\"data/mnist\") batch 64 shuffle"),
         ("loss", "loss cross_entropy(Net(image), label)"),
         ("metric", "metric accuracy(Net(image), label)"),
@@ -408,6 +410,8 @@ fn bad_setting(word: &str, span: Span) -> Diagnostic {
         ("epochs", "epochs 10"),
         ("seed", "seed 42"),
         ("batch", "batch 64"),
+        ("accumulate", "accumulate 4"),
+        ("clip", "clip 1.0"),
         ("shuffle", "shuffle"),
         ("validation", "validation 0.1"),
         ("out", "out \"runs/net\""),

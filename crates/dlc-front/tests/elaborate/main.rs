@@ -7,4 +7,5 @@ mod library;
 mod losses;
 mod mistakes;
 mod mutations;
+mod steps;
 mod support;

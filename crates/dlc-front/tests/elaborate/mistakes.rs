@@ -203,6 +203,8 @@ fn sections() {
         section(&format!(
             "train M {{ {data}; loss cross_entropy(M(x), label); optim sgd(lr = 0) }}"
         )),
+        section(&format!("train M {{ {data}; loss mean(M(x)); optim sgd; accumulate 0 }}")),
+        section(&format!("train M {{ {data}; loss mean(M(x)); optim sgd; clip -1.0 }}")),
     ];
     insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
 }

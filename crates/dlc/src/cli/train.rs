@@ -22,9 +22,12 @@ pub struct Args {
     /// Epochs at most
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
     epochs: Option<i64>,
-    /// Samples of a step
+    /// Samples of a batch
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
     batch: Option<i64>,
+    /// Batches of a step
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
+    accumulate: Option<i64>,
     /// Learning rate
     #[arg(long)]
     lr: Option<f64>,
@@ -59,6 +62,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let options = TrainOptions {
         overrides: TrainOverrides {
             batch: args.batch,
+            accumulate: args.accumulate,
             epochs: args.epochs,
             seed: args.seed,
             lr: args.lr,

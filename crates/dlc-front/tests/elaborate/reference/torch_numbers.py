@@ -1,7 +1,7 @@
-"""Reference numbers of losses for tests/library.rs: `python torch_numbers.py > torch_numbers.txt`.
+"""Reference numbers for tests/losses.rs and steps.rs: `python torch_numbers.py > torch_numbers.txt`.
 
-PyTorch computes them in f64: each line has the loss and its gradient. Tensors are filled as in
-make.py.
+PyTorch computes them in f64: a loss and its gradient, parameters after a step. Tensors are filled as
+in make.py.
 """
 import numpy as np
 import torch
@@ -58,3 +58,12 @@ show("bce", lambda x: F.binary_cross_entropy_with_logits(x, answers))
 show("bce_mask", binary(mask))
 show("perplexity_mask", lambda x: torch.exp(cross_entropy(kept)(x)))
 show("accuracy_mask", accuracy)
+
+# Two parameters after one step of SGD on the loss sum(c * p * p) / 2 + sum(d * q), the gradients
+# clipped at a norm.
+for name, bound in (("clip", 0.25), ("clip_beyond", 100.0)):
+    p, q = fill("p", 3).requires_grad_(), fill("q", 2).requires_grad_()
+    ((fill("c", 2, 3) * p * p).sum() / 2 + (fill("d", 2, 2) * q).sum()).backward()
+    torch.nn.utils.clip_grad_norm_([p, q], bound)
+    torch.optim.SGD([p, q], lr=0.1).step()
+    print(name, " ".join(f"{v:.12g}" for v in [*p.tolist(), *q.tolist()]))
