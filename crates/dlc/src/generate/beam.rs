@@ -44,8 +44,8 @@ struct Search {
     ended: Vec<(f64, Vec<i32>)>,
 }
 
-/// Finds the best sequence after each prompt: those that score best when the mark is among the
-/// likeliest ids end there, until there are as many as beams. `keep_on` may break off.
+/// Finds the best sequence after each prompt, among those that end when the mark is one of the
+/// likeliest ids. `keep_on` may break off.
 pub(super) fn search(
     scores: &mut dyn Scores,
     prompts: &[Vec<i32>],
@@ -98,7 +98,18 @@ impl Search {
                 next.push(Hypothesis { ids, log });
             }
         }
-        self.open = if self.ended.len() < beams.count { next } else { Vec::new() };
+        self.open = next;
+        if !self.is_promising(beams) {
+            self.open.clear();
+        }
+    }
+
+    /// Whether an open sequence may still be one of the best: fewer have ended than there are
+    /// beams, or one that ended scores less than an open one does already.
+    fn is_promising(&self, beams: &Beams) -> bool {
+        let open = self.open.first().map(|h| self.score(h.log, h.ids.len(), beams));
+        let better = |open: f64| self.ended.iter().filter(|(score, _)| *score >= open).count();
+        open.is_some_and(|open| better(open) < beams.count)
     }
 
     /// The ids after the prompt; of a sequence without end if none has ended.
