@@ -33,8 +33,21 @@ model Seeing(source: i32[N, S], source_length: i32[N], ids: i32[N, T]) -> f32[N,
   h + last |> linear(V)
 }
 
+model Looking(source: i32[N, S], source_length: i32[N], ids: i32[N, T])
+  -> (scores: f32[N, T, V], weights: f32[N, 1, T, S])
+{
+  seen = length_mask(S)(source_length)
+  x = source |> embedding(V, 32) |> sine_positions
+  y = ids    |> embedding(V, 32) |> sine_positions
+  body = transformer(1, 2, 32, pre_norm = yes, mask = seen, rate = 0.1)
+  looks = attention_weights(y |> as[N, T, 1, 32], x |> as[N, S, 1, 32], mask = seen)
+  scores = body(x, y) |> linear(V)
+  scores, looks
+}
+
 train Translate {
   data   pairs("a.txt", "b.txt", bucket = 4) batch 8 shuffle
+  validation pairs("c.txt", "d.txt", bucket = 4)
   loss   cross_entropy(Translate(source, source_length, ids), next, mask = mask)
   metric accuracy(Translate(source, source_length, ids), next, mask = mask)
   optim  adam(lr = 5e-3)
@@ -42,6 +55,9 @@ train Translate {
   seed   3
 }
 "#;
+
+/// Sentences for validation: fewer letters than in all, and no whole number of batches.
+const VALIDATION: usize = 19;
 
 /// Every letter stands for the next one, and sentences have 1 to 10 of them.
 fn sentences() -> (Vec<String>, Vec<String>) {
@@ -63,8 +79,13 @@ impl Setup {
     fn new() -> Setup {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = sentences();
-        std::fs::write(dir.path().join("a.txt"), from.join("\n")).unwrap();
-        std::fs::write(dir.path().join("b.txt"), to.join("\n")).unwrap();
+        let write = |name: &str, lines: &[String]| {
+            std::fs::write(dir.path().join(name), lines.join("\n")).unwrap();
+        };
+        write("a.txt", &from);
+        write("b.txt", &to);
+        write("c.txt", &from[..VALIDATION]);
+        write("d.txt", &to[..VALIDATION]);
         let file = dir.path().join("model.dl");
         std::fs::write(&file, MODEL).unwrap();
         let module = Compiler::new().threads(1).compile_file(&file).unwrap();
@@ -83,6 +104,9 @@ impl Setup {
             TrainOptions { out, resume, interrupt: interrupt.clone(), ..TrainOptions::default() };
         let mut losses = Vec::new();
         let mut observer = |event: &Event<'_>| {
+            if let Event::Start { validation_samples, .. } = event {
+                assert_eq!(*validation_samples, VALIDATION);
+            }
             if let Event::Step { metrics, step, .. } = event {
                 losses.push(metrics.loss().to_bits());
                 if interrupt_at == Some(*step) {
@@ -109,6 +133,21 @@ impl Setup {
         let mut keep_on = |_| ControlFlow::Continue(());
         let weights = self.weights("run");
         dlc::translate(&self.module, model, &weights, sentences, &options, &mut keep_on)
+    }
+
+    fn attention_is_of_the_translation(&self, translation: &str) {
+        let weights = self.weights("run");
+        let options =
+            GenerateOptions { prompt: "gfedcba".into(), tokens: 20, ..GenerateOptions::default() };
+        let looks = dlc::attention(&self.module, "Looking", &weights, &options).unwrap();
+        assert_eq!(looks.source.concat(), "gfedcba<end>");
+        assert_eq!(looks.target.concat(), format!("{translation}<end>"));
+        assert_eq!(looks.heads.len(), 1);
+        for row in looks.heads[0].chunks(looks.source.len()) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
+        }
+        let error = dlc::attention(&self.module, "Translate", &weights, &options).unwrap_err();
+        assert!(error.to_string().contains("does not tell where it looks"), "{error}");
     }
 
     /// The likeliest next id again and again, by whole runs of the model.
@@ -161,6 +200,7 @@ fn it_learns_goes_on_to_the_bit_and_translates() {
     assert_eq!(setup.translate("Named", &new, None).unwrap(), greedy);
     let one = Some(Beams { count: 1, length_penalty: 1.0 });
     assert_eq!(setup.translate("Translate", &new, one).unwrap(), greedy);
+    setup.attention_is_of_the_translation(&greedy[1]);
     let refused = setup.translate("Seeing", &new, None).unwrap_err().to_string();
     assert!(refused.contains("not causal"), "{refused}");
 }

@@ -13,8 +13,8 @@ use dlc_pass::split_early;
 /// needs no `x`.
 fn graph() -> Graph {
     let mut g = Graph::new();
-    let source = input(&mut g, "source", &[2, 3, 4]);
-    let x = input(&mut g, "x", &[2, 3, 4]);
+    let source = input(&mut g, "source", &[6, 4]);
+    let x = input(&mut g, "x", &[6, 4]);
     let states = linear(&mut g, source, "encoder", 4);
     let states = softmax(&mut g, states);
     let h = linear(&mut g, x, "decoder", 4);
