@@ -179,6 +179,31 @@ const CASES: &[Case] = &[
         depth: 3000.0,
     },
     Case {
+        name: "losses under a mask, with their gradients",
+        source: "model M(x: f32[N, T, 7], y: f32[N, T, 7], label: i32[N, T], w: f32[N, T]) -> (
+            a: f32[], b: f32[], c: f32[], ga: f32[N, T, 7], gb: f32[N, T, 7]
+        ) {
+            mask = w > 0
+            a = cross_entropy(x, label, smoothing = 0.1, mask = mask)
+            b = binary_cross_entropy(x, abs(y), mask = mask)
+            (a, b, accuracy(x, label, mask = mask), grad(a, wrt = x), grad(b, wrt = x)) }",
+        sizes: &[("N", 3), ("T", 5)],
+        depth: 120.0,
+    },
+    Case {
+        name: "a Transformer layer's gradients, scaled by their norm",
+        source: "model M(x: f32[N, T, 8]) -> (a: f32[8], b: f32[12, 8]) {
+            layer = encoder_layer(2, 12)
+            y = x |> layer
+            loss = mean(y * y * y)
+            a = grad(loss, wrt = layer.norm1.weight)
+            b = grad(loss, wrt = layer.linear1.weight)
+            norm = sqrt(sum(a * a) + sum(b * b))
+            (a / norm, b / norm) }",
+        sizes: &[("N", 2), ("T", 5)],
+        depth: 1000.0,
+    },
+    Case {
         name: "gradients of gradients",
         source: "model M(x: f32[N]) -> f32[N] {
             slope = grad(sum[n] x[n] * x[n] * x[n], wrt = x)

@@ -22,7 +22,7 @@ mod walk;
 pub use expr::{
     Arg, BinaryOp, Carry, Expr, ExprId, ExprKind, Link, ReduceOp, Scan, Subscript, UnaryOp,
 };
-pub use section::{Entry, Expect, Section, Train, TrainKind, TrainStmt};
+pub use section::{Entry, Expect, Section, Train, TrainKind, TrainStmt, Trend};
 
 use std::ops::Index as Indexing;
 use std::sync::Arc;

@@ -259,6 +259,9 @@ fn resuming_something_else_is_refused_with_the_reasons() {
     assert!(message.contains("\n  - it was made with seed 42, now it is 7"), "{message}");
     let message = refused(&|run| run.fake.batch = 4);
     assert!(message.contains("made with 8 samples a step, now there are 4"), "{message}");
+    let message = refused(&|run| (run.fake.batch, run.fit.accumulate) = (4, 2));
+    assert!(message.contains("made with 1 batches a step, now there are 2"), "{message}");
+    assert!(!message.contains("samples a step"), "{message}");
     let message = refused(&|run| run.fit.shuffle = false);
     assert!(message.contains("made with samples `shuffled`, now it is `in order`"), "{message}");
     let message = refused(&|run| run.fake.momentum = "m.weight");
@@ -355,6 +358,17 @@ fn schedules_go_by_the_plan() {
     let end = trainer.read("bias").unwrap();
     trainer.step(&batch).unwrap();
     assert_eq!(trainer.read("bias").unwrap(), end, "the rate is 0 at the end of the plan");
+}
+
+#[test]
+fn steps_of_several_batches_need_an_entry_for_them() {
+    let mut run = Run::new(1);
+    run.fit.accumulate = 2;
+    assert_eq!(run.error(), "the program has no entry `accumulate`");
+    let mut run = Run::new(1);
+    run.fit.accumulate = 12;
+    let message = run.error();
+    assert!(message.contains("a step of 96 samples is larger"), "{message}");
 }
 
 #[test]

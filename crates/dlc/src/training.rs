@@ -3,7 +3,8 @@
 use crate::datasets::{self, Splits};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Compiler, Error, Module, network};
-use dlc_front::{TrainOverrides, Training, Validation};
+use dlc_front::ast::Trend;
+use dlc_front::{EarlyStop, TrainOverrides, Training, Validation};
 use dlc_kernel::{Bindings, Executable, StageTime};
 use dlc_train::{
     BoxError, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer, WeightsFile,
@@ -206,7 +207,7 @@ pub fn train(
         epochs: training.settings.epochs as u32,
         shuffle: training.settings.shuffle,
         accumulate: training.settings.accumulate as usize,
-        monitor: stop.map_or_else(Monitor::default, |s| monitor(&s.quantity)),
+        monitor: stop.map_or_else(Monitor::default, monitor),
         patience: stop.map(|s| s.patience as u32),
         dir: Some(dir.clone()),
         start: if options.resume { Start::Resume } else { Start::New },
@@ -304,9 +305,9 @@ fn fraction(training: &Training) -> f64 {
 }
 
 /// `val.loss` and `loss` both mean the loss of the validation samples.
-fn monitor(quantity: &str) -> Monitor {
-    let metric = quantity.strip_prefix("val.").unwrap_or(quantity).to_owned();
-    let goal = if metric == "loss" { Goal::Lower } else { Goal::Higher };
+fn monitor(stop: &EarlyStop) -> Monitor {
+    let metric = stop.quantity.strip_prefix("val.").unwrap_or(&stop.quantity).to_owned();
+    let goal = if stop.trend == Trend::Rising { Goal::Higher } else { Goal::Lower };
     Monitor { metric, goal }
 }
 

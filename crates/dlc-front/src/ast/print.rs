@@ -118,9 +118,9 @@ impl Printer<'_> {
                 let name = name.as_ref().map(|name| format!("{} = ", name.text));
                 format!("{}{}", name.unwrap_or_default(), self.expr(*value))
             }
-            TrainKind::Stop { patience, metric } => {
+            TrainKind::Stop { patience, metric, trend } => {
                 let (patience, metric) = (self.expr(*patience), self.expr(*metric));
-                format!("after {patience} epochs without {metric} improving")
+                format!("after {patience} epochs without {metric} {}", trend.word())
             }
             TrainKind::Loss(value)
             | TrainKind::Optim(value)

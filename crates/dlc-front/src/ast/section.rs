@@ -70,6 +70,8 @@ pub enum TrainKind {
         patience: ExprId,
         /// What must improve.
         metric: ExprId,
+        /// Which way.
+        trend: Trend,
     },
     /// `epochs 10`.
     Epochs(ExprId),
@@ -87,6 +89,32 @@ pub enum TrainKind {
     Validation(ExprId),
     /// `out "runs/lenet"`.
     Out(ExprId),
+}
+
+/// How a metric gets better: `improving`, `falling`, `rising`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trend {
+    /// As its kind does: losses fall, counts rise.
+    Improving,
+    /// It falls.
+    Falling,
+    /// It rises.
+    Rising,
+}
+
+impl Trend {
+    /// Every trend.
+    pub const ALL: [Trend; 3] = [Trend::Improving, Trend::Falling, Trend::Rising];
+
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Trend::Improving => "improving",
+            Trend::Falling => "falling",
+            Trend::Rising => "rising",
+        }
+    }
 }
 
 impl TrainKind {

@@ -106,8 +106,9 @@ impl Tree<'_> {
                 let name = name.iter().map(|name| format!(" {} =", name.text));
                 format!("{} {}", name.collect::<String>(), self.expr(*value))
             }
-            TrainKind::Stop { patience, metric } => {
-                format!(" patience={} metric={}", self.expr(*patience), self.expr(*metric))
+            TrainKind::Stop { patience, metric, trend } => {
+                let (patience, metric) = (self.expr(*patience), self.expr(*metric));
+                format!(" patience={patience} metric={metric} {}", trend.word())
             }
             TrainKind::Shuffle => String::new(),
             TrainKind::Loss(value)

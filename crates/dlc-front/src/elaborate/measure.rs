@@ -8,9 +8,10 @@ use dlc_graph::op::{Op, SourceClass};
 use dlc_graph::{Role, Value};
 use dlc_kernel::{BinaryOp, UnaryOp};
 
+use super::optimize::differentiable;
 use super::{Elab, Eval};
 use crate::Code;
-use crate::ast::{ExprId, ExprKind, Ident, Train, TrainKind};
+use crate::ast::{ExprId, ExprKind, Ident, Train, TrainKind, Trend};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -34,7 +35,8 @@ impl<'u> Elab<'u> {
             }
             return Err(self.fail(diagnostic));
         }
-        self.add_measure("loss", value);
+        self.graph.add_result("loss", value, Role::Output);
+        self.add_weight("loss", value);
         Ok((value, span))
     }
 
@@ -60,7 +62,7 @@ impl<'u> Elab<'u> {
                     .help("give this one a name: `metric top5 = ..`");
                 return Err(self.fail(diagnostic));
             }
-            self.add_measure(&label, result);
+            self.add_metric(&label, result);
             names.push(label);
         }
         Ok(names)
@@ -84,8 +86,8 @@ impl<'u> Elab<'u> {
         }
     }
 
-    /// Adds the outputs for a number that is measured in every batch.
-    fn add_measure(&mut self, name: &str, value: Value) {
+    /// Adds the outputs for a metric.
+    fn add_metric(&mut self, name: &str, value: Value) {
         let (output, mean) = match self.graph.op(value) {
             Op::Unary(unary) if unary.0 == UnaryOp::Exp => {
                 (format!("log of {name}"), self.graph.operands(value)[0])
@@ -93,6 +95,11 @@ impl<'u> Elab<'u> {
             _ => (name.to_string(), value),
         };
         self.graph.add_result(output, mean, Role::Output);
+        self.add_weight(name, mean);
+    }
+
+    /// Adds an output for what the mean weighs, if that is not the number of samples.
+    fn add_weight(&mut self, name: &str, mean: Value) {
         if let Some(weight) = self.weight(mean) {
             self.graph.add_result(format!("weight of {name}"), weight, Role::Output);
         }
@@ -101,44 +108,45 @@ impl<'u> Elab<'u> {
     /// What a mean over the batch is a mean of: the divisor, where that depends on the data. What is
     /// added to it or scales it may not depend on them.
     fn weight(&self, mean: Value) -> Option<Value> {
-        let operands = self.graph.operands(mean);
-        match self.graph.op(mean) {
-            Op::Unary(unary) if unary.0 == UnaryOp::Neg => self.weight(operands[0]),
-            Op::Binary(binary) => {
-                let (a, b) = (operands[0], operands[1]);
-                match (binary.0, self.reads_data(a), self.reads_data(b)) {
+        let count = mean.0 as usize + 1;
+        let (mut reads_data, mut weights) = (vec![false; count], vec![None; count]);
+        for value in self.graph.values().take(count) {
+            let operands = self.graph.operands(value);
+            let reads = |v: &Value| reads_data[v.0 as usize];
+            let weight = |v: Value| weights[v.0 as usize];
+            let found = match (self.graph.op(value), &*operands) {
+                (Op::Unary(unary), &[x]) if unary.0 == UnaryOp::Neg => weight(x),
+                (Op::Binary(binary), &[a, b]) => match (binary.0, reads(&a), reads(&b)) {
                     (BinaryOp::Div, true, true) => Some(b),
                     (BinaryOp::Add | BinaryOp::Sub, true, true) => {
-                        self.weight(a).filter(|a| self.weight(b) == Some(*a))
+                        weight(a).filter(|_| weight(a) == weight(b))
                     }
-                    (
-                        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div,
-                        true,
-                        false,
-                    ) => self.weight(a),
-                    (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul, false, true) => self.weight(b),
+                    (BinaryOp::Mul, true, true) => None,
+                    // At most one of them has a weight.
+                    (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul, ..) => weight(a).or(weight(b)),
+                    (BinaryOp::Div, true, false) => weight(a),
                     _ => None,
-                }
-            }
-            _ => None,
+                },
+                _ => None,
+            };
+            let is_input = matches!(self.graph.op(value), Op::Source(source)
+                if source.class == SourceClass::Input);
+            reads_data[value.0 as usize] = is_input || operands.iter().any(reads);
+            weights[value.0 as usize] = found;
         }
+        weights[mean.0 as usize]
     }
 
-    /// Whether a value depends on an input.
-    fn reads_data(&self, value: Value) -> bool {
-        let mut seen = vec![false; value.0 as usize + 1];
-        let mut open = vec![value];
-        while let Some(value) = open.pop() {
-            if std::mem::replace(&mut seen[value.0 as usize], true) {
-                continue;
-            }
-            if let Op::Source(source) = self.graph.op(value)
-                && source.class == SourceClass::Input
-            {
-                return true;
-            }
-            open.extend(self.graph.operands(value));
-        }
-        false
+    /// How a quantity improves: one by which parameters could be trained falls, as a loss does; one
+    /// that counts, without a derivative, rises.
+    pub(super) fn trend(&self, quantity: &str) -> Trend {
+        let name = quantity.strip_prefix("val.").unwrap_or(quantity);
+        let named = |output: &str| output.strip_prefix("log of ").unwrap_or(output) == name;
+        let found = self.graph.results().iter().find(|r| named(&r.name));
+        let trains = found.is_some_and(|result| {
+            let reached = differentiable(&self.graph, result.value);
+            self.params.values().any(|param| reached[param.value.0 as usize])
+        });
+        if trains { Trend::Falling } else { Trend::Rising }
     }
 }

@@ -208,7 +208,7 @@ impl<'u> Elab<'u> {
 }
 
 /// Which values `y` depends on through operations that have a derivative.
-fn differentiable(graph: &Graph, y: Value) -> Vec<bool> {
+pub(super) fn differentiable(graph: &Graph, y: Value) -> Vec<bool> {
     let mut reached = vec![false; graph.len()];
     reached[y.0 as usize] = true;
     for i in (0..=y.0).rev() {

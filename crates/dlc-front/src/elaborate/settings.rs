@@ -3,7 +3,7 @@
 use super::value::Val;
 use super::{Elab, Eval};
 use crate::Code;
-use crate::ast::{ExprId, Train, TrainKind};
+use crate::ast::{ExprId, Train, TrainKind, Trend};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::source::Span;
 
@@ -29,6 +29,8 @@ pub struct EarlyStop {
     pub patience: i64,
     /// What must improve: `val.loss`, `val.accuracy`, `loss`.
     pub quantity: String,
+    /// Which way.
+    pub trend: Trend,
     /// Where it is written.
     pub span: Span,
 }
@@ -118,9 +120,9 @@ fn read_one(
         TrainKind::Seed(seed) => {
             settings.seed = overrides.seed.unwrap_or(at_least(elab, *seed, "seed", 0)?);
         }
-        TrainKind::Stop { patience, metric } => {
+        TrainKind::Stop { patience, metric, trend } => {
             let patience = at_least(elab, *patience, "the patience", 1)?;
-            settings.stop = Some(early_stop(elab, section, patience, *metric)?);
+            settings.stop = Some(early_stop(elab, section, patience, (*metric, *trend))?);
         }
         TrainKind::Validation(value) => settings.validation = validation(elab, *value)?,
         TrainKind::Out(path) => settings.out = Some(text(elab, *path)?),
@@ -200,7 +202,7 @@ fn early_stop(
     elab: &mut Elab<'_>,
     section: &Train,
     patience: i64,
-    metric: ExprId,
+    (metric, trend): (ExprId, Trend),
 ) -> Eval<EarlyStop> {
     let span = elab.ast().span(metric);
     let quantity = elab.unit.sources().text(span).to_string();
@@ -212,7 +214,7 @@ fn early_stop(
     }
     let plain = quantity.strip_prefix("val.").unwrap_or(&quantity);
     if known.iter().any(|name| name == plain) {
-        return Ok(EarlyStop { patience, quantity, span });
+        return Ok(EarlyStop { patience, quantity, trend, span });
     }
     let title = format!("there is no quantity `{quantity}`");
     let mut diagnostic = Diagnostic::error(Code::UnknownName, title, span, "unknown quantity")

@@ -14,7 +14,7 @@ use super::settings::{self, Settings, TrainOverrides};
 use super::value::DefId;
 use super::{Constraint, Elab, Eval, Mode, ParamInfo, StateInfo};
 use crate::Code;
-use crate::ast::{Train, TrainKind};
+use crate::ast::{Train, TrainKind, Trend};
 use crate::diagnostic::Diagnostic;
 use crate::unit::Unit;
 
@@ -171,7 +171,12 @@ impl<'u> Elab<'u> {
         self.add_state_updates();
         self.check_rates(section);
         let used = self.used_fields(&fields);
-        let settings = settings?;
+        let mut settings = settings?;
+        if let Some(stop) = &mut settings.stop
+            && stop.trend == Trend::Improving
+        {
+            stop.trend = self.trend(&stop.quantity);
+        }
         Ok(Made { data, settings, metrics, fields: used, batch_dim: fields.batch_dim })
     }
 

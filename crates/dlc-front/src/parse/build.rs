@@ -11,7 +11,7 @@ use rustc_hash::FxHashSet;
 use super::grammar::{Node, Rule};
 use crate::ast::{
     Ast, Def, DefKind, Dim, Entry, Expect, Expr, ExprId, ExprKind, Hyper, Ident, Input, Item,
-    MAX_DEPTH, Output, Section, StmtKind, Train, TrainKind, TrainStmt, TypeExpr,
+    MAX_DEPTH, Output, Section, StmtKind, Train, TrainKind, TrainStmt, Trend, TypeExpr,
 };
 use crate::code::Code;
 use crate::diagnostic::{Diagnostic, nearest, sanitize};
@@ -301,9 +301,12 @@ impl Builder {
         let kind = match node.as_rule() {
             Rule::data_stmt => self.data(node),
             Rule::stop_stmt => {
+                let word = node.clone().into_inner().last().expect("a trend");
+                let trend = Trend::ALL.into_iter().find(|trend| trend.word() == word.as_str());
                 let mut values = exprs(node).map(|node| self.expr(node));
                 let patience = values.next().expect("a number of epochs");
-                TrainKind::Stop { patience, metric: values.next().expect("a metric") }
+                let metric = values.next().expect("a metric");
+                TrainKind::Stop { patience, metric, trend: trend.expect("one of the words") }
             }
             Rule::metric_stmt => {
                 let argument = node.into_inner().nth(1).expect("a metric");

@@ -205,7 +205,7 @@ fn describe(rule: Rule) -> Option<&'static str> {
         Rule::kw_after => "`after`",
         Rule::kw_epochs => "`epochs`",
         Rule::kw_without => "`without`",
-        Rule::kw_improving => "`improving`",
+        Rule::trend => "`improving`",
         Rule::batch_option | Rule::kw_batch => "`batch`",
         Rule::shuffle_option => "`shuffle`",
         _ => return None,

@@ -102,6 +102,7 @@ init xavier_uniform(gain = 1.0)(shape, fan_in, fan_out) {
 }
 train Net { data csv("x.csv")
   metric top5 = accuracy(y, label); shuffle; batch 32
+  accumulate 4; clip 1.0; stop after 2 epochs without val.top5 rising
   validation 0.1
   out "runs" }
 search Net { lr log_uniform(1e-5, 1e-1); trials 20 best of 3 }

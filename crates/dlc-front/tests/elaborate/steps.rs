@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use dlc_front::ast::Trend;
 use dlc_front::{Style, TrainOverrides, Training};
 use dlc_graph::{Graph, Role, differentiate};
 use dlc_kernel::{Array, Bindings};
@@ -177,6 +178,7 @@ fn outputs_say_what_their_means_go_by() {
     let masked = "cross_entropy(M(x), y, mask = mask, smoothing = 0.1)";
     assert_eq!(names("", "cross_entropy(M(x), y)"), ["loss"]);
     assert_eq!(names("", masked), ["loss", "weight of loss"]);
+    assert_eq!(names("", &format!("exp({masked})")), ["loss"]);
     assert_eq!(names("", &format!("2 - 3 * {masked} / 4")), ["loss", "weight of loss"]);
     assert_eq!(names("", &format!("{masked} + cross_entropy(M(x), y)")), ["loss"]);
     assert_eq!(
@@ -188,4 +190,27 @@ fn outputs_say_what_their_means_go_by() {
         ["loss", "log of perplexity", "weight of perplexity"]
     );
     assert_eq!(names("metric accuracy(M(x), y)", masked), ["loss", "weight of loss", "accuracy"]);
+}
+
+#[test]
+fn losses_improve_by_falling_and_counts_by_rising() {
+    let trend = |stop: &str| {
+        let training = training(&format!(
+            "model M(x: f32[N, 3]) -> f32[N, 4] {{ x |> linear(4) }}
+             train M {{
+               data   tensors(x = f32[N, 3], y = i32[N])
+               loss   cross_entropy(M(x), y)
+               metric perplexity(M(x), y)
+               metric accuracy(M(x), y)
+               optim  sgd
+               stop   after 3 epochs without {stop}
+             }}"
+        ));
+        training.settings.stop.expect("it stops").trend
+    };
+    assert_eq!(trend("val.loss improving"), Trend::Falling);
+    assert_eq!(trend("perplexity improving"), Trend::Falling);
+    assert_eq!(trend("val.accuracy improving"), Trend::Rising);
+    assert_eq!(trend("val.accuracy falling"), Trend::Falling);
+    assert_eq!(trend("loss rising"), Trend::Rising);
 }
