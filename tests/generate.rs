@@ -109,7 +109,10 @@ fn memory_changes_nothing_and_mistakes_are_told() {
         let (whole, step) = (whole.unwrap(), step.unwrap());
         assert_eq!((whole.ids.len(), &whole.ids), (20, &step.ids), "after {prompt:?}");
     }
-    let beams = GenerateOptions { beams: Some(3), ..asked("the ", 6) };
+    let beams = GenerateOptions {
+        beams: Some(dlc::Beams { count: 3, length_penalty: 1.0 }),
+        ..asked("the ", 6)
+    };
     let (whole, step) = (trained.generate("Lm", &beams), trained.generate("Step", &beams));
     assert_eq!(whole.unwrap().ids, step.unwrap().ids);
 

@@ -263,7 +263,7 @@ fn by_kernels(
     opt: OptLevel,
     value: &dyn Fn(&str) -> Option<Array>,
 ) -> Vec<Array> {
-    let copy = EntryGraph { name: entry.name, graph: entry.graph.clone() };
+    let copy = EntryGraph { name: entry.name.clone(), graph: entry.graph.clone() };
     let program = pipeline::lower(&[copy], opt, &mut |_, _| {}).program;
     let mut machine = Machine::new(&program);
     for buffer in &program.buffers {
@@ -276,7 +276,7 @@ fn by_kernels(
         .iter()
         .map(|&b| value(&program.buffer(b).name).unwrap())
         .collect();
-    machine.call(entry.name, &inputs).unwrap()
+    machine.call(&entry.name, &inputs).unwrap()
 }
 
 /// The outputs by the PTX of a flavour, interpreted; `None` for a program with loops, which PTX lacks.
@@ -285,7 +285,7 @@ fn by_ptx(
     flavour: Flavour,
     value: &dyn Fn(&str) -> Option<Tensor>,
 ) -> Option<Vec<Array>> {
-    let copy = EntryGraph { name: entry.name, graph: entry.graph.clone() };
+    let copy = EntryGraph { name: entry.name.clone(), graph: entry.graph.clone() };
     let program = pipeline::lower(&[copy], OptLevel::O2, &mut |_, _| {}).program;
     let loops = |k: &Kernel| matches!(k.form, Form::Loop { .. });
     if program.entries[0].kernels.iter().any(loops) {

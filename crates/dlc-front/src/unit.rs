@@ -7,7 +7,7 @@ use dlc_graph::Type;
 use dlc_kernel::Bindings;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::ast::{Ast, Block, Def, DefKind, ExprKind, Ident, Item, StmtKind, Train};
+use crate::ast::{Ast, Block, Def, DefKind, Dim, ExprKind, Ident, Item, Output, StmtKind, Train};
 use crate::diagnostic::{Diagnostic, Style, render};
 use crate::elaborate::{self, DataSpec, DefId, Mode, Model, TrainOverrides, Training};
 use crate::source::{FileId, Sources, Span};
@@ -145,6 +145,28 @@ impl Unit {
     pub fn dims_of(&self, name: &str) -> Result<BTreeSet<String>, Vec<Diagnostic>> {
         let id = self.model_id(name).ok_or_else(|| vec![self.no_model(name)])?;
         Ok(self.dims(self.def(id)))
+    }
+
+    /// The name of the last dim of a model's first result, if its signature has one there: the
+    /// number of classes, the size of a vocabulary.
+    ///
+    /// # Errors
+    /// If there is no such model.
+    pub fn last_dim_of(&self, name: &str) -> Result<Option<String>, Vec<Diagnostic>> {
+        let id = self.model_id(name).ok_or_else(|| vec![self.no_model(name)])?;
+        let ty = match &self.def(id).output {
+            Some(Output::Single(ty)) => Some(ty),
+            Some(Output::Named(fields)) => fields.first().map(|(_, ty)| ty),
+            None => None,
+        };
+        let last = match ty.and_then(|ty| ty.dims.last()) {
+            Some(Dim::Size(id)) => &self.ast(0)[*id].kind,
+            _ => return Ok(None),
+        };
+        Ok(match last {
+            ExprKind::Name(name) => Some(name.to_string()),
+            _ => None,
+        })
     }
 
     /// Elaborates the `train` section of a model.

@@ -188,7 +188,8 @@ pub struct Kernel {
 /// One thing a program can be called for: `init`, `train`, `eval`, `run`.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Unique within the program.
+    /// Unique within the program: what it does, and after a `.` what tells it from others that do
+    /// the same for other sizes.
     pub name: String,
     /// Buffers of class `Input`, in calling order.
     pub inputs: Vec<BufferId>,
@@ -199,6 +200,13 @@ pub struct Entry {
     /// Kernels from here on write parameters and state; they are skipped once the error word is
     /// set, so that a failing call changes nothing.
     pub commit: usize,
+}
+
+impl Entry {
+    /// What it does: `train`.
+    pub fn role(&self) -> &str {
+        self.name.split('.').next().unwrap_or_default()
+    }
 }
 
 /// What a target compiles: entries that share parameters and state.

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod class;
+mod early;
 mod fold_batch_norm;
 pub mod fuse;
 mod layout;
@@ -41,6 +42,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use early::{Early, split_early};
 pub use fold_batch_norm::fold_batch_norm;
 pub use fuse::Apart;
 pub use lower::{Lowered, lower, lower_named};

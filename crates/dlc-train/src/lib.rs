@@ -19,6 +19,7 @@
 //! Start with [`Trainer`] (one step at a time, on anybody's data), then [`fit`] (the whole loop).
 #![forbid(unsafe_code)]
 
+mod bleu;
 mod checkpoint;
 mod data;
 mod error;
@@ -40,6 +41,7 @@ mod trainer;
 mod weights;
 mod weights_file;
 
+pub use bleu::Bleu;
 pub use checkpoint::{Identity, fingerprint};
 pub use data::{
     Batch, Batches, Dataset, END, Field, Parts, Unit, Vocabulary, chorales, idx, mnist, text,

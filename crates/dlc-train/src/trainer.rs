@@ -4,7 +4,7 @@ use crate::data::{Batch, Batches, Dataset};
 use crate::metrics::{self, Mean, Meter, Metrics};
 use crate::weights::{self, extents, type_of, type_of_buffer};
 use crate::{BoxError, Error, Weights, WeightsFile};
-use dlc_kernel::{BufferId, Class, Executable, RunError, Tensor};
+use dlc_kernel::{Buffer, Class, Executable, RunError, Tensor};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,9 +28,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// ```
 pub struct Trainer {
     executable: Arc<dyn Executable>,
-    train: Call,
-    accumulate: Option<Call>,
-    eval: Option<Call>,
+    /// The entries `train`, each for batches of another shape.
+    train: Calls,
+    accumulate: Option<Calls>,
+    eval: Option<Calls>,
     steps: u64,
     /// Batches added to the next step.
     parts: u64,
@@ -39,6 +40,9 @@ pub struct Trainer {
     /// Whether a schedule waits for [`Trainer::plan`].
     unplanned: bool,
 }
+
+/// The entries that do one thing: the same computation for batches of different shapes.
+struct Calls(Vec<Call>);
 
 /// One entry of a program, with the buffers for its results.
 struct Call {
@@ -54,24 +58,25 @@ struct Call {
 /// sample, the last ones of an incomplete batch too. What it made is kept.
 pub struct Rebuild<'a> {
     build: Box<Build<'a>>,
-    calls: BTreeMap<usize, Call>,
+    calls: BTreeMap<usize, Calls>,
 }
 
 type Build<'a> = dyn FnMut(usize) -> Result<Arc<dyn Executable>, BoxError> + 'a;
 
 impl<'a> Rebuild<'a> {
-    /// `build(n)` compiles the program for batches of `n` samples; only its `eval` entry is used.
+    /// `build(n)` compiles the program for batches of `n` samples with whole sequences; only its
+    /// `eval` entry is used.
     pub fn new(
         build: impl FnMut(usize) -> Result<Arc<dyn Executable>, BoxError> + 'a,
     ) -> Rebuild<'a> {
         Rebuild { build: Box::new(build), calls: BTreeMap::new() }
     }
 
-    fn call(&mut self, size: usize) -> Result<&mut Call, Error> {
+    fn calls(&mut self, size: usize) -> Result<&mut Calls, Error> {
         if !self.calls.contains_key(&size) {
             let executable = (self.build)(size).map_err(Error::Build)?;
-            let call = Call::find(&executable, "eval")?.ok_or_else(no_eval)?;
-            self.calls.insert(size, call);
+            let calls = Calls::find(&executable, "eval")?.ok_or_else(no_eval)?;
+            self.calls.insert(size, calls);
         }
         Ok(self.calls.get_mut(&size).expect("it was just inserted"))
     }
@@ -85,9 +90,9 @@ impl Trainer {
     /// If the program has no entry `train` with a scalar output `loss`, or a call fails.
     pub fn new(executable: Arc<dyn Executable>, seed: i32) -> Result<Trainer, Error> {
         let no_train = || Error::Usage("the program has no entry `train`".into());
-        let train = Call::find(&executable, "train")?.ok_or_else(no_train)?;
-        let accumulate = Call::find(&executable, "accumulate")?;
-        let eval = Call::find(&executable, "eval")?;
+        let train = Calls::find(&executable, "train")?.ok_or_else(no_train)?;
+        let accumulate = Calls::find(&executable, "accumulate")?;
+        let eval = Calls::find(&executable, "eval")?;
         let counts_steps = has_scalar(&*executable, "step");
         let unplanned = has_scalar(&*executable, "steps");
         let mut trainer = Trainer {
@@ -182,23 +187,25 @@ impl Trainer {
         rebuild: &mut Rebuild<'_>,
         interrupt: &AtomicBool,
     ) -> Result<Option<Metrics>, Error> {
-        let call = self.eval.as_mut().ok_or_else(no_eval)?;
-        let size = call.batch_size()?;
+        let calls = self.eval.as_mut().ok_or_else(no_eval)?;
+        let size = calls.any().batch_size()?;
         let mut mean = Mean::default();
-        let mut batches = call.batches(data)?;
+        let mut batches = calls.batches(data)?;
         for index in 0..batches.count() {
             if interrupt.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            mean.add(&call.run(batches.get(index))?, size);
+            mean.add(&calls.run(batches.get(index))?, size);
         }
-        let names = call.names.clone();
-        let rest = data.len() % size;
-        if rest > 0 {
-            let call = rebuild.call(rest)?;
+        let names = calls.any().names.clone();
+        let rest: Vec<u32> = (data.len() / size * size..data.len()).map(|p| p as u32).collect();
+        if !rest.is_empty() {
+            let calls = rebuild.calls(rest.len())?;
             let present = Weights::of(&*self.executable)?;
-            present.apply(&*call.executable, Path::new("the present weights"))?;
-            mean.add(&call.run(call.batches(data)?.starting_at(data.len() - rest))?, rest);
+            present.apply(&*calls.any().executable, Path::new("the present weights"))?;
+            let data = data.subset(&rest).without_lengths();
+            let metrics = calls.run(calls.batches(&data)?.get(0))?;
+            mean.add(&metrics, rest.len());
         }
         Ok(Some(mean.metrics(&names)))
     }
@@ -216,12 +223,12 @@ impl Trainer {
     /// # Errors
     /// If the program's inputs do not agree on it.
     pub fn batch_size(&self) -> Result<usize, Error> {
-        self.train.batch_size()
+        self.train.any().batch_size()
     }
 
     /// The names of the metrics, in the program's order.
     pub fn metric_names(&self) -> &Arc<[String]> {
-        &self.train.names
+        &self.train.any().names
     }
 
     /// Steps done.
@@ -334,25 +341,79 @@ impl Trainer {
     }
 }
 
+impl Calls {
+    /// The entries that do that, if there are any.
+    fn find(executable: &Arc<dyn Executable>, role: &str) -> Result<Option<Calls>, Error> {
+        let entries = executable.program().entries.iter().enumerate();
+        let named = entries.filter(|(_, entry)| entry.role() == role);
+        let calls = named.map(|(index, _)| Call::new(executable, index));
+        let calls = calls.collect::<Result<Vec<Call>, Error>>()?;
+        Ok((!calls.is_empty()).then_some(Calls(calls)))
+    }
+
+    /// One of them, for what all have in common.
+    fn any(&self) -> &Call {
+        &self.0[0]
+    }
+
+    /// Runs the one that takes batches of this shape.
+    fn run(&mut self, batch: &Batch) -> Result<Metrics, Error> {
+        let fitting = self.0.iter().position(|call| call.takes(batch)).unwrap_or(0);
+        self.0[fitting].run(batch)
+    }
+
+    fn batches<'d>(&self, data: &'d Dataset) -> Result<Batches<'d>, Error> {
+        let names: Vec<&str> = self.any().inputs().map(|b| b.name.as_str()).collect();
+        let batches = Batches::new(data, &names, self.any().batch_size()?)?;
+        let lengths = data.lengths();
+        let lengths = if lengths.is_empty() { vec![usize::MAX] } else { Vec::from_iter(lengths) };
+        for length in lengths {
+            let mut misfits = self.0.iter().map(|call| call.misfit(data, length));
+            if let Some(misfit) = misfits.next().flatten()
+                && !misfits.any(|m| m.is_none())
+            {
+                return Err(misfit);
+            }
+        }
+        Ok(batches)
+    }
+}
+
 impl Call {
-    fn find(executable: &Arc<dyn Executable>, name: &str) -> Result<Option<Call>, Error> {
+    fn new(executable: &Arc<dyn Executable>, index: usize) -> Result<Call, Error> {
         let program = executable.program();
-        let Some(index) = program.entries.iter().position(|e| e.name == name) else {
-            return Ok(None);
-        };
         let buffers: Vec<_> =
             program.entries[index].outputs.iter().map(|&b| program.buffer(b)).collect();
         let outputs = buffers.iter().map(|b| Tensor::zeros(b.dtype, extents(b))).collect();
         let scalars: Vec<Option<&str>> =
             buffers.iter().map(|b| b.shape.is_empty().then_some(b.name.as_str())).collect();
         let (names, meters) = Meter::find(&scalars);
-        metrics::require_loss(&names, name)?;
+        metrics::require_loss(&names, &program.entries[index].name)?;
         let (executable, names) = (executable.clone(), names.into());
-        Ok(Some(Call { executable, entry: index, outputs, meters, names }))
+        Ok(Call { executable, entry: index, outputs, meters, names })
     }
 
-    fn inputs(&self) -> &[BufferId] {
-        &self.executable.program().entries[self.entry].inputs
+    fn inputs(&self) -> impl Iterator<Item = &Buffer> {
+        let program = self.executable.program();
+        program.entries[self.entry].inputs.iter().map(|&b| program.buffer(b))
+    }
+
+    /// Whether the tensors of a batch have the extents of the inputs.
+    fn takes(&self, batch: &Batch) -> bool {
+        let mut inputs = self.inputs();
+        inputs.all(|b| batch.get(&b.name).is_some_and(|t| same_extents(&t.shape, b)))
+    }
+
+    /// Why batches of that length do not fit, if they do not.
+    fn misfit(&self, data: &Dataset, length: usize) -> Option<Error> {
+        self.inputs().find_map(|buffer| {
+            let field = &data.fields()[data.position(&buffer.name)?];
+            let (wanted, given) = (extents(buffer), field.shape_at(length));
+            let fits = field.dtype() == buffer.dtype && given == wanted[1..];
+            let given = [&wanted[..1], &given].concat();
+            let given = format!("{}{given:?}", field.dtype());
+            (!fits).then(|| mismatch(&buffer.name, &given, buffer))
+        })
     }
 
     fn run(&mut self, batch: &Batch) -> Result<Metrics, Error> {
@@ -374,9 +435,7 @@ impl Call {
 
     /// The common first extent of the inputs.
     fn batch_size(&self) -> Result<usize, Error> {
-        let program = self.executable.program();
-        let inputs = self.inputs().iter().map(|&b| program.buffer(b));
-        let mut sizes = inputs.map(|b| extents(b).first().copied());
+        let mut sizes = self.inputs().map(|b| extents(b).first().copied());
         let first = sizes.next().flatten().filter(|&n| n > 0);
         match first {
             Some(size) if sizes.all(|s| s == first) => Ok(size),
@@ -384,23 +443,6 @@ impl Call {
                 "all inputs of a training program start with the same axis of samples".into(),
             )),
         }
-    }
-
-    fn batches<'d>(&self, data: &'d Dataset) -> Result<Batches<'d>, Error> {
-        let program = self.executable.program();
-        let inputs: Vec<_> = self.inputs().iter().map(|&b| program.buffer(b)).collect();
-        let names: Vec<&str> = inputs.iter().map(|b| b.name.as_str()).collect();
-        let batches = Batches::new(data, &names, self.batch_size()?)?;
-        for buffer in inputs {
-            let field = &data.fields()[data.position(&buffer.name).expect("batches found it")];
-            let wanted = extents(buffer);
-            if field.dtype() != buffer.dtype || field.sample_shape() != &wanted[1..] {
-                let given = [&wanted[..1], field.sample_shape()].concat();
-                let given = format!("{}{given:?}", field.dtype());
-                return Err(mismatch(&buffer.name, &given, buffer));
-            }
-        }
-        Ok(batches)
     }
 }
 

@@ -173,7 +173,7 @@ pub(crate) fn is_optimizer_state(buffer: &Buffer, used: bool) -> bool {
 
 /// The buffers of a program that a selection means, in the program's order.
 pub(crate) fn selected(program: &Program, selection: Selection) -> Vec<&Buffer> {
-    let trains = |e: &&Entry| ["train", "accumulate", "init"].contains(&e.name.as_str());
+    let trains = |e: &&Entry| ["train", "accumulate", "init"].contains(&e.role());
     let others = program.entries.iter().filter(|e| !trains(e));
     let written = others.clone().flat_map(|e| e.kernels.iter().flat_map(|k| k.writes()));
     let written: HashSet<BufferId> = written.collect();

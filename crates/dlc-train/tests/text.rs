@@ -1,7 +1,7 @@
 //! Text data sets, on small files made here.
 
 use dlc_kernel::Tensor;
-use dlc_train::text::{Pairing, Windows, lines, pairs, windows};
+use dlc_train::text::{Pairing, Windows, Words, lines, pairs, windows};
 use dlc_train::{Batches, Dataset, Parts, Unit, chorales};
 use flate2::{Compression, write::GzEncoder};
 use std::fs;
@@ -35,8 +35,10 @@ fn sizes(parts: &Parts) -> Vec<(&'static str, usize)> {
     parts.sizes.clone()
 }
 
-fn characters(length: usize, stride: usize) -> Windows {
-    Windows { length, stride, unit: Unit::Character }
+const CHARACTERS: Words<'static> = Words::Learned(Unit::Character);
+
+fn characters(length: usize, stride: usize) -> Windows<'static> {
+    Windows { length, stride, words: CHARACTERS }
 }
 
 #[test]
@@ -93,13 +95,13 @@ fn short_broken_and_foreign_texts_are_refused() {
 fn lines_begin_and_end_with_the_mark() {
     let dir = TempDir::new().unwrap();
     let path = file(&dir, "names.txt.gz", &zipped("\u{feff}ab\r\n\r\nb\n".as_bytes()));
-    let parts = lines(&path, None, Unit::Character).unwrap();
+    let parts = lines(&path, None, None, CHARACTERS).unwrap();
     assert_eq!(sizes(&parts), [("T", 3), ("V", 3)]);
     assert_eq!(ids(&parts.train, "ids"), [0, 1, 2, 0, 2, 0]);
     assert_eq!(ids(&parts.train, "next"), [1, 2, 0, 2, 0, 0]);
     assert_eq!(all(&parts.train, "mask").as_f32().unwrap(), [1., 1., 1., 1., 1., 0.]);
     assert_eq!(ids(&parts.train, "length"), [3, 2]);
-    let error = lines(&path, Some(2), Unit::Character).unwrap_err().to_string();
+    let error = lines(&path, Some(2), None, CHARACTERS).unwrap_err().to_string();
     assert!(error.contains("\"ab\" has 2 units and an end, T is 2"), "{error}");
 }
 
@@ -108,7 +110,7 @@ fn pairs_belong_together() {
     let dir = TempDir::new().unwrap();
     let from = file(&dir, "a.en", b"a b\nabc\nb\n");
     let to = file(&dir, "a.de", b"x\ny\nxy\n");
-    let how = Pairing { source: None, target: None, unit: Unit::Character };
+    let how = Pairing { source: None, target: None, bucket: None, words: CHARACTERS };
     let parts = pairs(&from, &to, &how).unwrap();
     // Ids: end, space, a, b, c, x, y.
     assert_eq!(sizes(&parts), [("S", 4), ("T", 3), ("V", 7)]);

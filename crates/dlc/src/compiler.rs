@@ -348,7 +348,7 @@ impl Model<'_> {
         let model =
             unit.model(&self.name, bindings, Mode::Infer).map_err(|d| self.module.refuse(&d))?;
         let graph = self.module.bind_graph(&model.graph, &model.constraints, bindings)?;
-        Ok((EntryGraph { name: "run", graph }, model.init))
+        Ok((EntryGraph { name: "run".into(), graph }, model.init))
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::Error;
 use dlc_front::DataSpec;
 use dlc_kernel::Bindings;
-use dlc_train::text::{Pairing, Windows};
+use dlc_train::text::{Pairing, Windows, Words};
 use dlc_train::{Dataset, Parts, Unit, Vocabulary};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ pub(crate) struct Splits {
     pub test: Option<Dataset>,
     /// The sizes of dims that the data defines.
     pub sizes: Bindings,
+    /// Those of the dims that are shorter in batches of short samples.
+    cut: &'static [&'static str],
     /// What ids stand for.
     pub vocabulary: Option<Arc<Vocabulary>>,
 }
@@ -29,21 +32,14 @@ pub(crate) fn load(
 ) -> Result<Splits, Error> {
     refuse_unknown(specs, places)?;
     let (spec, validation) = specs.split_first().expect("a section names its data");
-    let whole = read(spec, file, places)?;
-    let mut validation = validation.iter().map(|spec| read(spec, file, places));
-    let own = whole.validation;
-    let validation = match validation.next().transpose()? {
-        Some(other) if other.vocabulary != whole.vocabulary => {
-            return Err(Error::Argument(
-                "the data for validation has another vocabulary than that for training".into(),
-            ));
-        }
-        Some(other) => Some(other.train),
-        None => own,
-    };
+    let whole = read(spec, file, places, None)?;
+    let other =
+        validation.first().map(|spec| read(spec, file, places, Some(&whole))).transpose()?;
+    let validation = other.map_or(whole.validation, |other| Some(other.train));
     let sizes = whole.sizes.iter().map(|&(dim, size)| (dim.to_owned(), size as i64)).collect();
     let vocabulary = whole.vocabulary.map(Arc::new);
-    Ok(Splits { train: whole.train, validation, test: whole.test, sizes, vocabulary })
+    let (train, test, cut) = (whole.train, whole.test, whole.cut);
+    Ok(Splits { train, validation, test, sizes, cut, vocabulary })
 }
 
 impl Splits {
@@ -58,6 +54,23 @@ impl Splits {
         }
     }
 
+    /// The sizes of all dims for batches of each length that occurs, `sizes` being those of whole
+    /// sequences; just these where samples have no lengths.
+    pub fn sizes_by_length(&self, sizes: &Bindings) -> Vec<Bindings> {
+        let all = [Some(&self.train), self.validation.as_ref(), self.test.as_ref()];
+        let lengths: BTreeSet<usize> = all.iter().flatten().flat_map(|d| d.lengths()).collect();
+        let cut = |length: usize| {
+            let mut sizes = sizes.clone();
+            let dims = sizes.iter_mut().filter(|(dim, _)| self.cut.contains(&dim.as_str()));
+            dims.for_each(|(_, size)| *size = (*size).min(length as i64));
+            sizes
+        };
+        match lengths.is_empty() {
+            true => vec![sizes.clone()],
+            false => lengths.into_iter().map(cut).collect(),
+        }
+    }
+
     /// The samples of the final figure, and what they are called.
     pub fn tested(&self) -> Option<(&'static str, &Dataset)> {
         let test = self.test.as_ref().map(|data| ("test", data));
@@ -65,10 +78,23 @@ impl Splits {
     }
 }
 
-fn read(spec: &DataSpec, file: &Path, places: &[(String, PathBuf)]) -> Result<Parts, Error> {
-    let size = |name: &str| spec.number(name).map(|n| n as usize);
+/// Reads a data set; one that stands beside `known` has the same vocabulary and sizes.
+fn read(
+    spec: &DataSpec,
+    file: &Path,
+    places: &[(String, PathBuf)],
+    known: Option<&Parts>,
+) -> Result<Parts, Error> {
+    let given = |name: &str| spec.number(name).map(|n| n as usize);
+    let size = |name: &str| {
+        let sizes = known.map_or(&[][..], |known| &known.sizes);
+        given(name).or(sizes.iter().find(|(dim, _)| *dim == name).map(|&(_, size)| size))
+    };
     let path = |at: usize| place(spec, at, file, places);
-    let unit = size("bpe").map_or(Unit::Character, Unit::Piece);
+    let unit = given("bpe").map_or(Unit::Character, Unit::Piece);
+    let known = known.and_then(|known| known.vocabulary.as_ref());
+    let words = known.map_or(Words::Learned(unit), Words::Known);
+    let bucket = given("bucket");
     Ok(match spec.dataset.as_str() {
         "mnist" => {
             let mnist = dlc_train::mnist::load(&path(0))?;
@@ -76,12 +102,12 @@ fn read(spec: &DataSpec, file: &Path, places: &[(String, PathBuf)]) -> Result<Pa
         }
         "text" => {
             let length = size("T").unwrap_or(0);
-            let stride = size("stride").unwrap_or(length);
-            dlc_train::text::windows(&path(0), &Windows { length, stride, unit })?
+            let stride = given("stride").unwrap_or(length);
+            dlc_train::text::windows(&path(0), &Windows { length, stride, words })?
         }
-        "lines" => dlc_train::text::lines(&path(0), size("T"), unit)?,
+        "lines" => dlc_train::text::lines(&path(0), size("T"), bucket, words)?,
         "pairs" => {
-            let how = Pairing { source: size("S"), target: size("T"), unit };
+            let how = Pairing { source: size("S"), target: size("T"), bucket, words };
             dlc_train::text::pairs(&path(0), &path(1), &how)?
         }
         "chorales" => dlc_train::chorales(&path(0), size("T").unwrap_or(0))?,

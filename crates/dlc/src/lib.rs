@@ -33,6 +33,7 @@ mod error;
 mod generate;
 mod network;
 mod perf;
+mod picture;
 pub mod pipeline;
 mod report;
 mod roofs;
@@ -46,11 +47,15 @@ pub use compiler::{CheckReport, Compiler, Model, Module, explain};
 pub use dlc_cpu::Choices;
 pub use dlc_front::TrainOverrides;
 pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, Target, Tensor};
-pub use dlc_train::{Batch, Metrics, Renames, Trainer, WeightsFile, npy};
+pub use dlc_train::{Batch, Bleu, Metrics, Renames, Trainer, WeightsFile, npy};
 pub use error::Error;
-pub use generate::{GenerateOptions, Generated, Sampling, generate, generating_model};
+pub use generate::{
+    Attention, Beams, GenerateOptions, Generated, Sampling, attention, generate, generating_model,
+    translate, translates,
+};
 pub use network::{Network, Outputs};
 pub use perf::{ApartFrom, EntryPerf, KernelPerf, Perf, explain_perf};
+pub use picture::draw;
 pub use report::Report;
 pub use roofs::{Bound, Roofs};
 pub use target::{AnyTarget, TargetInfo, targets};

@@ -162,7 +162,7 @@ pub(crate) fn initialize(
     seed: i32,
     compiler: &Compiler,
 ) -> Result<(), Error> {
-    let entry = EntryGraph { name: "init", graph: init.clone() };
+    let entry = EntryGraph { name: "init".into(), graph: init.clone() };
     let (program, _) = pipeline::build(&[entry], compiler.target_ref(), &compiler.options)?;
     if program.read("seed").is_ok() {
         program.write("seed", &Tensor::i32([], vec![seed]))?;

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 /// The part of a program that is compiled from one graph.
 pub struct EntryGraph {
-    /// `run`, `init`, `train`, `eval`.
-    pub name: &'static str,
+    /// `run`, `init`, `train`, `eval`; of several that do the same, `train.16`.
+    pub name: String,
     /// Elaborated, with all sizes bound.
     pub graph: Graph,
 }
@@ -46,7 +46,7 @@ pub fn lower(entries: &[EntryGraph], opt: OptLevel, observe: Observer<'_>) -> Lo
             }
         });
         observe("fused", &|| graph.to_string());
-        fused.push((entry.name, graph));
+        fused.push((entry.name.as_str(), graph));
     }
     let start = Instant::now();
     let named: Vec<(&str, &Graph)> = fused.iter().map(|(name, graph)| (*name, graph)).collect();
@@ -77,8 +77,8 @@ pub struct Explained {
 
 /// [`lower`], with the reasons of fusion; without fusion there are none.
 pub fn explain(entries: &[EntryGraph], opt: OptLevel) -> Explained {
-    let explain = |entry: &EntryGraph| (entry.name, dlc_pass::explain(&entry.graph, opt));
-    let fused: Vec<_> = entries.iter().map(explain).collect();
+    let explained = entries.iter().map(|e| (e.name.as_str(), dlc_pass::explain(&e.graph, opt)));
+    let fused: Vec<_> = explained.collect();
     let named: Vec<_> = fused.iter().map(|(name, (graph, _))| (*name, graph)).collect();
     let dlc_pass::Lowered { program, kernels } = dlc_pass::lower_named(&named);
     let reasons = fused.iter().zip(&kernels).map(|((_, (_, apart)), kernels)| {

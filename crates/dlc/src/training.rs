@@ -82,7 +82,7 @@ impl Module {
     /// As [`Module::trainer`].
     pub fn trainer_with(&self, model: &str, options: &TrainOptions) -> Result<Trainer, Error> {
         let training = self.training(model, &options.overrides, &options.bindings)?;
-        self.start(&training, &options.bindings)
+        self.start(&[(training, options.bindings.clone())])
     }
 
     /// The graphs of a model's training program: `train`, `eval`, and `accumulate` where a step has
@@ -124,7 +124,8 @@ impl Module {
                 "accumulate" => training.accumulate.as_ref().expect("a step has several batches"),
                 _ => &training.eval,
             };
-            Ok(EntryGraph { name, graph: self.bind_graph(graph, &training.constraints, &sizes)? })
+            let graph = self.bind_graph(graph, &training.constraints, &sizes)?;
+            Ok(EntryGraph { name: name.to_owned(), graph })
         };
         names.iter().map(bind).collect()
     }
@@ -139,13 +140,37 @@ impl Module {
         pipeline::build(&entries, self.compiler.target_ref(), &self.compiler.options)
     }
 
-    fn start(&self, training: &Training, bindings: &Bindings) -> Result<Trainer, Error> {
+    /// A program with the entries of each training, which are the same but for some sizes.
+    fn start(&self, all: &[(Training, Bindings)]) -> Result<Trainer, Error> {
         let Compiler { target, options } = &self.compiler;
-        let entries = self.program(training, bindings)?;
+        let mut entries = Vec::new();
+        for (number, (training, bindings)) in all.iter().enumerate() {
+            let mut bound = self.program(training, bindings)?;
+            if all.len() > 1 {
+                bound.iter_mut().for_each(|entry| entry.name += &format!(".{number}"));
+            }
+            entries.extend(bound);
+        }
         let (executable, _) = pipeline::build(&entries, target.as_target(), options)?;
+        let training = &all.first().expect("there is one").0;
         let seed = seed_of(training);
         network::initialize(&training.init, &*executable, seed, &self.compiler)?;
         Ok(Trainer::new(Arc::from(executable), seed)?)
+    }
+
+    /// [`Module::start`] for batches of each length that the data has.
+    fn start_for(
+        &self,
+        splits: &Splits,
+        model: &str,
+        options: &TrainOptions,
+        bindings: &Bindings,
+    ) -> Result<Trainer, Error> {
+        let all = splits
+            .sizes_by_length(bindings)
+            .into_iter()
+            .map(|sizes| Ok((self.training(model, &options.overrides, &sizes)?, sizes)));
+        self.start(&all.collect::<Result<Vec<_>, Error>>()?)
     }
 
     /// Builds the evaluation for another batch size.
@@ -175,7 +200,7 @@ pub fn train(
     let training = module.training(model, &options.overrides, &bindings)?;
     let splits = splits.with_validation(fraction(&training));
     let dir = run_dir(&training, file, model, options);
-    let mut trainer = module.start(&training, &bindings)?;
+    let mut trainer = module.start_for(&splits, model, options, &bindings)?;
     let mut rebuild = module.rebuild(&training, &bindings);
     let stop = training.settings.stop.as_ref();
     let fit = Fit {
@@ -228,7 +253,7 @@ pub fn evaluate(
     let (splits, bindings) = load(module, model, file, options)?;
     let training = module.training(model, &options.overrides, &bindings)?;
     let splits = splits.with_validation(fraction(&training));
-    let mut trainer = module.start(&training, &bindings)?;
+    let mut trainer = module.start_for(&splits, model, options, &bindings)?;
     let not_finite = weights.load(&**trainer.executable())?;
     let mut rebuild = module.rebuild(&training, &bindings);
     let (data, samples) = splits.tested().expect("a part is split off");

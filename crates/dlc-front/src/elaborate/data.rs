@@ -90,7 +90,7 @@ const KINDS: [Kind; 5] = [
     Kind {
         name: "lines",
         paths: 1..=1,
-        numbers: &["T", "bpe"],
+        numbers: &["T", "bpe", "bucket"],
         required: &[],
         fields: &[
             ("ids", IDS, &[N, T]),
@@ -102,7 +102,7 @@ const KINDS: [Kind; 5] = [
     Kind {
         name: "pairs",
         paths: 2..=2,
-        numbers: &["S", "T", "bpe"],
+        numbers: &["S", "T", "bpe", "bucket"],
         required: &[],
         fields: &[
             ("source", IDS, &[N, S]),

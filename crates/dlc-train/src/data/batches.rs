@@ -1,9 +1,14 @@
 //! Batches of a fixed size, in an order that only the seed and the epoch decide.
+//!
+//! Where samples have lengths, each waits until a batch of its length is full. What is left waiting
+//! at the end joins longer ones, so that there are as many batches, of the same samples, as without
+//! lengths.
 
 use crate::Error;
 use crate::data::Dataset;
 use dlc_kernel::Tensor;
 use dlc_kernel::philox::philox4x32_10;
+use std::collections::BTreeMap;
 
 /// Named tensors whose first axis counts the samples.
 #[derive(Clone, Debug, Default)]
@@ -19,13 +24,26 @@ pub struct Batches<'d> {
     sources: Vec<usize>,
     order: Vec<u32>,
     size: usize,
-    batch: Batch,
+    /// The length of each batch; `None` for whole sequences.
+    lengths: Vec<Option<usize>>,
+    /// The buffers for each length.
+    buffers: BTreeMap<Option<usize>, Batch>,
 }
 
 impl Batch {
     /// A batch of these tensors.
     pub fn new<'n>(fields: impl IntoIterator<Item = (&'n str, Tensor)>) -> Batch {
         Batch { fields: fields.into_iter().map(|(n, t)| (n.to_owned(), t)).collect() }
+    }
+
+    /// Buffers for a batch of these fields.
+    fn zeros(data: &Dataset, fields: &[usize], size: usize, length: Option<usize>) -> Batch {
+        let buffer = |&field: &usize| {
+            let field = &data.fields()[field];
+            let shape = [vec![size], field.shape_at(length.unwrap_or(usize::MAX))].concat();
+            (field.name().to_owned(), Tensor::zeros(field.dtype(), shape))
+        };
+        Batch { fields: fields.iter().map(buffer).collect() }
     }
 
     /// The tensor of that name.
@@ -53,19 +71,35 @@ impl<'d> Batches<'d> {
             })
         };
         let sources: Vec<usize> = names.iter().map(find).collect::<Result<_, _>>()?;
-        let buffer = |&source: &usize| {
-            let field = &data.fields()[source];
-            let shape = [&[size], field.sample_shape()].concat();
-            (field.name().to_owned(), Tensor::zeros(field.dtype(), shape))
-        };
-        let batch = Batch { fields: sources.iter().map(buffer).collect() };
         let order = (0..data.len() as u32).collect();
-        Ok(Batches { data, sources, order, size, batch })
+        let (lengths, buffers) = Default::default();
+        let mut batches = Batches { data, sources, order, size, lengths, buffers };
+        batches.group();
+        Ok(batches)
     }
 
     /// Puts the samples into the order of that seed and epoch.
     pub fn shuffle(&mut self, seed: i32, epoch: u32) {
         shuffle(&mut self.order, self.data.len(), seed, epoch);
+        self.group();
+    }
+
+    /// Puts samples of the same length beside each other, batch by batch.
+    fn group(&mut self) {
+        let (whole, rest) = self.order.split_at(self.count() * self.size);
+        let mut grouped = Grouped { size: self.size, ..Grouped::default() };
+        let mut waiting = BTreeMap::<Option<usize>, Vec<u32>>::new();
+        for &position in whole {
+            let length = self.data.length_of(position as usize);
+            grouped.add(waiting.entry(length).or_default(), position, length);
+        }
+        let mut left = Vec::new();
+        for (length, positions) in waiting {
+            positions.into_iter().for_each(|position| grouped.add(&mut left, position, length));
+        }
+        grouped.order.extend_from_slice(rest);
+        self.order = grouped.order;
+        self.lengths = grouped.lengths;
     }
 
     /// How many whole batches there are.
@@ -73,23 +107,40 @@ impl<'d> Batches<'d> {
         self.data.len().checked_div(self.size).unwrap_or(0)
     }
 
-    /// The samples in their present order.
+    /// The samples in their present order, batch by batch; after them those of no whole batch.
     pub fn order(&self) -> &[u32] {
         &self.order
     }
 
     /// The batch number `index` (below [`Batches::count`]) of the present order.
     pub fn get(&mut self, index: usize) -> &Batch {
-        self.starting_at(index * self.size)
-    }
-
-    /// The batch whose first sample is number `start` of the present order.
-    pub fn starting_at(&mut self, start: usize) -> &Batch {
-        let positions = &self.order[start..start + self.size];
-        for (&source, (_, tensor)) in self.sources.iter().zip(&mut self.batch.fields) {
+        let positions = &self.order[index * self.size..][..self.size];
+        let length = self.lengths[index];
+        let new = || Batch::zeros(self.data, &self.sources, self.size, length);
+        let batch = self.buffers.entry(length).or_insert_with(new);
+        for (&source, (_, tensor)) in self.sources.iter().zip(&mut batch.fields) {
             self.data.gather(source, positions, tensor);
         }
-        &self.batch
+        batch
+    }
+}
+
+/// Batches that are full.
+#[derive(Default)]
+struct Grouped {
+    size: usize,
+    order: Vec<u32>,
+    lengths: Vec<Option<usize>>,
+}
+
+impl Grouped {
+    /// Adds a sample to those that wait; makes a batch of them if they are enough.
+    fn add(&mut self, waiting: &mut Vec<u32>, position: u32, length: Option<usize>) {
+        waiting.push(position);
+        if waiting.len() == self.size {
+            self.order.append(waiting);
+            self.lengths.push(length);
+        }
     }
 }
 
@@ -174,8 +225,63 @@ mod tests {
                     .all(|(&y, x)| x == [2.0 * y as f32, 2.0 * y as f32 + 1.0])
             );
         }
-        let rest = batches.starting_at(6).get("y").unwrap().as_i32().unwrap();
-        assert_eq!(rest, &order[6..]);
+    }
+
+    /// Samples 0, 1, .. of these lengths; a sample of length L is L times its number, then filler.
+    fn of_lengths(lengths: &[usize], unit: usize) -> Dataset {
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let row = |(number, &length): (usize, &usize)| {
+            (0..longest).map(move |t| if t < length { number as i32 } else { -1 })
+        };
+        let ids: Vec<i32> = lengths.iter().enumerate().flat_map(row).collect();
+        let ids = Field::sequences("ids", Tensor::i32([lengths.len(), longest], ids));
+        Dataset::new(vec![ids]).unwrap().with_lengths(lengths.iter().copied(), unit)
+    }
+
+    proptest! {
+        /// As many batches of the same samples as without lengths; no sample is cut.
+        #[test]
+        fn batches_of_similar_lengths_lose_nothing(
+            lengths in proptest::collection::vec(1usize..20, 1..200),
+            size in 1usize..9,
+            seed: i32,
+        ) {
+            let data = of_lengths(&lengths, 4);
+            let mut batches = Batches::new(&data, &["ids"], size).unwrap();
+            let mut plain = order(lengths.len(), seed, 3);
+            batches.shuffle(seed, 3);
+            prop_assert_eq!(batches.count(), lengths.len() / size);
+            let (mut seen, mut widths) = (Vec::new(), Vec::new());
+            for k in 0..batches.count() {
+                let batch = batches.get(k).get("ids").unwrap().clone();
+                let width = batch.shape[1];
+                let mut needed = 0;
+                for row in batch.as_i32().unwrap().chunks(width) {
+                    let length = lengths[row[0] as usize];
+                    prop_assert!(row[..length].iter().all(|&id| id == row[0]));
+                    prop_assert!(row[length..].iter().all(|&id| id == -1));
+                    needed = needed.max(length);
+                    seen.push(row[0] as u32);
+                }
+                let longest = data.fields()[0].sample_shape()[0];
+                widths.push((width, needed.next_multiple_of(4).min(longest)));
+            }
+            // Batches wider than they need to be are at the end, where lengths rise.
+            let wide = widths.iter().position(|(width, needed)| width != needed);
+            prop_assert!(widths[wide.unwrap_or(widths.len())..].is_sorted());
+            plain.truncate(seen.len());
+            plain.sort_unstable();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, plain);
+        }
+
+        #[test]
+        fn one_length_changes_no_order(count in 1usize..100, size in 1usize..9, seed: i32) {
+            let data = of_lengths(&vec![3; count], 4);
+            let mut batches = Batches::new(&data, &["ids"], size).unwrap();
+            batches.shuffle(seed, 1);
+            prop_assert_eq!(batches.order(), order(count, seed, 1));
+        }
     }
 
     #[test]

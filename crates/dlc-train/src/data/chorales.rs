@@ -44,6 +44,7 @@ pub fn chorales(path: &Path, length: usize) -> Result<Parts, Error> {
         validation: Some(part(&file.valid, "valid")?),
         test: Some(part(&file.test, "test")?),
         sizes: vec![("T", length), ("V", KEYS)],
+        cut: &[],
         vocabulary: None,
     })
 }

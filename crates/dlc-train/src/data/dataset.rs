@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::data::batches::shuffle;
 use dlc_kernel::{DType, Data, Tensor};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// One named tensor over all samples: each is a run of neighbouring elements of what is stored.
@@ -18,6 +19,8 @@ pub struct Field {
     step: usize,
     /// How many samples there are; `None` if the tensor has no axis that counts them.
     count: Option<usize>,
+    /// Whether a sample is a sequence, of which short ones have only filler at the end.
+    is_sequence: bool,
 }
 
 /// How stored elements become those of a batch.
@@ -35,6 +38,8 @@ pub struct Dataset {
     /// Which samples of `fields` belong to it; all of them if `None`.
     rows: Option<Arc<[u32]>>,
     len: usize,
+    /// For each sample of `fields`, how much of its sequences a batch must hold; all if `None`.
+    lengths: Option<Arc<[u32]>>,
 }
 
 /// The key of the validation split, the same for every seed and run.
@@ -49,7 +54,14 @@ impl Field {
         };
         let step = sample.iter().product();
         let name = name.into();
-        Field { name, values, form: Form::AsStored, sample, first: 0, step, count }
+        let form = Form::AsStored;
+        Field { name, values, form, sample, first: 0, step, count, is_sequence: false }
+    }
+
+    /// A field of sequences along the first axis of a sample, `values` being `[samples, T, ...]`:
+    /// batches of short samples have only their first places ([`Dataset::with_lengths`]).
+    pub fn sequences(name: impl Into<String>, values: Tensor) -> Field {
+        Field { is_sequence: true, ..Field::new(name, values) }
     }
 
     /// A field of `count` windows of a stream: a sample is `length` neighbours, the first from
@@ -97,9 +109,18 @@ impl Field {
         &self.sample
     }
 
-    /// Copies the samples `rows` into `into`, one after the other.
+    /// The extents of one sample in a batch of that length.
+    pub(crate) fn shape_at(&self, length: usize) -> Vec<usize> {
+        let mut shape = self.sample.clone();
+        if self.is_sequence {
+            shape[0] = shape[0].min(length);
+        }
+        shape
+    }
+
+    /// Copies as much of the samples `rows` as `into` has room for, one after the other.
     fn gather(&self, rows: impl Iterator<Item = usize>, into: &mut Tensor) {
-        let width = self.sample_shape().iter().product();
+        let width = into.shape[1..].iter().product();
         let starts = rows.map(|row| self.first + row * self.step);
         match (&self.values.data, &mut into.data) {
             (Data::F32(from), Data::F32(to)) => copy_rows(from, starts, width, to),
@@ -144,7 +165,36 @@ impl Dataset {
         if u32::try_from(len).is_err() {
             return Err(Error::Usage(format!("{len} samples are more than 2^32 - 1")));
         }
-        Ok(Dataset { fields: Arc::new(fields), rows: None, len })
+        Ok(Dataset { fields: Arc::new(fields), rows: None, len, lengths: None })
+    }
+
+    /// The same samples, for batches of samples of similar length: `lengths` says how long the
+    /// sequences of each are, and a batch holds as much of them as the longest needs, rounded up to
+    /// a multiple of `unit`.
+    ///
+    /// # Panics
+    /// If there is not one length for each sample, or `unit` is 0.
+    pub fn with_lengths(self, lengths: impl IntoIterator<Item = usize>, unit: usize) -> Dataset {
+        let round = |length: usize| (length.next_multiple_of(unit)).max(unit) as u32;
+        let lengths: Arc<[u32]> = lengths.into_iter().map(round).collect();
+        assert_eq!(lengths.len(), self.len, "there is a length for each sample");
+        Dataset { lengths: Some(lengths), ..self }
+    }
+
+    /// The same samples in batches of whole sequences.
+    pub(crate) fn without_lengths(self) -> Dataset {
+        Dataset { lengths: None, ..self }
+    }
+
+    /// The lengths that batches may have, from the least to the largest; none if all have whole
+    /// sequences.
+    pub fn lengths(&self) -> BTreeSet<usize> {
+        (0..self.len).filter_map(|p| self.length_of(p)).collect()
+    }
+
+    /// The length of the batches that hold the sample at a position.
+    pub(crate) fn length_of(&self, position: usize) -> Option<usize> {
+        self.lengths.as_ref().map(|lengths| lengths[self.row(position)] as usize)
     }
 
     /// How many samples there are.
@@ -173,7 +223,7 @@ impl Dataset {
     /// If a position is not below [`Dataset::len`].
     pub fn subset(&self, positions: &[u32]) -> Dataset {
         let rows: Arc<[u32]> = positions.iter().map(|&p| self.row(p as usize) as u32).collect();
-        Dataset { fields: self.fields.clone(), len: rows.len(), rows: Some(rows) }
+        Dataset { len: rows.len(), rows: Some(rows), ..self.clone() }
     }
 
     /// Splits off a part of the samples, from 0 to 1 (rounded down), for validation: (training,
@@ -188,7 +238,8 @@ impl Dataset {
         (self.subset(training), self.subset(validation))
     }
 
-    /// Copies samples of one field into a tensor that has its type and holds as many.
+    /// Copies samples of one field into a tensor that has its type, holds as many, and of their
+    /// sequences all or the first places.
     pub(crate) fn gather(&self, field: usize, positions: &[u32], into: &mut Tensor) {
         let rows = positions.iter().map(|&p| self.row(p as usize));
         self.fields[field].gather(rows, into);

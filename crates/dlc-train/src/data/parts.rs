@@ -14,6 +14,8 @@ pub struct Parts {
     /// Sizes of dims that it defines: `T`, the length of a sequence, `V`, the size of the
     /// vocabulary.
     pub sizes: Vec<(&'static str, usize)>,
+    /// Those of the dims that are shorter in batches of short samples ([`Dataset::with_lengths`]).
+    pub cut: &'static [&'static str],
     /// What ids stand for.
     pub vocabulary: Option<Vocabulary>,
 }
@@ -21,6 +23,7 @@ pub struct Parts {
 impl Parts {
     /// Samples for training, of which a part is to be for validation.
     pub fn of(train: Dataset) -> Parts {
-        Parts { train, validation: None, test: None, sizes: Vec::new(), vocabulary: None }
+        let (validation, test, sizes, vocabulary) = Default::default();
+        Parts { train, validation, test, sizes, cut: &[], vocabulary }
     }
 }

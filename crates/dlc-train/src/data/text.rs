@@ -8,15 +8,24 @@ use flate2::read::GzDecoder;
 use std::io::Read;
 use std::path::Path;
 
+/// What ids stand for.
+#[derive(Clone, Copy, Debug)]
+pub enum Words<'a> {
+    /// Units that are learned from the text.
+    Learned(Unit),
+    /// Those of another text.
+    Known(&'a Vocabulary),
+}
+
 /// How a long text is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Windows {
+#[derive(Clone, Copy, Debug)]
+pub struct Windows<'a> {
     /// Ids of a window.
     pub length: usize,
     /// From one training window to the next.
     pub stride: usize,
     /// The units of the text.
-    pub unit: Unit,
+    pub words: Words<'a>,
 }
 
 /// The most bytes that are read of one text: 4 GiB.
@@ -30,13 +39,13 @@ const VALIDATION: usize = 10;
 ///
 /// # Errors
 /// If the file is no text, or too short for one window in either part.
-pub fn windows(path: &Path, how: &Windows) -> Result<Parts, Error> {
-    let Windows { length, stride, unit } = *how;
+pub fn windows(path: &Path, how: &Windows<'_>) -> Result<Parts, Error> {
+    let Windows { length, stride, words } = *how;
     if length == 0 || stride == 0 {
         return Err(Error::Usage("a window has at least one id, and so has a stride".into()));
     }
     let text = read(path)?;
-    let vocabulary = Vocabulary::of([text.as_str()].into_iter(), unit, &[])?;
+    let vocabulary = words.vocabulary([text.as_str()].into_iter(), &[])?;
     let ids = vocabulary.encode(&text)?;
     let (train, validation) = ids.split_at(ids.len() - ids.len() / VALIDATION);
     if validation.len() <= length {
@@ -49,8 +58,22 @@ pub fn windows(path: &Path, how: &Windows) -> Result<Parts, Error> {
         validation: Some(windows_of(validation, length, length)?),
         test: None,
         sizes: vec![("T", length), ("V", vocabulary.len())],
+        cut: &[],
         vocabulary: Some(vocabulary),
     })
+}
+
+impl Words<'_> {
+    fn vocabulary<'t>(
+        self,
+        texts: impl Iterator<Item = &'t str> + Clone,
+        marks: &[&str],
+    ) -> Result<Vocabulary, Error> {
+        match self {
+            Words::Learned(unit) => Vocabulary::of(texts, unit, marks),
+            Words::Known(vocabulary) => Ok(vocabulary.clone()),
+        }
+    }
 }
 
 fn windows_of(ids: &[i32], length: usize, stride: usize) -> Result<Dataset, Error> {
@@ -64,17 +87,23 @@ fn windows_of(ids: &[i32], length: usize, stride: usize) -> Result<Dataset, Erro
 /// The lines of a text, an example each; empty ones are left out. Fields: `ids`, i32 `[T]`: the
 /// mark `<end>` (id 0), then the line; `next`, i32 `[T]`: the line, then the mark; both are filled
 /// up with marks. `mask`, f32 `[T]`: 1 where `next` belongs to the line. `length`, i32: how many
-/// these are. Defines `T` (the longest line and its mark, or as given) and `V`.
+/// these are. Defines `T` (the longest line and its mark, or as given) and `V`. With `bucket`,
+/// batches hold lines of similar length, filled up to a multiple of it.
 ///
 /// # Errors
 /// If the file is no text, has no line, or one that is longer than `length` allows.
-pub fn lines(path: &Path, length: Option<usize>, unit: Unit) -> Result<Parts, Error> {
+pub fn lines(
+    path: &Path,
+    length: Option<usize>,
+    bucket: Option<usize>,
+    words: Words<'_>,
+) -> Result<Parts, Error> {
     let text = read(path)?;
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
     if lines.is_empty() {
         return Err(FileProblem::Header("it has no line that is not empty".into()).at(path));
     }
-    let vocabulary = Vocabulary::of(lines.iter().copied(), unit, &["<end>"])?;
+    let vocabulary = words.vocabulary(lines.iter().copied(), &["<end>"])?;
     let encode = |line: &&str| vocabulary.encode(line);
     let encoded = lines.iter().map(encode).collect::<Result<Vec<_>, Error>>()?;
     let longest = encoded.iter().map(Vec::len).max().unwrap_or(0) + 1;
@@ -89,8 +118,20 @@ pub fn lines(path: &Path, length: Option<usize>, unit: Unit) -> Result<Parts, Er
         return Err(FileProblem::Header(problem).at(path));
     }
     let sizes = vec![("T", length), ("V", vocabulary.len())];
-    let data = Dataset::new(decoder_fields(&encoded, length))?;
-    Ok(Parts { sizes, vocabulary: Some(vocabulary), ..Parts::of(data) })
+    let lengths = encoded.iter().map(|ids| ids.len() + 1);
+    let data = in_buckets(Dataset::new(decoder_fields(&encoded, length))?, lengths, bucket);
+    Ok(Parts { sizes, cut: &["T"], vocabulary: Some(vocabulary), ..Parts::of(data) })
+}
+
+fn in_buckets(
+    data: Dataset,
+    lengths: impl Iterator<Item = usize>,
+    bucket: Option<usize>,
+) -> Dataset {
+    match bucket {
+        Some(unit) => data.with_lengths(lengths, unit),
+        None => data,
+    }
 }
 
 /// `ids`, `next`, `mask` and `length` of sequences that begin and end with the mark.
@@ -107,22 +148,24 @@ fn decoder_fields(sequences: &[Vec<i32>], length: usize) -> Vec<Field> {
     let mask = Tensor::f32(shape, sequences.iter().flat_map(mask).collect());
     let lengths = sequences.iter().map(|s| s.len() as i32 + 1).collect();
     vec![
-        Field::new("ids", filled(Some(END))),
-        Field::new("next", filled(None)),
-        Field::new("mask", mask),
+        Field::sequences("ids", filled(Some(END))),
+        Field::sequences("next", filled(None)),
+        Field::sequences("mask", mask),
         Field::new("length", Tensor::i32([sequences.len()], lengths)),
     ]
 }
 
 /// How pairs of lines become samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pairing {
+#[derive(Clone, Copy, Debug)]
+pub struct Pairing<'a> {
     /// Ids of a source, its end included; the longest if `None`.
     pub source: Option<usize>,
     /// Ids of a target, its end included; the longest if `None`.
     pub target: Option<usize>,
+    /// Batches hold pairs of similar length, both filled up to the same multiple of this.
+    pub bucket: Option<usize>,
     /// The units of both languages, which share one vocabulary.
-    pub unit: Unit,
+    pub words: Words<'a>,
 }
 
 /// Lines of two files that belong together. Fields: `source`, i32 `[S]`: the line and its end,
@@ -132,7 +175,7 @@ pub struct Pairing {
 ///
 /// # Errors
 /// If a file is no text, the numbers of lines differ, or no pair is left.
-pub fn pairs(source: &Path, target: &Path, how: &Pairing) -> Result<Parts, Error> {
+pub fn pairs(source: &Path, target: &Path, how: &Pairing<'_>) -> Result<Parts, Error> {
     let (left, right) = (read(source)?, read(target)?);
     let (from, to): (Vec<&str>, Vec<&str>) = (left.lines().collect(), right.lines().collect());
     if from.len() != to.len() {
@@ -140,7 +183,7 @@ pub fn pairs(source: &Path, target: &Path, how: &Pairing) -> Result<Parts, Error
         return Err(FileProblem::Lines { expected, found, other: source.into() }.at(target));
     }
     let all = from.iter().chain(&to).copied();
-    let vocabulary = Vocabulary::of(all, how.unit, &["<end>"])?;
+    let vocabulary = how.words.vocabulary(all, &["<end>"])?;
     let encode = |lines: &[&str]| -> Result<Vec<Vec<i32>>, Error> {
         lines.iter().map(|line| vocabulary.encode(line.trim())).collect()
     };
@@ -159,7 +202,9 @@ pub fn pairs(source: &Path, target: &Path, how: &Pairing) -> Result<Parts, Error
     let mut fields = source_fields(&from, s);
     fields.extend(decoder_fields(&to, t));
     let sizes = vec![("S", s), ("T", t), ("V", vocabulary.len())];
-    Ok(Parts { sizes, vocabulary: Some(vocabulary), ..Parts::of(Dataset::new(fields)?) })
+    let lengths = from.iter().zip(&to).map(|(s, t)| s.len().max(t.len()) + 1);
+    let data = in_buckets(Dataset::new(fields)?, lengths, how.bucket);
+    Ok(Parts { sizes, cut: &["S", "T"], vocabulary: Some(vocabulary), ..Parts::of(data) })
 }
 
 fn source_fields(sequences: &[Vec<i32>], length: usize) -> Vec<Field> {
@@ -169,13 +214,16 @@ fn source_fields(sequences: &[Vec<i32>], length: usize) -> Vec<Field> {
     let ids = sequences.iter().flat_map(row).collect();
     let lengths = sequences.iter().map(|s| s.len() as i32 + 1).collect();
     vec![
-        Field::new("source", Tensor::i32([sequences.len(), length], ids)),
+        Field::sequences("source", Tensor::i32([sequences.len(), length], ids)),
         Field::new("source_length", Tensor::i32([sequences.len()], lengths)),
     ]
 }
 
 /// The text of a file, which may be gzipped; line ends become `\n`, a byte order mark is dropped.
-pub(crate) fn read(path: &Path) -> Result<String, Error> {
+///
+/// # Errors
+/// If it cannot be read, or is no text in UTF-8.
+pub fn read(path: &Path) -> Result<String, Error> {
     let bytes = unpacked(path)?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let (at, bytes) = (e.utf8_error().valid_up_to(), e.as_bytes());

@@ -1,14 +1,15 @@
-//! `dlc generate`: text from a trained model, as it comes.
+//! `dlc generate`: text from a trained model, as it comes; translations of a file.
 
 use super::options::{Codegen, Selection};
 use super::weights::{Reading, warn_not_finite};
-use dlc::{Error, GenerateOptions, Sampling, generate};
+use dlc::{Beams, Bleu, Error, GenerateOptions, Module, Sampling, WeightsFile, generate};
 use serde_json::json;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// Arguments of `dlc generate`.
 #[derive(clap::Args)]
@@ -22,15 +23,27 @@ pub struct Args {
     weights: PathBuf,
     #[command(flatten)]
     reading: Reading,
-    /// What the text begins with
+    /// What the text begins with, or a sentence to translate
     #[arg(long, default_value = "")]
     prompt: String,
+    /// Translate each line of a file
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    input: Option<PathBuf>,
+    /// Right translations, a line each: measures BLEU
+    #[arg(long, value_name = "FILE", requires = "input")]
+    reference: Option<PathBuf>,
+    /// Draw where the prompt's translation looks, as a PNG
+    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    attention: Option<PathBuf>,
+    /// The heads to draw, from 1; all if not given
+    #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "attention")]
+    heads: Vec<usize>,
     /// Characters or pieces at most
     #[arg(long, default_value_t = 200)]
     tokens: usize,
-    /// Divides the logits: 0 always takes the likeliest, 1 draws as the model says
-    #[arg(long, default_value_t = 1.0, value_parser = parse_temperature)]
-    temperature: f64,
+    /// Divides the logits: 0 always takes the likeliest, 1 (the default) draws as the model says
+    #[arg(long, value_parser = parse_temperature)]
+    temperature: Option<f64>,
     /// Draw among the K likeliest
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     top_k: Option<u32>,
@@ -43,6 +56,9 @@ pub struct Args {
         conflicts_with_all = ["temperature", "top_k", "top_p"],
     )]
     beam: Option<u32>,
+    /// How much longer sequences are preferred among those followed; 0 not at all
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = parse_penalty)]
+    length_penalty: f64,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: i32,
@@ -58,23 +74,56 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Some(_) => args.selection.model_name(&module)?,
         None => dlc::generating_model(&module)?,
     };
+    let draws = args.temperature.is_some() || args.top_k.is_some() || args.top_p.is_some();
+    if draws && dlc::translates(&module, &model)? {
+        let message = "a translation is searched for, not drawn: leave out --temperature, --top-k \
+                       and --top-p";
+        return Err(Error::Argument(message.into()));
+    }
     let weights = args.reading.file(&args.weights)?;
     warn_not_finite(&args.weights, &weights.read()?.not_finite());
-    let options = GenerateOptions {
+    let signal = Arc::new(AtomicUsize::new(0));
+    let interrupt = super::train::catch_signals(&signal);
+    let keep_on = || match interrupt.load(Ordering::Relaxed) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    if let Some(path) = &args.attention {
+        draw_attention(args, (&module, &model), &weights, path)?;
+    }
+    match &args.input {
+        Some(input) => translate_file(args, (&module, &model), &weights, input, &keep_on)?,
+        None => stream(args, (&module, &model), &weights, &keep_on)?,
+    }
+    match signal.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        signal => std::process::exit(128 + signal as i32),
+    }
+}
+
+fn options(args: &Args) -> GenerateOptions {
+    let length_penalty = args.length_penalty;
+    GenerateOptions {
         prompt: args.prompt.clone(),
         tokens: args.tokens,
         sampling: Sampling {
-            temperature: args.temperature,
+            temperature: args.temperature.unwrap_or(1.0),
             top_k: args.top_k.map(|k| k as usize),
             top_p: args.top_p,
             seed: args.seed,
         },
-        beams: args.beam.map(|n| n as usize),
+        beams: args.beam.map(|count| Beams { count: count as usize, length_penalty }),
         bindings: args.selection.bindings(),
-    };
-    let signal = Arc::new(AtomicUsize::new(0));
-    let interrupt = super::train::catch_signals(&signal);
-    let mut begun = false;
+    }
+}
+
+fn stream(
+    args: &Args,
+    (module, model): (&Module, &str),
+    weights: &WeightsFile,
+    keep_on: &dyn Fn() -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let mut begun = dlc::translates(module, model)?;
     let mut sink = |text: &str| {
         if !args.json {
             if !std::mem::replace(&mut begun, true) {
@@ -82,12 +131,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
             }
             super::print(text);
         }
-        match interrupt.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+        keep_on()
     };
-    let generated = generate(&module, &model, &weights, &options, &mut sink)?;
+    let generated = generate(module, model, weights, &options(args), &mut sink)?;
     match args.json {
         true => super::print(&format!("{}\n", describe(args, &generated))),
         false => super::print("\n"),
@@ -95,10 +141,74 @@ pub fn run(args: &Args) -> Result<(), Error> {
     if !args.json && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         let _ = writeln!(std::io::stderr(), "{}", speed(&generated));
     }
-    match signal.load(Ordering::Relaxed) {
-        0 => Ok(()),
-        signal => std::process::exit(128 + signal as i32),
+    Ok(())
+}
+
+/// Writes the picture.
+fn draw_attention(
+    args: &Args,
+    (module, model): (&Module, &str),
+    weights: &WeightsFile,
+    path: &Path,
+) -> Result<(), Error> {
+    let attention = dlc::attention(module, model, weights, &options(args))?;
+    let count = attention.heads.len();
+    if let Some(head) = args.heads.iter().find(|&&head| head == 0 || head > count) {
+        return Err(Error::Argument(format!("there is no head {head}; there are {count}")));
     }
+    let all: Vec<usize> = (1..=count).collect();
+    let heads = if args.heads.is_empty() { &all } else { &args.heads };
+    let mut png = std::io::Cursor::new(Vec::new());
+    let written = dlc::draw(&attention, heads).write_to(&mut png, image::ImageFormat::Png);
+    written.map_err(|error| Error::Argument(format!("the picture: {error}")))?;
+    Ok(dlc_train::write_atomic(path, png.get_ref())?)
+}
+
+/// Prints a translation for each line, and BLEU if there are references.
+fn translate_file(
+    args: &Args,
+    (module, model): (&Module, &str),
+    weights: &WeightsFile,
+    input: &Path,
+    keep_on: &dyn Fn() -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let text = dlc_train::text::read(input)?;
+    let sentences: Vec<&str> = text.lines().collect();
+    let reference = args.reference.as_deref().map(dlc_train::text::read).transpose()?;
+    let references: Option<Vec<&str>> = reference.as_ref().map(|text| text.lines().collect());
+    if let Some(count) = references.as_ref().map(Vec::len).filter(|&n| n != sentences.len()) {
+        let message = format!("there are {} lines, but {count} references", sentences.len());
+        return Err(Error::Argument(message));
+    }
+    let begun = Instant::now();
+    let mut progress = |_| keep_on();
+    let options = options(args);
+    let made = dlc::translate(module, model, weights, &sentences, &options, &mut progress)?;
+    if keep_on().is_break() {
+        return Ok(());
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let pairs = |references| made.iter().map(String::as_str).zip(references);
+    let bleu = references.map(|references| Bleu::of(pairs(references)));
+    if args.json {
+        let bleu = bleu.map(|bleu| {
+            json!({
+                "score": bleu.score,
+                "precisions": bleu.precisions,
+                "brevity": bleu.brevity,
+                "words": bleu.words,
+                "reference_words": bleu.reference_words,
+            })
+        });
+        let all = json!({ "translations": made, "bleu": bleu, "seconds": seconds });
+        super::print(&format!("{all}\n"));
+        return Ok(());
+    }
+    made.iter().for_each(|line| super::print(&format!("{line}\n")));
+    let mut stderr = std::io::stderr();
+    let _ = bleu.map(|bleu| writeln!(stderr, "{bleu}"));
+    let _ = writeln!(stderr, "{} sentences in {seconds:.1} s", made.len());
+    Ok(())
 }
 
 fn describe(args: &Args, generated: &dlc::Generated) -> serde_json::Value {
@@ -127,6 +237,14 @@ fn parse_temperature(text: &str) -> Result<f64, String> {
     match value.is_finite() && value >= 0.0 {
         true => Ok(value),
         false => Err("a temperature is 0 or a positive number".into()),
+    }
+}
+
+fn parse_penalty(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "a number is expected")?;
+    match (0.0..=10.0).contains(&value) {
+        true => Ok(value),
+        false => Err("a length penalty lies between 0 and 10".into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The choice of the next id from logits.
 
 use dlc_kernel::philox::uniform;
+use std::cmp::Ordering;
 
 /// How an id is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,7 +30,8 @@ impl Sampling {
     /// The id after `step` others were chosen. The same seed, step and logits give the same id.
     /// Logits that are NaN are never chosen; `None` if all are.
     pub fn choose(&self, logits: &[f32], step: usize) -> Option<i32> {
-        let mut ranked = ranked(logits);
+        let mut ranked = numbered(logits);
+        ranked.sort_by(by_likelihood);
         if self.temperature <= 0.0 {
             return ranked.first().map(|&(id, _)| id);
         }
@@ -61,22 +63,28 @@ fn nucleus(weights: &[f64], most: f64) -> usize {
     reached.map_or(weights.len(), |at| at + 1)
 }
 
-/// Ids with their logits, the likeliest first, of equals the lower id.
-fn ranked(logits: &[f32]) -> Vec<(i32, f64)> {
+/// Ids with their logits, but for those that are NaN.
+fn numbered(logits: &[f32]) -> Vec<(i32, f64)> {
     let numbered = logits.iter().enumerate().filter(|(_, logit)| !logit.is_nan());
-    let mut ranked: Vec<(i32, f64)> =
-        numbered.map(|(id, &logit)| (id as i32, f64::from(logit))).collect();
-    ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    ranked
+    numbered.map(|(id, &logit)| (id as i32, f64::from(logit))).collect()
+}
+
+/// The likeliest first, of equals the lower id.
+fn by_likelihood(a: &(i32, f64), b: &(i32, f64)) -> Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
 /// The `count` likeliest ids with the logarithms of their probabilities.
 pub(super) fn likeliest(logits: &[f32], count: usize) -> Vec<(i32, f64)> {
-    let mut ranked = ranked(logits);
-    let Some(&(_, best)) = ranked.first() else { return Vec::new() };
-    let sum: f64 = ranked.iter().map(|(_, logit)| (logit - best).exp()).sum();
-    ranked.truncate(count);
-    ranked.into_iter().map(|(id, logit)| (id, logit - best - sum.ln())).collect()
+    let mut all = numbered(logits);
+    if count < all.len() {
+        all.select_nth_unstable_by(count, by_likelihood);
+    }
+    let Some(best) = all.iter().map(|&(_, logit)| logit).reduce(f64::max) else { return all };
+    let sum: f64 = all.iter().map(|(_, logit)| (logit - best).exp()).sum();
+    all.truncate(count);
+    all.sort_by(by_likelihood);
+    all.into_iter().map(|(id, logit)| (id, logit - best - sum.ln())).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,345 @@
+//! Encoder-decoder models: one sequence of ids from another. What depends on the source alone is
+//! computed once for each sentence, the rest for every word.
+
+use super::beam::{Limits, Scores, search};
+use super::{Beams, padded_to, require_causal, require_width};
+use crate::network::{empty, extents, initialize};
+use crate::pipeline::{self, EntryGraph};
+use crate::{Bindings, Error, Module};
+use dlc_graph::Type;
+use dlc_kernel::{BufferId, DType, Data, Executable, Tensor};
+use dlc_pass::{Early, split_early};
+use dlc_train::{END, Vocabulary, Weights, WeightsFile};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+/// The names of a model's inputs and of the dims of the two sequences.
+#[derive(Clone, Debug)]
+pub(super) struct Signature {
+    source: String,
+    source_length: String,
+    ids: String,
+    batch: String,
+    from: String,
+    to: String,
+}
+
+/// A model with its weights.
+pub(super) struct Translator<'m> {
+    module: &'m Module,
+    model: &'m str,
+    signature: Signature,
+    bindings: Bindings,
+    weights: (&'m Weights, &'m WeightsFile),
+    vocabulary: &'m Vocabulary,
+    /// By number of sequences, length of the sources and length of the targets.
+    decoders: HashMap<[usize; 3], Box<dyn Executable>>,
+    /// By number of sequences and length of the sources.
+    encoders: HashMap<[usize; 2], Box<dyn Executable>>,
+    /// Whether later ids have been shown to leave earlier logits alone.
+    is_causal: bool,
+}
+
+/// Sentences that are translated together, and what is known of them.
+struct Encoded<'t, 'm> {
+    translator: &'t mut Translator<'m>,
+    sentences: usize,
+    /// The padded length of the sources.
+    length: usize,
+    /// What a decoder may ask for, by name: a row for each sentence.
+    encoded: HashMap<String, Tensor>,
+    /// Whose sequences the rows of `rows` are.
+    owners: Vec<usize>,
+    /// The inputs of a decoder.
+    rows: HashMap<String, Tensor>,
+}
+
+/// Sentences that are translated at a time.
+const TOGETHER: usize = 32;
+
+impl Signature {
+    /// The signature of a model that takes a source, its lengths, and ids.
+    pub fn of(inputs: &[(String, Type)]) -> Option<Signature> {
+        let [source, source_length, ids] = inputs else { return None };
+        let rank = |input: &(String, Type)| (input.1.dtype == DType::I32).then(|| input.1.rank());
+        if [rank(source), rank(source_length), rank(ids)] != [Some(2), Some(1), Some(2)] {
+            return None;
+        }
+        let dim =
+            |input: &(String, Type), at: usize| input.1.shape[at].as_symbol().map(String::from);
+        let batch = dim(source, 0)?;
+        let is_batch = |input| dim(input, 0).as_ref() == Some(&batch);
+        (is_batch(source_length) && is_batch(ids)).then_some(())?;
+        Some(Signature {
+            from: dim(source, 1)?,
+            to: dim(ids, 1)?,
+            batch,
+            source: source.0.clone(),
+            source_length: source_length.0.clone(),
+            ids: ids.0.clone(),
+        })
+    }
+}
+
+impl Signature {
+    /// The sizes of the dims for so many sequences and these lengths.
+    pub fn sizes(&self, [rows, from, to]: [usize; 3]) -> Bindings {
+        let dims = [(&self.batch, rows), (&self.from, from), (&self.to, to)];
+        dims.into_iter().map(|(dim, size)| (dim.clone(), size as i64)).collect()
+    }
+
+    /// The inputs with their names.
+    pub fn inputs<'a>(
+        &'a self,
+        source: &'a Tensor,
+        length: &'a Tensor,
+        ids: &'a Tensor,
+    ) -> [(&'a str, &'a Tensor); 3] {
+        [(&self.source, source), (&self.source_length, length), (&self.ids, ids)]
+    }
+}
+
+impl<'m> Translator<'m> {
+    /// The model; `bindings` give the dims that are not those of the sequences.
+    pub fn new(
+        module: &'m Module,
+        model: &'m str,
+        signature: Signature,
+        bindings: Bindings,
+        weights: (&'m Weights, &'m WeightsFile),
+        vocabulary: &'m Vocabulary,
+    ) -> Translator<'m> {
+        let (decoders, encoders) = Default::default();
+        Translator {
+            module,
+            model,
+            signature,
+            bindings,
+            weights,
+            vocabulary,
+            decoders,
+            encoders,
+            is_causal: false,
+        }
+    }
+
+    /// The translations of some sentences, in their order. `keep_on` gets how many are done, and may
+    /// break off; what is not done then is empty.
+    pub fn translate(
+        &mut self,
+        sentences: &[Vec<i32>],
+        beams: &Beams,
+        tokens: usize,
+        keep_on: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Vec<i32>>, Error> {
+        let mut order: Vec<usize> = (0..sentences.len()).collect();
+        order.sort_by_key(|&k| sentences[k].len());
+        let mut translations = vec![Vec::new(); sentences.len()];
+        let limits = Limits { tokens, has_end: true };
+        for (done, chosen) in order.chunks(TOGETHER).enumerate() {
+            let sources: Vec<Vec<i32>> = chosen.iter().map(|&k| sentences[k].clone()).collect();
+            let prompts = vec![vec![END]; sources.len()];
+            let mut encoded = Encoded::new(self, &sources)?;
+            let mut keep_on = || keep_on(done * TOGETHER);
+            let found = search(&mut encoded, &prompts, beams, limits, &mut keep_on)?;
+            chosen.iter().zip(found).for_each(|(&k, ids)| translations[k] = ids);
+            if keep_on().is_break() {
+                break;
+            }
+        }
+        Ok(translations)
+    }
+
+    /// The two graphs for these sizes, and that of first values.
+    fn graphs(&self, extents: [usize; 3]) -> Result<(Early, dlc_graph::Graph), Error> {
+        let Signature { source, source_length, .. } = &self.signature;
+        let mut sizes = self.bindings.clone();
+        sizes.extend(self.signature.sizes(extents));
+        let (entry, init) = self.module.model(self.model)?.elaborate(&sizes)?;
+        Ok((split_early(&entry.graph, &[source, source_length]), init))
+    }
+
+    fn build(
+        &self,
+        name: &str,
+        graph: dlc_graph::Graph,
+        init: &dlc_graph::Graph,
+    ) -> Result<Box<dyn Executable>, Error> {
+        let compiler = &self.module.compiler;
+        let entry = EntryGraph { name: name.to_owned(), graph };
+        let (executable, _) = pipeline::build(&[entry], compiler.target_ref(), &compiler.options)?;
+        initialize(init, &*executable, 0, compiler)?;
+        self.weights.0.apply(&*executable, &self.weights.1.path)?;
+        Ok(executable)
+    }
+
+    fn encoder(&mut self, sizes: [usize; 2]) -> Result<&dyn Executable, Error> {
+        if !self.encoders.contains_key(&sizes) {
+            let (graphs, init) = self.graphs([sizes[0], sizes[1], padded_to(1)])?;
+            let built = self.build("encode", graphs.first, &init)?;
+            self.encoders.insert(sizes, built);
+        }
+        Ok(&*self.encoders[&sizes])
+    }
+
+    fn decoder(&mut self, sizes: [usize; 3]) -> Result<&dyn Executable, Error> {
+        if !self.decoders.contains_key(&sizes) {
+            let (graphs, init) = self.graphs(sizes)?;
+            let built = self.build("decode", graphs.second, &init)?;
+            self.check_output(&*built, sizes)?;
+            self.decoders.insert(sizes, built);
+        }
+        Ok(&*self.decoders[&sizes])
+    }
+}
+
+impl Translator<'_> {
+    /// Whether the decoder gives logits for each position.
+    fn check_output(
+        &self,
+        decoder: &dyn Executable,
+        [rows, _, to]: [usize; 3],
+    ) -> Result<(), Error> {
+        let program = decoder.program();
+        let output = program.buffer(program.entries[0].outputs[0]);
+        let extents = extents(output);
+        if output.dtype != DType::F32 || extents.len() != 3 || extents[..2] != [rows, to] {
+            return Err(Error::Argument(format!(
+                "the model `{}` gives {}{extents:?}, not logits f32[N, T, V]",
+                self.model, output.dtype
+            )));
+        }
+        require_width(extents[2], self.vocabulary)
+    }
+}
+
+/// Calls the only entry with inputs by name; gives the outputs by name.
+fn call(
+    executable: &dyn Executable,
+    inputs: &HashMap<String, Tensor>,
+) -> Result<Vec<(String, Tensor)>, Error> {
+    let program = executable.program();
+    let entry = &program.entries[0];
+    let find = |&b: &BufferId| {
+        let buffer = program.buffer(b);
+        let fits = |tensor: &&Tensor| tensor.shape == extents(buffer);
+        let changes = || Error::Argument("what the source decides depends on other lengths".into());
+        inputs.get(&buffer.name).filter(fits).ok_or_else(changes)
+    };
+    let inputs = entry.inputs.iter().map(find).collect::<Result<Vec<&Tensor>, Error>>()?;
+    let outputs = entry.outputs.iter().map(|&b| program.buffer(b));
+    let mut made: Vec<Tensor> = outputs.clone().map(empty).collect();
+    executable.call(0, &inputs, &mut made)?;
+    Ok(outputs.map(|b| b.name.clone()).zip(made).collect())
+}
+
+impl<'t, 'm> Encoded<'t, 'm> {
+    fn new(translator: &'t mut Translator<'m>, sources: &[Vec<i32>]) -> Result<Self, Error> {
+        let sentences = sources.len();
+        let length = padded_to(sources.iter().map(Vec::len).max().unwrap_or(0));
+        let ids = sources.iter().flat_map(|ids| filled(ids, length)).collect();
+        let lengths = sources.iter().map(|ids| ids.len() as i32).collect();
+        let Signature { source, source_length, .. } = translator.signature.clone();
+        let mut encoded = HashMap::from([
+            (source, Tensor::i32([sentences, length], ids)),
+            (source_length, Tensor::i32([sentences], lengths)),
+        ]);
+        let made = call(translator.encoder([sentences, length])?, &encoded)?;
+        encoded.extend(made);
+        if encoded.values().any(|tensor| tensor.shape.first() != Some(&sentences)) {
+            return Err(Error::Argument(format!(
+                "`{}` mixes sentences: what it makes of the source does not have them as first dim",
+                translator.model
+            )));
+        }
+        let (owners, rows) = Default::default();
+        Ok(Encoded { translator, sentences, length, encoded, owners, rows })
+    }
+
+    /// Copies what is known of the sentence of each row.
+    fn share_out(&mut self, owners: Vec<usize>) {
+        if owners == self.owners {
+            return;
+        }
+        for (name, tensor) in &self.encoded {
+            let shape = [&[owners.len()], &tensor.shape[1..]].concat();
+            let mut rows = Tensor::zeros(tensor.dtype(), shape);
+            copy_rows(tensor, self.sentences, &owners, &mut rows);
+            self.rows.insert(name.clone(), rows);
+        }
+        self.owners = owners;
+    }
+
+    /// The logits at all positions of the sequences, filled up with `filler`.
+    fn scores(
+        &mut self,
+        sequences: &[(usize, &[i32])],
+        to: usize,
+        filler: i32,
+    ) -> Result<Tensor, Error> {
+        let rows = self.owners.len();
+        let ids = sequences
+            .iter()
+            .flat_map(|(_, ids)| ids.iter().copied().chain(std::iter::repeat(filler)).take(to));
+        let ids = ids.chain(std::iter::repeat(filler)).take(rows * to).collect();
+        let name = self.translator.signature.ids.clone();
+        self.rows.insert(name, Tensor::i32([rows, to], ids));
+        let decoder = self.translator.decoder([rows, self.length, to])?;
+        Ok(call(decoder, &self.rows)?.swap_remove(0).1)
+    }
+}
+
+impl Scores for Encoded<'_, '_> {
+    fn after(&mut self, sequences: &[(usize, &[i32])]) -> Result<Vec<Vec<f32>>, Error> {
+        let owner = |row: usize| sequences.get(row).map_or(0, |&(owner, _)| owner);
+        self.share_out((0..rows_for(sequences.len())).map(owner).collect());
+        let to = padded_to(sequences.iter().map(|(_, ids)| ids.len()).max().unwrap_or(0));
+        let scores = self.scores(sequences, to, END)?;
+        let last = |scores: &Tensor| {
+            let width = *scores.shape.last().unwrap_or(&0);
+            let scores = scores.as_f32().expect("logits are f32");
+            let after = |(row, (_, ids)): (usize, &(usize, &[i32]))| {
+                scores[(row * to + ids.len() - 1) * width..][..width].to_vec()
+            };
+            sequences.iter().enumerate().map(after).collect::<Vec<_>>()
+        };
+        let logits = last(&scores);
+        if !self.translator.is_causal {
+            let others = last(&self.scores(sequences, to, END + 1)?);
+            require_causal(&logits.concat(), &others.concat())?;
+            self.translator.is_causal = true;
+        }
+        Ok(logits)
+    }
+}
+
+/// Rows of a program for so many sequences: few programs, with few rows that nobody needs.
+fn rows_for(sequences: usize) -> usize {
+    match sequences {
+        0..TOGETHER => sequences.next_power_of_two(),
+        _ => sequences.next_multiple_of(TOGETHER),
+    }
+}
+
+/// Copies rows of `from`, which has `count` of them, by their numbers.
+fn copy_rows(from: &Tensor, count: usize, numbers: &[usize], to: &mut Tensor) {
+    fn copy<T: Copy>(from: &[T], count: usize, numbers: &[usize], to: &mut [T]) {
+        let width = from.len() / count;
+        for (row, &number) in to.chunks_exact_mut(width.max(1)).zip(numbers) {
+            row.copy_from_slice(&from[number * width..][..width]);
+        }
+    }
+    match (&from.data, &mut to.data) {
+        (Data::F32(from), Data::F32(to)) => copy(from, count, numbers, to),
+        (Data::I32(from), Data::I32(to)) => copy(from, count, numbers, to),
+        (Data::U8(from), Data::U8(to)) | (Data::Bool(from), Data::Bool(to)) => {
+            copy(from, count, numbers, to);
+        }
+        _ => unreachable!("models compute in f32, i32, u8 and bool"),
+    }
+}
+
+/// Ids filled up with marks.
+fn filled(ids: &[i32], length: usize) -> impl Iterator<Item = i32> {
+    ids.iter().copied().chain(std::iter::repeat(END)).take(length)
+}

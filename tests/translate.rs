@@ -1,0 +1,206 @@
+//! An encoder-decoder model on a small language: batches by length, resumption, translations.
+
+use dlc::{Beams, Compiler, GenerateOptions, Module, Tensor, TrainOptions, WeightsFile};
+use dlc_train::{END, Event, StopReason, Vocabulary, Weights};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+
+/// The size of the vocabulary is not called `V`.
+const MODEL: &str = r#"
+model Translate(source: i32[N, S], source_length: i32[N], ids: i32[N, T]) -> f32[N, T, V] {
+  x = source |> embedding(V, 32) |> sine_positions
+  y = ids    |> embedding(V, 32) |> sine_positions
+  body = transformer(1, 2, 32, pre_norm = yes, mask = length_mask(S)(source_length), rate = 0.1)
+  body(x, y) |> linear(V)
+}
+
+model Named(source: i32[N, S], source_length: i32[N], ids: i32[N, T]) -> f32[N, T, Words] {
+  x = source |> embedding(Words, 32) |> sine_positions
+  y = ids    |> embedding(Words, 32) |> sine_positions
+  body = transformer(1, 2, 32, pre_norm = yes, mask = length_mask(S)(source_length), rate = 0.1)
+  body(x, y) |> linear(Words)
+}
+
+model Seeing(source: i32[N, S], source_length: i32[N], ids: i32[N, T]) -> f32[N, T, V] {
+  x = source |> embedding(V, 32) |> sine_positions
+  y = ids    |> embedding(V, 32) |> sine_positions
+  body = transformer(1, 2, 32, pre_norm = yes, mask = length_mask(S)(source_length), rate = 0.1)
+  h = body(x, y)
+  last = h[:, T - 1:]
+  h + last |> linear(V)
+}
+
+model Looking(source: i32[N, S], source_length: i32[N], ids: i32[N, T])
+  -> (scores: f32[N, T, V], weights: f32[N, 1, T, S])
+{
+  seen = length_mask(S)(source_length)
+  x = source |> embedding(V, 32) |> sine_positions
+  y = ids    |> embedding(V, 32) |> sine_positions
+  body = transformer(1, 2, 32, pre_norm = yes, mask = seen, rate = 0.1)
+  looks = attention_weights(y |> as[N, T, 1, 32], x |> as[N, S, 1, 32], mask = seen)
+  scores = body(x, y) |> linear(V)
+  scores, looks
+}
+
+train Translate {
+  data   pairs("a.txt", "b.txt", bucket = 4) batch 8 shuffle
+  validation pairs("c.txt", "d.txt", bucket = 4)
+  loss   cross_entropy(Translate(source, source_length, ids), next, mask = mask)
+  metric accuracy(Translate(source, source_length, ids), next, mask = mask)
+  optim  adam(lr = 5e-3)
+  epochs 40
+  seed   3
+}
+"#;
+
+/// Sentences for validation: fewer letters than in all, and no whole number of batches.
+const VALIDATION: usize = 19;
+
+/// Every letter stands for the next one, and sentences have 1 to 10 of them.
+fn sentences() -> (Vec<String>, Vec<String>) {
+    let sentence = |k: usize, first: u8| -> String {
+        let letters = (0..1 + k % 10)
+            .map(|i| first + ((k * 2_654_435 + i * 40_503 + k * i * i * 97) % 7919 % 7) as u8);
+        letters.map(char::from).collect()
+    };
+    let all = |first| (0..300).map(|k| sentence(k, first)).collect();
+    (all(b'a'), all(b'b'))
+}
+
+struct Setup {
+    dir: TempDir,
+    module: Module,
+}
+
+impl Setup {
+    fn new() -> Setup {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = sentences();
+        let write = |name: &str, lines: &[String]| {
+            std::fs::write(dir.path().join(name), lines.join("\n")).unwrap();
+        };
+        write("a.txt", &from);
+        write("b.txt", &to);
+        write("c.txt", &from[..VALIDATION]);
+        write("d.txt", &to[..VALIDATION]);
+        let file = dir.path().join("model.dl");
+        std::fs::write(&file, MODEL).unwrap();
+        let module = Compiler::new().threads(1).compile_file(&file).unwrap();
+        Setup { dir, module }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("model.dl")
+    }
+
+    /// Trains into a folder; interrupted after so many steps, if at all.
+    fn train(&self, run: &str, resume: bool, interrupt_at: Option<u64>) -> (StopReason, Vec<u64>) {
+        let interrupt = Arc::new(AtomicBool::new(false));
+        let out = Some(self.dir.path().join(run));
+        let options =
+            TrainOptions { out, resume, interrupt: interrupt.clone(), ..TrainOptions::default() };
+        let mut losses = Vec::new();
+        let mut observer = |event: &Event<'_>| {
+            if let Event::Start { validation_samples, .. } = event {
+                assert_eq!(*validation_samples, VALIDATION);
+            }
+            if let Event::Step { metrics, step, .. } = event {
+                losses.push(metrics.loss().to_bits());
+                if interrupt_at == Some(*step) {
+                    interrupt.store(true, Ordering::Relaxed);
+                }
+            }
+        };
+        let trained =
+            dlc::train(&self.module, "Translate", &self.file(), &options, &mut observer).unwrap();
+        (trained.summary.reason, losses)
+    }
+
+    fn weights(&self, run: &str) -> WeightsFile {
+        WeightsFile::new(self.dir.path().join(run).join("weights.safetensors"))
+    }
+
+    fn translate(
+        &self,
+        model: &str,
+        sentences: &[&str],
+        beams: Option<Beams>,
+    ) -> Result<Vec<String>, dlc::Error> {
+        let options = GenerateOptions { tokens: 20, beams, ..GenerateOptions::default() };
+        let mut keep_on = |_| ControlFlow::Continue(());
+        let weights = self.weights("run");
+        dlc::translate(&self.module, model, &weights, sentences, &options, &mut keep_on)
+    }
+
+    fn attention_is_of_the_translation(&self, translation: &str) {
+        let weights = self.weights("run");
+        let options =
+            GenerateOptions { prompt: "gfedcba".into(), tokens: 20, ..GenerateOptions::default() };
+        let looks = dlc::attention(&self.module, "Looking", &weights, &options).unwrap();
+        assert_eq!(looks.source.concat(), "gfedcba<end>");
+        assert_eq!(looks.target.concat(), format!("{translation}<end>"));
+        assert_eq!(looks.heads.len(), 1);
+        for row in looks.heads[0].chunks(looks.source.len()) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
+        }
+        let error = dlc::attention(&self.module, "Translate", &weights, &options).unwrap_err();
+        assert!(error.to_string().contains("does not tell where it looks"), "{error}");
+    }
+
+    /// The likeliest next id again and again, by whole runs of the model.
+    fn by_whole_runs(&self, weights: &Weights, sentence: &str) -> String {
+        let vocabulary: &Vocabulary = weights.vocabulary().unwrap();
+        let mut source = vocabulary.encode(sentence).unwrap();
+        source.push(END);
+        let (from, width) = (source.len(), vocabulary.len());
+        let length = Tensor::i32([1], vec![from as i32]);
+        let source = Tensor::i32([1, from], source);
+        let mut ids = vec![END];
+        while ids.len() <= 20 {
+            let (to, v) = (ids.len() as i64, width as i64);
+            let sizes = [("N", 1), ("S", from as i64), ("T", to), ("V", v)];
+            let network = self.module.model("Translate").unwrap().bind(sizes).unwrap();
+            let network = network.load(&self.weights("run").path).unwrap();
+            let given = Tensor::i32([1, ids.len()], ids.clone());
+            let inputs = [("source", &source), ("source_length", &length), ("ids", &given)];
+            let scores = network.run(&inputs).unwrap();
+            let last = &scores[0].as_f32().unwrap()[(ids.len() - 1) * width..];
+            let best = (0..width).reduce(|a, b| if last[b] > last[a] { b } else { a }).unwrap();
+            if best as i32 == END {
+                break;
+            }
+            ids.push(best as i32);
+        }
+        vocabulary.decode(&ids[1..])
+    }
+}
+
+#[test]
+fn it_learns_goes_on_to_the_bit_and_translates() {
+    let setup = Setup::new();
+    let (reason, whole) = setup.train("run", false, None);
+    assert_eq!(reason, StopReason::Finished);
+    let (reason, mut parts) = setup.train("parts", false, Some(40));
+    assert_eq!((reason, parts.len()), (StopReason::Interrupted, 40));
+    parts.extend(setup.train("parts", true, None).1);
+    assert!(whole == parts, "an interrupted run goes on as if nothing had happened");
+
+    let new = ["abc", "gfedcba", "a", "bbbbbbb", "cagdbea", "gg"];
+    let greedy = setup.translate("Translate", &new, None).unwrap();
+    let weights = setup.weights("run").read().unwrap();
+    let expected: Vec<String> = new.iter().map(|s| setup.by_whole_runs(&weights, s)).collect();
+    assert_eq!(greedy, expected);
+    let right = |s: &&str| s.bytes().map(|b| char::from(b + 1)).collect::<String>();
+    let rights = new.iter().zip(&greedy).filter(|(s, t)| right(s) == **t).count();
+    assert!(rights >= 3, "{greedy:?}");
+
+    assert_eq!(setup.translate("Named", &new, None).unwrap(), greedy);
+    let one = Some(Beams { count: 1, length_penalty: 1.0 });
+    assert_eq!(setup.translate("Translate", &new, one).unwrap(), greedy);
+    setup.attention_is_of_the_translation(&greedy[1]);
+    let refused = setup.translate("Seeing", &new, None).unwrap_err().to_string();
+    assert!(refused.contains("not causal"), "{refused}");
+}
