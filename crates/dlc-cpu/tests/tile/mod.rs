@@ -98,6 +98,7 @@ impl<'b> Bench<'b> {
                 (Spread::Neighbours, false) => columns,
                 (Spread::Still, true) => call.tiles * rows,
                 (Spread::Still, false) => 1,
+                (Spread::Truths | Spread::Counting, _) => unreachable!("streams here are floats"),
             };
             numbers(count, 4 + k)
         };
@@ -124,6 +125,7 @@ impl<'b> Bench<'b> {
         match ending.epilogue.streams[stream] {
             Spread::Neighbours => row * (self.columns() + MARGIN) + column,
             Spread::Still => row,
+            Spread::Truths | Spread::Counting => unreachable!("streams here are floats"),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::schedule::domain::{AxisSet, Domain};
 use crate::schedule::map::loaded;
 use crate::schedule::{PlacedStore, Site};
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel};
+use std::sync::Arc;
 
 const SMALL_WORK: i64 = 512;
 /// Cycles for a term in scalars.
@@ -250,8 +251,9 @@ impl<'k> Nest<'_, 'k> {
     /// What becomes of the sums of these sides.
     fn ending(&self, rows: &Side, columns: &Side) -> Ending {
         let epilogue = Epilogue::new(&self.domain, &self.stores, &rows.axes, &columns.axes);
+        let epilogue = epilogue.map(Arc::new);
         let even = |side: &Side| {
-            let is_one = |epilogue: &Epilogue| epilogue.places().all(|p| side.axes.is_one(p));
+            let is_one = |epilogue: &Arc<Epilogue>| epilogue.places().all(|p| side.axes.is_one(p));
             epilogue.as_ref().is_some_and(is_one)
         };
         let contiguous = columns.axes.last().is_none_or(|axis| self.store_coef(axis) == 1);

@@ -17,6 +17,7 @@ use crate::level::Level;
 use cost::cost;
 pub(super) use cost::is_far;
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// Rows and columns of a register tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ pub struct Steps {
 pub enum Sums {
     /// Nowhere: when all terms are summed, the tile makes the stores from its registers. Until then
     /// they are in the unit's workspace.
-    Registers(Epilogue),
+    Registers(Arc<Epilogue>),
     /// Into the unit's workspace; the stores follow when all terms are summed.
     Workspace,
     /// Into the share's place in the shared workspace, to be added up in a stage of its own.
@@ -114,7 +115,7 @@ pub(super) struct Offer {
 #[derive(Clone, Debug)]
 pub(super) struct Ending {
     /// How a tile itself can make the stores, if its points are even.
-    pub epilogue: Option<Epilogue>,
+    pub epilogue: Option<Arc<Epilogue>>,
     /// Whether the rows are one axis to every tensor of the stores.
     pub even_rows: bool,
     /// The same of the columns.
@@ -125,7 +126,7 @@ pub(super) struct Ending {
 
 impl Ending {
     /// How a tile of these sides makes the stores.
-    fn of_tile(&self, rows: Cut, columns: Cut) -> Option<&Epilogue> {
+    fn of_tile(&self, rows: Cut, columns: Cut) -> Option<&Arc<Epilogue>> {
         let even = |cut: Cut, is_one: bool| is_one || cut.is_even();
         let fits = even(rows, self.even_rows) && even(columns, self.even_columns);
         self.epilogue.as_ref().filter(|_| fits)
