@@ -23,6 +23,7 @@ mod gather;
 mod initial;
 mod intrinsic;
 mod model;
+mod named;
 mod number;
 mod pointwise;
 mod product;
