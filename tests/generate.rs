@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-/// `Lm` computes all anew; `Step` keeps keys and values of 48 positions from call to call.
+/// `Lm` computes all anew, and so does `Free`, which no section gives a `T`; `Step` keeps keys and values of 48 positions from call to call.
 const MODEL: &str = r#"
 block remember(room)(x: [N, T, D], at: i32[]) -> [N, room, D] {
   state rows: [N, room, D] = 0
@@ -42,6 +42,17 @@ model Lm(ids: i32[N, T]) -> f32[N, T, V] {
 model Step(ids: i32[N, T], at: i32[]) -> f32[N, T, V] {
   body = Body(48, V)
   body(ids, at)
+}
+
+model Free(ids: i32[N, T]) -> f32[N, T, V] {
+  body = Body(0, V)
+  body(ids, 0)
+}
+
+model Last(ids: i32[N, T]) -> f32[N, V] {
+  body = Body(0, V)
+  y = body(ids, 0)
+  y[:, T - 1]
 }
 
 train Lm {
@@ -105,8 +116,9 @@ fn memory_changes_nothing_and_mistakes_are_told() {
             sampling: Sampling { top_k: Some(5), seed: 3, ..Sampling::default() },
             ..asked(prompt, 20)
         };
-        let (whole, step) = (trained.generate("Lm", &drawn), trained.generate("Step", &drawn));
-        let (whole, step) = (whole.unwrap(), step.unwrap());
+        let [whole, step, free] =
+            ["Lm", "Step", "Free"].map(|model| trained.generate(model, &drawn).unwrap());
+        assert_eq!(whole.ids, free.ids);
         assert_eq!((whole.ids.len(), &whole.ids), (20, &step.ids), "after {prompt:?}");
     }
     let beams = GenerateOptions { beams: Some(3), ..asked("the ", 6) };
@@ -116,6 +128,7 @@ fn memory_changes_nothing_and_mistakes_are_told() {
     assert!(trained.refused("Lm", &asked("THE", 1)).contains("character 'T' is not in"));
     let full = trained.refused("Step", &asked("the quick brown fox", 60));
     assert!(full.contains("no room at position 48"), "{full}");
+    assert!(trained.refused("Last", &asked("the", 1)).contains("give it with --bind T=SIZE"));
     // Computed anew, older ids are forgotten instead.
     assert_eq!(trained.generate("Lm", &asked("the", 60)).unwrap().ids.len(), 60);
 }

@@ -1,4 +1,5 @@
-//! LeNet against PyTorch: outputs, loss, gradients, and the weights after one step of SGD.
+//! Against PyTorch: LeNet's outputs, loss, gradients, and weights after one step of SGD; layers of
+//! sequences in `layers`.
 //!
 //! tests/reference/lenet_step.py made the values, in f64; weights and data follow the formula of
 //! its `pattern`. The bound is the one the project promises: 1e-5 of a tensor's largest value.
@@ -6,6 +7,9 @@
 use dlc::{Batch, Compiler, Module, Tensor};
 use safetensors::SafeTensors;
 use std::path::Path;
+
+#[path = "reference/layers.rs"]
+mod layers;
 
 const BATCH: usize = 8;
 
@@ -50,10 +54,14 @@ fn label() -> Tensor {
     Tensor::i32([BATCH], (0..BATCH as i32).map(|i| i * 3 % 10).collect())
 }
 
-/// The reference tensor of that name.
 fn expected(name: &str) -> Vec<f32> {
+    expected_in("lenet_step.safetensors", name)
+}
+
+/// The reference tensor of that name.
+fn expected_in(file: &str, name: &str) -> Vec<f32> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference");
-    let bytes = std::fs::read(path.join("lenet_step.safetensors")).unwrap();
+    let bytes = std::fs::read(path.join(file)).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let data = tensors.tensor(name).unwrap().data().to_vec();
     data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()

@@ -65,7 +65,8 @@ pub fn generate(
     })?;
     let prompt = prompt_ids(vocabulary, &options.prompt)?;
     let (bindings, length) = sizes(module, model, vocabulary, &options.bindings)?;
-    let mut engine = Engine::new(module, model, &bindings, length, (&file, weights))?;
+    let most = prompt.len() + options.tokens;
+    let mut engine = Engine::new(module, model, &bindings, length, most, (&file, weights))?;
     if engine.ids() != vocabulary.len() {
         return Err(Error::Argument(format!(
             "the model gives logits for {} ids, the vocabulary has {}",
@@ -149,7 +150,7 @@ fn prompt_ids(vocabulary: &Vocabulary, prompt: &str) -> Result<Vec<i32>, Error> 
 }
 
 /// The sizes of the model's dims but for those of the ids, and how many ids it looks at: what is
-/// given, else what its `train` section says.
+/// given, else what its `train` section says, if it does.
 fn sizes(
     module: &Module,
     model: &str,
