@@ -3,6 +3,7 @@
 use dlc::{Compiler, GenerateOptions, Generated, Module, Sampling, TrainOptions, WeightsFile};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::process::Command;
 use tempfile::TempDir;
 
 /// `Lm` computes all anew, and so does `Free`, which no section gives a `T`; `Step` keeps keys and values of 48 positions from call to call.
@@ -64,7 +65,7 @@ train Lm {
 "#;
 
 struct Trained {
-    _dir: TempDir,
+    dir: TempDir,
     module: Module,
     weights: WeightsFile,
 }
@@ -82,7 +83,7 @@ fn trained() -> Trained {
         dlc::train(&module, "Lm", &file, &options, &mut |_: &dlc_train::Event<'_>| {}).unwrap();
     assert_eq!(trained.test.unwrap().0, "validation");
     let weights = WeightsFile::new(dir.path().join("run/weights.safetensors"));
-    Trained { _dir: dir, module, weights }
+    Trained { dir, module, weights }
 }
 
 fn asked(prompt: &str, tokens: usize) -> GenerateOptions {
@@ -131,4 +132,18 @@ fn memory_changes_nothing_and_mistakes_are_told() {
     assert!(trained.refused("Last", &asked("the", 1)).contains("give it with --bind T=SIZE"));
     // Computed anew, older ids are forgotten instead.
     assert_eq!(trained.generate("Lm", &asked("the", 60)).unwrap().ids.len(), 60);
+
+    // The command gives several texts, with a seed of its own each.
+    let output = Command::new(env!("CARGO_BIN_EXE_dlc"))
+        .current_dir(trained.dir.path())
+        .args(["generate", "model.dl", "--weights", "run/weights.safetensors", "--prompt", "the "])
+        .args(["--tokens", "9", "--seed", "7", "--count", "3"])
+        .output()
+        .unwrap();
+    let text = |seed: i32| {
+        let sampling = Sampling { seed, ..Sampling::default() };
+        let options = GenerateOptions { sampling, ..asked("the ", 9) };
+        format!("the {}\n", trained.generate("Step", &options).unwrap().text)
+    };
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), (7..10).map(text).collect::<String>());
 }

@@ -2,13 +2,13 @@
 
 use super::options::{Codegen, Selection};
 use super::weights::{Reading, warn_not_finite};
-use dlc::{Error, GenerateOptions, Sampling, generate};
+use dlc::{Error, GenerateOptions, Module, Sampling, WeightsFile, generate};
 use serde_json::json;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Arguments of `dlc generate`.
 #[derive(clap::Args)]
@@ -46,12 +46,18 @@ pub struct Args {
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: i32,
-    /// Print a JSON object instead of the text
+    /// How many texts, one after the other, each with a seed of its own from --seed on
+    #[arg(
+        long, value_name = "N", default_value_t = 1, conflicts_with = "beam",
+        value_parser = clap::value_parser!(i32).range(1..),
+    )]
+    count: i32,
+    /// Print a JSON object instead of each text
     #[arg(long)]
     json: bool,
 }
 
-/// Streams the text; the first signal ends it after the present id, with exit code 130 or 143.
+/// Streams the texts; the first signal ends them after the present id, with exit code 130 or 143.
 pub fn run(args: &Args) -> Result<(), Error> {
     let module = args.codegen.compiler()?.compile_file(&args.selection.file)?;
     let model = match args.selection.model {
@@ -60,6 +66,29 @@ pub fn run(args: &Args) -> Result<(), Error> {
     };
     let weights = args.reading.file(&args.weights)?;
     warn_not_finite(&args.weights, &weights.read()?.not_finite());
+    let signal = Arc::new(AtomicUsize::new(0));
+    let interrupt = super::train::catch_signals(&signal);
+    for text in 0..args.count {
+        let seed = args.seed.wrapping_add(text);
+        generate_one(args, &module, &model, &weights, seed, &interrupt)?;
+        if interrupt.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    match signal.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        signal => std::process::exit(128 + signal as i32),
+    }
+}
+
+fn generate_one(
+    args: &Args,
+    module: &Module,
+    model: &str,
+    weights: &WeightsFile,
+    seed: i32,
+    interrupt: &AtomicBool,
+) -> Result<(), Error> {
     let options = GenerateOptions {
         prompt: args.prompt.clone(),
         tokens: args.tokens,
@@ -67,13 +96,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
             temperature: args.temperature,
             top_k: args.top_k.map(|k| k as usize),
             top_p: args.top_p,
-            seed: args.seed,
+            seed,
         },
         beams: args.beam.map(|n| n as usize),
         bindings: args.selection.bindings(),
     };
-    let signal = Arc::new(AtomicUsize::new(0));
-    let interrupt = super::train::catch_signals(&signal);
     let mut begun = false;
     let mut sink = |text: &str| {
         if !args.json {
@@ -87,7 +114,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             false => ControlFlow::Continue(()),
         }
     };
-    let generated = generate(&module, &model, &weights, &options, &mut sink)?;
+    let generated = generate(module, model, weights, &options, &mut sink)?;
     match args.json {
         true => super::print(&format!("{}\n", describe(args, &generated))),
         false => super::print("\n"),
@@ -95,10 +122,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     if !args.json && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         let _ = writeln!(std::io::stderr(), "{}", speed(&generated));
     }
-    match signal.load(Ordering::Relaxed) {
-        0 => Ok(()),
-        signal => std::process::exit(128 + signal as i32),
-    }
+    Ok(())
 }
 
 fn describe(args: &Args, generated: &dlc::Generated) -> serde_json::Value {
