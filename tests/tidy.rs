@@ -19,7 +19,7 @@ fn root() -> PathBuf {
 
 fn files(extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![root().join("crates"), root().join("tests"), root().join("benches")];
+    let mut folders = ["crates", "tests", "benches", "examples"].map(|f| root().join(f)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()) {
             if entry.is_dir() {
@@ -111,6 +111,17 @@ fn files_and_lines_are_short() {
             // The formatter cannot break texts and what stands in macros.
             let literal = line.contains('"') || line.contains("//") || line.contains("#![");
             assert!(length <= 100 || literal || wide, "{name}:{}: {length} columns", number + 1);
+        }
+    }
+}
+
+#[test]
+fn lines_of_the_language_are_short() {
+    for path in files("dl") {
+        let (name, text) = (name(&path), std::fs::read_to_string(&path).unwrap());
+        for (number, line) in text.lines().enumerate() {
+            let length = line.chars().count();
+            assert!(length <= 100, "{name}:{}: {length} columns", number + 1);
         }
     }
 }

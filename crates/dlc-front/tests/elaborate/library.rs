@@ -6,18 +6,15 @@ use dlc_front::{Mode, TrainOverrides};
 use dlc_graph::differentiate;
 use dlc_kernel::{Array, Bindings};
 
-use crate::support::{fill, model, results, unit, values};
+use crate::support::{fill, model, numbers, results, unit, values};
 
 fn expected(case: &str) -> Vec<f64> {
-    let text = include_str!("reference/numbers.txt");
-    let line = text.lines().find(|line| line.split(' ').next() == Some(case));
-    let numbers = line.unwrap_or_else(|| panic!("no numbers for {case}")).split(' ').skip(1);
-    numbers.map(|n| n.parse().expect("a number")).collect()
+    numbers(include_str!("reference/numbers.txt"), case)
 }
 
 /// The largest difference relative to the largest value; constants of f32 graphs are exact in f64,
 /// so only the order of operations differs.
-fn assert_close(case: &str, found: &[f64], expected: &[f64]) {
+pub fn assert_close(case: &str, found: &[f64], expected: &[f64]) {
     assert_eq!(found.len(), expected.len(), "{case}: number of elements");
     let scale = expected.iter().fold(1.0f64, |m, v| m.max(v.abs()));
     for (i, (a, b)) in found.iter().zip(expected).enumerate() {
@@ -137,6 +134,8 @@ fn optimizers() {
         ("rmsprop", "rmsprop(lr = 0.1)"),
         ("adam", "adam(lr = 0.1)"),
         ("adamw", "adamw(lr = 0.1)"),
+        ("adamw", "adamw(lr = 0.1, decay_from_rank = 1)"),
+        ("adam", "adamw(lr = 0.1, decay_from_rank = 2)"),
     ] {
         assert_close(case, &three_steps(call), &expected(case));
     }
@@ -173,6 +172,7 @@ fn schedules() {
         ("one_cycle", "one_cycle(0.5, warmup = 0.4)"),
         ("exponential_decay", "exponential_decay(0.5, rate = 0.8, every = 3)"),
         ("step_decay", "step_decay(0.5, rate = 0.8, every = 3)"),
+        ("inverse_sqrt", "inverse_sqrt(0.5, warmup_steps = 4)"),
     ] {
         let (found, scalars) = rates(call);
         assert_close(case, &found, &expected(case));

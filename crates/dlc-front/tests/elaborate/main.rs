@@ -4,6 +4,7 @@
 mod gradients;
 mod graphs;
 mod library;
+mod losses;
 mod mistakes;
 mod mutations;
 mod support;

@@ -239,3 +239,12 @@ train M {{ data tensors(x = f32[N, 4]); loss M(x); optim {optim} }}"
     ];
     insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
 }
+
+#[test]
+fn losses() {
+    let loss =
+        |loss: &str| format!("model M(x: f32[N, 7, 4], y: i32[N, 7], mask: f32[N]) {{ {loss} }}");
+    let texts =
+        [loss("cross_entropy(x, y, mask = mask)"), loss("cross_entropy(x, y, smoothing = 1.5)")];
+    insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+}

@@ -53,3 +53,10 @@ pub fn results(graph: &Graph, sources: &BTreeMap<String, Array>) -> Vec<(String,
     let arrays = eval(graph, &|name| sources.get(name).cloned()).expect("the graph evaluates");
     graph.results().iter().map(|r| r.name.clone()).zip(arrays).collect()
 }
+
+/// The numbers of a case in a file of reference numbers: a line with the case's name before them.
+pub fn numbers(text: &str, case: &str) -> Vec<f64> {
+    let line = text.lines().find(|line| line.split(' ').next() == Some(case));
+    let numbers = line.unwrap_or_else(|| panic!("no numbers for {case}")).split(' ').skip(1);
+    numbers.map(|n| n.parse().expect("a number")).collect()
+}

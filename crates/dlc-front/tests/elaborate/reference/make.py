@@ -164,7 +164,8 @@ show("kaiming_normal_out", math.sqrt(2) / math.sqrt(36))
 # Schedules of the number 0.5 at the steps 0 to 12 of 10 planned ones, by PyTorch's and Keras's
 # definitions: CosineAnnealingLR, CosineDecay with warmup_steps and alpha, LinearLR,
 # transformers' get_linear_schedule_with_warmup, OneCycleLR's two cosine phases, ExponentialDecay
-# without and with staircase.
+# without and with staircase, the formula of Vaswani et al. without the factor of the model's size,
+# which counts steps from 1.
 PEAK, STEPS = 0.5, 10
 
 
@@ -200,6 +201,9 @@ def exponential_decay(t): return PEAK * 0.8 ** (t / 3)
 def step_decay(t): return PEAK * 0.8 ** (t // 3)
 
 
+def inverse_sqrt(t): return PEAK * 4 ** 0.5 * min((t + 1) ** -0.5, (t + 1) * 4 ** -1.5)
+
+
 for schedule in (cosine, cosine_warmup, linear_decay, linear_warmup, one_cycle, exponential_decay,
-                 step_decay):
+                 step_decay, inverse_sqrt):
     show(schedule.__name__, [schedule(t) for t in range(13)])
