@@ -88,8 +88,6 @@ fn precedence() {
         ("a\n + b\n |> f\n |> g", "(pipe (+ a b) f g)"),
         ("a if b\n else c", "(select a b c)"),
         ("f(\n a,\n b,\n)", "(call f a b)"),
-        ("scan t in T reverse { yield a }", "(scan t T reverse {\n    (yield a)\n  })"),
-        ("scan t in T reverse if b { yield a }", "(scan t T reverse if b {\n    (yield a)\n  })"),
         ("f # no argument\n |> g # second", "(pipe f g)"),
     ];
     for (source, tree) in cases {

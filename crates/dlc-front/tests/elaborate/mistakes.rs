@@ -95,6 +95,12 @@ fn names() {
         "x(3)",
         "x |> linear(3, yes, 4)",
         "s <- x\n  x",
+    ]));
+}
+
+#[test]
+fn names_that_are_put_together() {
+    insta::assert_snapshot!(show_bodies(&[
         "x |> named[\"fc\", -1](linear(2))",
         "x |> named[x](linear(2))",
         "x |> named[\"fc\"](linear(2)) |> named[\"fc\"](linear(2))",
