@@ -132,7 +132,7 @@ pub(crate) static TABLE: &[Builtin] = &[
     row("rank", Kind::Rank, "rank(x): the number of dims"),
     row("len", Kind::Len, "len(list)"),
     row("spread", Kind::Spread, "spread(v, n): v if it is a list of n, else n times v"),
-    row("named", Kind::Named, "named[\"fc\", k](linear(8)): the instance `fc3`, if k is 3"),
+    row("named", Kind::Named, "named[\"fc\", k](linear(8)): fc3, if k is 3"),
 ];
 
 /// The primitive function of that name.
