@@ -156,6 +156,23 @@ impl<'g> Facts<'g> {
             || self.reaches(from_a, b[0], |v| b.binary_search(&v).is_ok())
     }
 
+    /// The largest value up to `first` that no cluster has members on both sides of: nothing before
+    /// it depends on it or what follows, in the graph of clusters.
+    fn horizon(&self, first: Value) -> Value {
+        let mut horizon = first;
+        let reaches_over = |unit: &&Unit, horizon: Value| match &unit.members[..] {
+            [start, .., last] => *start < horizon && horizon <= *last,
+            _ => false,
+        };
+        loop {
+            let over = self.units.iter().filter(|unit| reaches_over(unit, horizon));
+            match over.map(|unit| unit.members[0]).min() {
+                Some(start) => horizon = start,
+                None => return horizon,
+            }
+        }
+    }
+
     /// Whether `is_target` holds of something that `starts` depend on, in the graph of clusters.
     /// Targets are not before `first`.
     fn reaches(
@@ -165,6 +182,7 @@ impl<'g> Facts<'g> {
         is_target: impl Fn(Value) -> bool,
     ) -> bool {
         self.search += 1;
+        let horizon = self.horizon(first);
         let mut pending = starts;
         let mut visits = 0;
         while let Some(value) = pending.pop() {
@@ -172,8 +190,7 @@ impl<'g> Facts<'g> {
                 return true;
             }
             let unit = self.unit_of[at(value)].map(|u| &self.units[u as usize].members);
-            let last = unit.map_or(value, |members| members[members.len() - 1]);
-            if last < first
+            if value < horizon
                 || std::mem::replace(&mut self.visited[at(value)], self.search) == self.search
             {
                 continue;
