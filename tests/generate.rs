@@ -3,9 +3,10 @@
 use dlc::{Compiler, GenerateOptions, Generated, Module, Sampling, TrainOptions, WeightsFile};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::process::Command;
 use tempfile::TempDir;
 
-/// `Lm` computes all anew; `Step` keeps keys and values of 48 positions from call to call.
+/// `Lm` computes all anew, and so does `Free`, which no section gives a `T`; `Step` keeps keys and values of 48 positions from call to call.
 const MODEL: &str = r#"
 block remember(room)(x: [N, T, D], at: i32[]) -> [N, room, D] {
   state rows: [N, room, D] = 0
@@ -44,6 +45,17 @@ model Step(ids: i32[N, T], at: i32[]) -> f32[N, T, V] {
   body(ids, at)
 }
 
+model Free(ids: i32[N, T]) -> f32[N, T, V] {
+  body = Body(0, V)
+  body(ids, 0)
+}
+
+model Last(ids: i32[N, T]) -> f32[N, V] {
+  body = Body(0, V)
+  y = body(ids, 0)
+  y[:, T - 1]
+}
+
 train Lm {
   data text("fox.txt", T = 48, stride = 7) batch 8 shuffle
   loss cross_entropy(Lm(ids), next)
@@ -53,7 +65,7 @@ train Lm {
 "#;
 
 struct Trained {
-    _dir: TempDir,
+    dir: TempDir,
     module: Module,
     weights: WeightsFile,
 }
@@ -71,7 +83,7 @@ fn trained() -> Trained {
         dlc::train(&module, "Lm", &file, &options, &mut |_: &dlc_train::Event<'_>| {}).unwrap();
     assert_eq!(trained.test.unwrap().0, "validation");
     let weights = WeightsFile::new(dir.path().join("run/weights.safetensors"));
-    Trained { _dir: dir, module, weights }
+    Trained { dir, module, weights }
 }
 
 fn asked(prompt: &str, tokens: usize) -> GenerateOptions {
@@ -105,8 +117,9 @@ fn memory_changes_nothing_and_mistakes_are_told() {
             sampling: Sampling { top_k: Some(5), seed: 3, ..Sampling::default() },
             ..asked(prompt, 20)
         };
-        let (whole, step) = (trained.generate("Lm", &drawn), trained.generate("Step", &drawn));
-        let (whole, step) = (whole.unwrap(), step.unwrap());
+        let [whole, step, free] =
+            ["Lm", "Step", "Free"].map(|model| trained.generate(model, &drawn).unwrap());
+        assert_eq!(whole.ids, free.ids);
         assert_eq!((whole.ids.len(), &whole.ids), (20, &step.ids), "after {prompt:?}");
     }
     let beams = GenerateOptions {
@@ -119,6 +132,21 @@ fn memory_changes_nothing_and_mistakes_are_told() {
     assert!(trained.refused("Lm", &asked("THE", 1)).contains("character 'T' is not in"));
     let full = trained.refused("Step", &asked("the quick brown fox", 60));
     assert!(full.contains("no room at position 48"), "{full}");
+    assert!(trained.refused("Last", &asked("the", 1)).contains("give it with --bind T=SIZE"));
     // Computed anew, older ids are forgotten instead.
     assert_eq!(trained.generate("Lm", &asked("the", 60)).unwrap().ids.len(), 60);
+
+    // The command gives several texts, with a seed of its own each.
+    let output = Command::new(env!("CARGO_BIN_EXE_dlc"))
+        .current_dir(trained.dir.path())
+        .args(["generate", "model.dl", "--weights", "run/weights.safetensors", "--prompt", "the "])
+        .args(["--tokens", "9", "--seed", "7", "--count", "3"])
+        .output()
+        .unwrap();
+    let text = |seed: i32| {
+        let sampling = Sampling { seed, ..Sampling::default() };
+        let options = GenerateOptions { sampling, ..asked("the ", 9) };
+        format!("the {}\n", trained.generate("Step", &options).unwrap().text)
+    };
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), (7..10).map(text).collect::<String>());
 }

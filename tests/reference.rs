@@ -1,5 +1,5 @@
-//! Training against PyTorch: LeNet's outputs, loss, gradients, and weights after one step of SGD; a
-//! Transformer's losses and weights over steps of several batches.
+//! Against PyTorch: LeNet's outputs, loss, gradients, and weights after one step of SGD; a Transformer's
+//! losses and weights over steps of several batches; layers of sequences in `layers`.
 //!
 //! tests/reference/lenet_step.py and tagger_steps.py made the values, in f64; weights and data follow
 //! the formula of their `pattern`. The bound is the one the project promises: 1e-5 of a tensor's
@@ -8,6 +8,9 @@
 use dlc::{Batch, Compiler, Module, Tensor, Trainer};
 use safetensors::SafeTensors;
 use std::path::Path;
+
+#[path = "reference/layers.rs"]
+mod layers;
 
 const BATCH: usize = 8;
 

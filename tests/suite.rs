@@ -88,9 +88,22 @@ const CASES: &[Case] = &[
     Case {
         name: "recurrent layers of the library",
         source: "model M(x: f32[N, T, 5]) -> f32[N, T, 3] {
-            x |> rnn(4) |> lstm(5, reverse = yes) |> gru(6) |> gru(3, reset_after = no) }",
+            ends[n < N] = 2*n + 1
+            x |> rnn(4) |> lstm(5, layers = 2, bidirectional = yes) |> gru(6, lengths = ends)
+              |> gru(3, reset_after = no) }",
         sizes: &[("N", 3), ("T", 6)],
         depth: 800.0,
+    },
+    Case {
+        name: "a learned vector against some of the steps",
+        source: "model M(e: f32[N, T, 16]) -> f32[N, T] {
+            param w: [16] ~ normal(0.0, 1.0)
+            ends[n < N] = 2*n + 1
+            s[n, t] = sum[k] e[n, t, k] * w[k]
+            y[n, t] = s[n, t] where t < ends[n] else -1
+            y }",
+        sizes: &[("N", 9), ("T", 57)],
+        depth: 40.0,
     },
     Case {
         name: "a recurrent layer's gradients",

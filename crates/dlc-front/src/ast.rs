@@ -20,7 +20,7 @@ pub mod tree;
 mod walk;
 
 pub use expr::{
-    Arg, BinaryOp, Carry, Expr, ExprId, ExprKind, Link, ReduceOp, Scan, Subscript, UnaryOp,
+    Arg, BinaryOp, Carry, Expr, ExprId, ExprKind, Link, Order, ReduceOp, Scan, Subscript, UnaryOp,
 };
 pub use section::{Entry, Expect, Section, Train, TrainKind, TrainStmt, Trend};
 

@@ -24,6 +24,7 @@ mod initial;
 mod intrinsic;
 mod measure;
 mod model;
+mod named;
 mod number;
 mod optimize;
 mod pointwise;

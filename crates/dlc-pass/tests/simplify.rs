@@ -96,6 +96,12 @@ fn what_undoes_itself_vanishes() {
     };
     check(reshaped, &[]);
     check(|g, x| g.push(Concat { axis: 0 }, &[x], None), &[]);
+    let with_nothing = |g: &mut Graph, x| {
+        let nothing = g.constant(Scalar::new(DType::F32, 0.0), &None);
+        let nothing = g.splat(nothing, shape(&[0, 4]), &None);
+        g.push(Concat { axis: 0 }, &[nothing, x, nothing], None)
+    };
+    check(with_nothing, &[]);
     check(|g, x| g.push(Cast(DType::F32), &[x], None), &[]);
 }
 

@@ -10,6 +10,7 @@ mod dataset;
 pub mod idx;
 pub mod mnist;
 mod parts;
+mod sequences;
 pub mod text;
 mod vocabulary;
 
@@ -17,4 +18,5 @@ pub use batches::{Batch, Batches};
 pub use chorales::chorales;
 pub use dataset::{Dataset, Field};
 pub use parts::Parts;
+pub use sequences::sequences;
 pub use vocabulary::{END, Unit, Vocabulary};

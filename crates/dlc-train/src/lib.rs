@@ -44,7 +44,8 @@ mod weights_file;
 pub use bleu::Bleu;
 pub use checkpoint::{Identity, fingerprint};
 pub use data::{
-    Batch, Batches, Dataset, END, Field, Parts, Unit, Vocabulary, chorales, idx, mnist, text,
+    Batch, Batches, Dataset, END, Field, Parts, Unit, Vocabulary, chorales, idx, mnist, sequences,
+    text,
 };
 pub use error::{BoxError, Error, FileProblem};
 pub use event::{CheckpointKind, Event, Observer, StopReason};

@@ -2,7 +2,7 @@
 
 use dlc_kernel::Tensor;
 use dlc_train::text::{Pairing, Windows, Words, lines, pairs, windows};
-use dlc_train::{Batches, Dataset, Parts, Unit, chorales};
+use dlc_train::{Batches, Dataset, Parts, Unit, chorales, sequences};
 use flate2::{Compression, write::GzEncoder};
 use std::fs;
 use std::io::Write;
@@ -140,4 +140,27 @@ fn chorales_are_piano_rolls() {
     let wrong = file(&dir, "no.json", br#"{"train": [[[20]]]}"#);
     let error = chorales(&wrong, 4).unwrap_err().to_string();
     assert!(error.ends_with("train piece 0, step 0: note 20"), "{error}");
+}
+
+#[test]
+fn sequences_have_a_length_and_a_class() {
+    let dir = TempDir::new().unwrap();
+    let table = "class,sequence\n+,gat\n-, ta\n\n+,c\n";
+    let parts = sequences(&file(&dir, "dna.csv", table.as_bytes()), None).unwrap();
+    assert_eq!(sizes(&parts), [("T", 3), ("V", 5), ("K", 2)]);
+    let data = &parts.train;
+    assert_eq!(ids(data, "ids"), [3, 1, 4, 4, 1, 0, 2, 0, 0]);
+    assert_eq!((ids(data, "length"), ids(data, "label")), (vec![3, 2, 1], vec![0, 1, 0]));
+    let longer = sequences(&file(&dir, "dna.csv", table.as_bytes()), Some(5)).unwrap();
+    assert_eq!(ids(&longer.train, "ids")[..5], [3, 1, 4, 0, 0]);
+    for (table, length, problem) in [
+        (table, Some(2), "a sequence has 3 characters, T is 2"),
+        ("class,sequence\n", None, "it has no line `CLASS,SEQUENCE` below its heading"),
+        ("class,sequence\n+,ga,t\n", None, "line 2 is not `CLASS,SEQUENCE`"),
+        ("class,sequence\n+,g\n+\n", None, "line 3 is not `CLASS,SEQUENCE`"),
+        ("class,sequence\n+,\"g\"\n", None, "line 2 is not `CLASS,SEQUENCE`"),
+    ] {
+        let error = sequences(&file(&dir, "bad.csv", table.as_bytes()), length).unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
 }

@@ -110,6 +110,7 @@ fn read(
             let how = Pairing { source: size("S"), target: size("T"), bucket, words };
             dlc_train::text::pairs(&path(0), &path(1), &how)?
         }
+        "sequences" => dlc_train::sequences(&path(0), size("T"))?,
         "chorales" => dlc_train::chorales(&path(0), size("T").unwrap_or(0))?,
         other => {
             return Err(Error::Argument(format!(

@@ -103,7 +103,8 @@ pub fn generate(
     let vocabulary = vocabulary_of(&file, weights)?;
     let prompt = prompt_ids(vocabulary, &options.prompt)?;
     let (bindings, length) = sizes(module, model, vocabulary, &options.bindings)?;
-    let mut engine = Engine::new(module, model, &signature, &bindings, length, (&file, weights))?;
+    let (sizes, path) = ((&bindings, length, prompt.len() + options.tokens), (&file, weights));
+    let mut engine = Engine::new(module, model, &signature, sizes, path)?;
     require_width(engine.ids(), vocabulary)?;
     match &options.beams {
         Some(beams) => search_one(&mut engine, vocabulary, prompt, beams, options, sink),
@@ -321,7 +322,7 @@ fn prompt_ids(vocabulary: &Vocabulary, prompt: &str) -> Result<Vec<i32>, Error> 
 }
 
 /// The sizes of the model's dims but for those of the ids, and how many ids it looks at: what is
-/// given, else what its `train` section says.
+/// given, else what its `train` section says, if it does.
 fn sizes(
     module: &Module,
     model: &str,

@@ -144,12 +144,23 @@ pub struct Scan {
     pub var: Ident,
     /// How many steps.
     pub extent: ExprId,
-    /// Whether the last step comes first.
-    pub reverse: bool,
+    /// Which step comes first.
+    pub order: Order,
     /// What is carried from step to step.
     pub carries: Vec<Carry>,
     /// One step.
     pub body: Block,
+}
+
+/// Which step of a loop comes first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Order {
+    /// The first.
+    Forward,
+    /// The last: `reverse`.
+    Reverse,
+    /// The last if a condition holds, `reverse if c`.
+    ReverseIf(ExprId),
 }
 
 /// `h, c = zeros[N, H]`: carried values that start alike.

@@ -5,9 +5,9 @@
 
 use super::level::Level;
 use super::{
-    Arg, Ast, Block, Def, Dim, Entry, ExprId, ExprKind, Hyper, Ident, Index, Input, Item, Output,
-    ParamInit, ReduceOp, Scan, Section, Stmt, StmtKind, Subscript, Train, TrainKind, TypeExpr,
-    UnaryOp,
+    Arg, Ast, Block, Def, Dim, Entry, ExprId, ExprKind, Hyper, Ident, Index, Input, Item, Order,
+    Output, ParamInit, ReduceOp, Scan, Section, Stmt, StmtKind, Subscript, Train, TrainKind,
+    TypeExpr, UnaryOp,
 };
 use crate::parse::RESERVED;
 use crate::stack::on_large_stack;
@@ -409,7 +409,11 @@ impl Printer<'_> {
         let carry =
             |carry: &super::Carry| format!("{} = {}", names(&carry.names), self.expr(carry.value));
         let carries = scan.carries.iter().map(carry).collect::<Vec<_>>().join(", ");
-        let reverse = if scan.reverse { " reverse" } else { "" };
+        let reverse = match scan.order {
+            Order::Forward => String::new(),
+            Order::Reverse => " reverse".to_owned(),
+            Order::ReverseIf(cond) => format!(" reverse if {}", self.expr(cond)),
+        };
         let with = if carries.is_empty() { "" } else { " with " };
         let extent = self.expr(scan.extent);
         let head = format!("scan {} in {extent}{reverse}{with}{carries}", scan.var.text);

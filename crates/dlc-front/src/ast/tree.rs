@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Arg, Ast, Block, Def, Dim, ExprId, ExprKind, Hyper, Ident, Index, Input, Item, Output,
+    Arg, Ast, Block, Def, Dim, ExprId, ExprKind, Hyper, Ident, Index, Input, Item, Order, Output,
     ParamInit, Scan, Stmt, StmtKind, Subscript, Train, TrainKind, TypeExpr, UnaryOp,
 };
 use crate::stack::on_large_stack;
@@ -274,7 +274,11 @@ impl Tree<'_> {
         };
         let carries: String = scan.carries.iter().map(carry).collect();
         let extent = self.expr(scan.extent);
-        let reverse = if scan.reverse { " reverse" } else { "" };
+        let reverse = match scan.order {
+            Order::Forward => String::new(),
+            Order::Reverse => " reverse".to_owned(),
+            Order::ReverseIf(cond) => format!(" reverse if {}", self.expr(cond)),
+        };
         format!(
             "(scan {} {extent}{reverse}{carries} {})",
             scan.var.text,

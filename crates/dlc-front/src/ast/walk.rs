@@ -64,6 +64,9 @@ impl ExprKind {
             }
             Self::Scan(scan) => {
                 visit(scan.extent);
+                if let super::Order::ReverseIf(cond) = scan.order {
+                    visit(cond);
+                }
                 scan.carries.iter().for_each(|carry| visit(carry.value));
                 scan.body.visit(visit);
             }

@@ -53,12 +53,20 @@ pub(crate) enum Kind {
     Rank,
     Len,
     Spread,
+    /// An instance with a name that is put together.
+    Named,
 }
 
 const fn row(name: &'static str, kind: Kind, usage: &'static str) -> Builtin {
     let maps = !matches!(
         kind,
-        Kind::Concat | Kind::Len | Kind::Fold(_) | Kind::Grad | Kind::Binary(_) | Kind::CeilDiv
+        Kind::Concat
+            | Kind::Len
+            | Kind::Fold(_)
+            | Kind::Grad
+            | Kind::Binary(_)
+            | Kind::CeilDiv
+            | Kind::Named
     );
     Builtin { name, kind, maps, usage }
 }
@@ -124,6 +132,7 @@ pub(crate) static TABLE: &[Builtin] = &[
     row("rank", Kind::Rank, "rank(x): the number of dims"),
     row("len", Kind::Len, "len(list)"),
     row("spread", Kind::Spread, "spread(v, n): v if it is a list of n, else n times v"),
+    row("named", Kind::Named, "named[\"fc\", k](linear(8)): fc3, if k is 3"),
 ];
 
 /// The primitive function of that name.

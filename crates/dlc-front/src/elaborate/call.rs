@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::scope::Frame;
+use super::scope::{Frame, member_path};
 use super::signature::Given;
 use super::value::{Args, DefId, Func, FuncKind, Val};
 use super::{Elab, Eval, MAX_INSTANCE_DEPTH};
@@ -110,7 +110,7 @@ impl<'u> Elab<'u> {
             return Err(self.fail(diagnostic));
         };
         for (i, member) in members.iter().enumerate() {
-            let own = path.map(|path| Rc::from(format!("{path}.{i}")));
+            let own = path.map(|path| Rc::from(member_path(path, &i.to_string())));
             let member = Func { path: member.path.clone().or(own), ..member.clone() };
             value = self.apply(&member, Some((value, at)), member.span)?;
         }

@@ -69,7 +69,7 @@ const S: Extent = Named("S");
 const T: Extent = Named("T");
 const IDS: DType = super::training::LABEL;
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind {
         name: "mnist",
         paths: 0..=1,
@@ -112,6 +112,13 @@ const KINDS: [Kind; 5] = [
             ("mask", DType::F32, &[N, T]),
             ("length", IDS, &[N]),
         ],
+    },
+    Kind {
+        name: "sequences",
+        paths: 1..=1,
+        numbers: &["T"],
+        required: &[],
+        fields: &[("ids", IDS, &[N, T]), ("length", IDS, &[N]), ("label", IDS, &[N])],
     },
     Kind {
         name: "chorales",

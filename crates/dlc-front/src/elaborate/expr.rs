@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dlc_kernel::{BinaryOp as Op, Size, UnaryOp};
 
+use super::scope::member_path;
 use super::value::{Tensor, Val};
 use super::{Elab, Eval, MAX_EVAL_DEPTH, MAX_STEPS};
 use crate::Code;
@@ -217,7 +218,7 @@ impl<'u> Elab<'u> {
             },
             ExprKind::Field { base, name } => {
                 let Some(outer) = self.instance_path(*base)? else { return Ok(None) };
-                let path = format!("{outer}.{}", name.text);
+                let path = member_path(&outer, &name.text);
                 let prefix = format!("{path}.");
                 let mut members = self.params.keys().chain(self.states.keys());
                 Ok(members.any(|m| m.starts_with(&prefix)).then(|| path.into()))
@@ -228,7 +229,7 @@ impl<'u> Elab<'u> {
 
     /// `fc.weight`: a parameter or state of a named instance.
     fn member_of(&mut self, path: &str, name: &Ident) -> Eval<Val> {
-        let full = format!("{path}.{}", name.text);
+        let full = member_path(path, &name.text);
         if let Some(stored) = self.params.get(&full).or_else(|| self.states.get(&full)) {
             return Ok(stored.value.into());
         }

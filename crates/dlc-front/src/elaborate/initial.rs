@@ -33,6 +33,7 @@ impl<'u> Elab<'u> {
         let ty = Type { dtype, shape };
         let path = self.frame().join(&name.text);
         if let Some(known) = self.params.get(&path).cloned() {
+            self.refuse_collision(&path, known.span, span)?;
             return self.share(&known, &ty, name, span);
         }
         let first = match init {
@@ -68,7 +69,8 @@ impl<'u> Elab<'u> {
         self.claim_member(&name.text, name.span)?;
         let path = self.frame().join(&name.text);
         self.frame_mut().states.insert(name.text.clone(), path.clone());
-        if let Some(known) = self.states.get(&path) {
+        if let Some(known) = self.states.get(&path).cloned() {
+            self.refuse_collision(&path, known.span, span)?;
             return Ok(known.value.into());
         }
         let ty = match ty {

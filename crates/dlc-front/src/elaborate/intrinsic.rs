@@ -66,6 +66,7 @@ impl<'u> Elab<'u> {
             Kind::Shape | Kind::Rank => self.apply_shape(&call),
             Kind::Len => self.apply_len(&call),
             Kind::Spread => self.apply_spread(&call),
+            Kind::Named => self.apply_named(&call),
             Kind::As => self.apply_as(&call),
             Kind::Split => self.apply_split(&call),
             Kind::Concat => self.apply_concat(&call),
@@ -370,7 +371,7 @@ impl Use<'_> {
 fn argument_counts(kind: Kind) -> std::ops::RangeInclusive<usize> {
     match kind {
         Kind::Binary(_) | Kind::CeilDiv | Kind::Spread => 2..=2,
-        Kind::Fold(ReduceOp::Max | ReduceOp::Min) | Kind::Grad => 1..=2,
+        Kind::Fold(ReduceOp::Max | ReduceOp::Min) | Kind::Grad | Kind::Named => 1..=2,
         Kind::Zeros | Kind::Ones | Kind::Iota | Kind::Random => 0..=8,
         Kind::Concat => 1..=usize::MAX,
         _ => 1..=1,

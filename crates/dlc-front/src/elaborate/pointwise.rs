@@ -1,5 +1,7 @@
 //! Scalar operations on numbers, tensors (broadcast as in NumPy) and the cells of equations.
 
+use std::rc::Rc;
+
 use dlc_graph::op::{Binary, Cast, Const, Extent, Iota, Select, Unary, View};
 use dlc_graph::{Shape, Type, Value};
 use dlc_kernel::{Access, BinaryOp, DType, Index, Scalar, Size, UnaryOp};
@@ -38,6 +40,9 @@ impl Elab<'_> {
         if let Some(folded) = self.fold_binary(op, a, b, span) {
             return folded;
         }
+        if self.is_below_steps(op, a, b) {
+            return Ok(Val::Bool(true));
+        }
         if let Some(index) = affine(op, a, b) {
             return Ok(Val::Index(index));
         }
@@ -68,7 +73,15 @@ impl Elab<'_> {
     }
 
     /// `a if cond else b`, where the condition is data.
+    /// Between several values and as many others, each is chosen.
     pub(super) fn select(&mut self, cond: &Val, a: &Val, b: &Val, span: Span) -> Eval<Val> {
+        if let (Val::Tuple(a, names), Val::Tuple(b, _)) = (a, b)
+            && a.len() == b.len()
+        {
+            let parts: Eval<Rc<[Val]>> =
+                a.iter().zip(b.iter()).map(|(a, b)| self.select(cond, a, b, span)).collect();
+            return Ok(Val::Tuple(parts?, names.clone()));
+        }
         let dtype = self.common_dtype(BinaryOp::Eq, a, b, span)?;
         let cells = [cond, a, b].iter().any(|v| matches!(v, Val::Cell(_) | Val::Index(_)));
         if cells {

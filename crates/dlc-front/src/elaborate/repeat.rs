@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use dlc_kernel::Size;
+
 use super::scope::Scope;
 use super::value::{Func, FuncKind, Val};
 use super::{Elab, Eval, MAX_NODES};
@@ -50,13 +52,18 @@ impl<'u> Elab<'u> {
         }
     }
 
-    /// `for k in [1, 2, 3] { .. }`.
+    /// `for k in [1, 2, 3] { .. }`, `for k in 3 { .. }`.
     pub(super) fn eval_for(&mut self, var: &Ident, list: ExprId, body: &'u Block) -> Eval<Val> {
         let span = self.ast().span(list);
         let items = match self.eval(list)? {
             Val::List(items) | Val::Tuple(items, _) => items,
+            Val::Int(count) => {
+                let count = self.known_count(&count, "for", span)?;
+                (0..count).map(Val::int).collect()
+            }
             other => {
-                let title = format!("`for` runs over a list, not over {}", other.describe());
+                let title =
+                    format!("`for` runs over a list or a number, not over {}", other.describe());
                 let diagnostic = Diagnostic::error(Code::HyperType, title, span, other.describe());
                 return Err(self.fail(diagnostic));
             }
@@ -128,9 +135,16 @@ impl<'u> Elab<'u> {
 
     fn repeat_count(&mut self, count: ExprId) -> Eval<i64> {
         let span = self.ast().span(count);
-        let value = self.eval_known_size(count, "the count of `repeat`")?;
+        let value = self.eval(count)?;
+        let size = self.expect_size(&value, "the count of `repeat`", span)?;
+        self.known_count(&size, "repeat", span)
+    }
+
+    /// How often `repeat` or `for` runs.
+    fn known_count(&mut self, count: &Size, what: &str, span: Span) -> Eval<i64> {
+        let value = self.known_size(count, &format!("the count of `{what}`"), span)?;
         if !(0..=MAX_NODES as i64).contains(&value) {
-            let title = format!("`repeat` cannot run {value} times");
+            let title = format!("`{what}` cannot run {value} times");
             let diagnostic = Diagnostic::error(Code::BadSize, title, span, "")
                 .note(format!("the limit is {MAX_NODES}"));
             return Err(self.fail(diagnostic));

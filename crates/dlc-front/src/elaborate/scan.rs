@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use dlc_graph::op::Gather;
 use dlc_graph::{Carried, Loop, Shape, Type, Value};
-use dlc_kernel::{DType, Size};
+use dlc_kernel::{BinaryOp, DType, Size};
 
 use super::scope::Scope;
 use super::value::Val;
 use super::{Elab, Eval};
 use crate::Code;
-use crate::ast::{self, ExprId, Ident, Scan};
+use crate::ast::{self, ExprId, Ident, Order, Scan};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -27,6 +27,8 @@ pub(super) struct OpenScan {
     /// The step's index, as an `I32` scalar.
     index: Value,
     steps: Size,
+    /// Whether the last step comes first.
+    reverse: bool,
     /// How many frames there are; `yield` belongs to the loop of its own definition.
     frames: usize,
     /// By `yield` statement.
@@ -41,11 +43,28 @@ struct Yield {
     is_tuple: bool,
 }
 
-/// A carry with its name.
+/// A carry with its name: a tensor, or several side by side.
 struct Named {
     name: Ident,
+    parts: Vec<Part>,
+    is_tuple: bool,
+}
+
+/// A carried tensor.
+struct Part {
     first: Value,
     hole: Value,
+}
+
+impl Named {
+    /// The values of its parts as its own.
+    fn value(&self, parts: impl Iterator<Item = Value>) -> Val {
+        let mut parts = parts.map(Val::from);
+        match self.is_tuple {
+            true => Val::Tuple(parts.collect(), None),
+            false => parts.next().expect("a carry has a part"),
+        }
+    }
 }
 
 impl<'u> Elab<'u> {
@@ -62,13 +81,19 @@ impl<'u> Elab<'u> {
         self.check_size(&steps, at)?;
         let carries = self.first_values(&scan.carries)?;
         let origin = self.origin(scan.var.span);
+        let reverse = match scan.order {
+            Order::Forward => false,
+            Order::Reverse => true,
+            Order::ReverseIf(cond) => self.known_bool(cond)?,
+        };
         let index = self.graph.hole(Type::scalar(DType::I32), &origin);
         let frames = self.frames.len();
-        self.scans.push(OpenScan { index, steps: steps.clone(), frames, yields: Vec::new() });
+        let open = OpenScan { index, steps: steps.clone(), reverse, frames, yields: Vec::new() };
+        self.scans.push(open);
         let next = self.run_step(scan, &carries, index);
         let open = self.scans.pop().expect("it was pushed");
         let carried = self.carried(&carries, next?, scan)?;
-        let (coef, offset) = match scan.reverse {
+        let (coef, offset) = match reverse {
             true => (-1, steps.clone() - Size::ONE),
             false => (1, Size::ZERO),
         };
@@ -81,7 +106,7 @@ impl<'u> Elab<'u> {
             index: Some((index, coef, offset)),
             yields: values.map(|part| part.0).collect(),
         };
-        self.close_scan(scan, &carries, &looped, &open.yields, span)
+        self.close_scan(&carries, &looped, &open, span)
     }
 
     /// The carries before the first step.
@@ -101,13 +126,26 @@ impl<'u> Elab<'u> {
                             .label(first.name.span, "first here");
                     return Err(self.fail(diagnostic));
                 }
-                let first = self.tensor(&value, at)?.value;
-                let origin = self.origin(name.span);
-                let hole = self.graph.hole(self.ty(first).clone(), &origin);
-                named.push(Named { name: name.clone(), first, hole });
+                named.push(self.first_value_of(name, value, carry.names.len() == 1, at)?);
             }
         }
         Ok(named)
+    }
+
+    /// A carry before the first step. One name alone may stand for several tensors.
+    fn first_value_of(&mut self, name: &Ident, value: Val, alone: bool, at: Span) -> Eval<Named> {
+        let (values, is_tuple): (Rc<[Val]>, bool) = match value {
+            Val::Tuple(parts, _) if alone => (parts, true),
+            value => ([value].into(), false),
+        };
+        let origin = self.origin(name.span);
+        let mut parts = Vec::new();
+        for value in values.iter() {
+            let first = self.tensor(value, at)?.value;
+            let hole = self.graph.hole(self.ty(first).clone(), &origin);
+            parts.push(Part { first, hole });
+        }
+        Ok(Named { name: name.clone(), parts, is_tuple })
     }
 
     /// Runs the body once; gives the carries after the step.
@@ -116,7 +154,8 @@ impl<'u> Elab<'u> {
         self.frame_mut().scopes.push(Scope::default());
         self.frame_mut().declare(&scan.var.text, index.into());
         for carry in carries {
-            self.frame_mut().declare(&carry.name.text, carry.hole.into());
+            let holes = carry.value(carry.parts.iter().map(|part| part.hole));
+            self.frame_mut().declare(&carry.name.text, holes);
         }
         let result = self.run_block(&scan.body);
         let own = self.frame_mut().scopes.pop().expect("it was pushed");
@@ -160,39 +199,59 @@ impl<'u> Elab<'u> {
     fn carried(&mut self, carries: &[Named], next: Vec<Val>, scan: &Scan) -> Eval<Vec<Carried>> {
         let mut carried = Vec::new();
         for (carry, next) in carries.iter().zip(next) {
-            let (name, ty) = (&carry.name, self.ty(carry.first).clone());
-            let next = self.tensor_as(&next, ty.dtype, name.span)?.value;
-            if next == carry.hole {
+            let name = &carry.name;
+            let next: Rc<[Val]> = match next {
+                Val::Tuple(parts, _) if carry.is_tuple => parts,
+                next => [next].into(),
+            };
+            if next.len() != carry.parts.len() {
+                let (begins, becomes) = (carry.parts.len(), next.len());
+                let title =
+                    format!("the carry `{}` begins as {begins} values, not {becomes}", name.text);
+                let diagnostic = Diagnostic::error(Code::BadLoop, title, name.span, "carried here");
+                return Err(self.fail(diagnostic));
+            }
+            let mut changes = false;
+            for (part, next) in carry.parts.iter().zip(next.iter()) {
+                let next = self.next_value(name, part, next, scan)?;
+                changes |= next != part.hole;
+                carried.push(Carried { hole: part.hole, first: part.first, next });
+            }
+            if !changes {
                 let title = format!("the carry `{}` never changes", name.text);
                 let diagnostic = Diagnostic::error(Code::BadLoop, title, name.span, "carried here")
                     .help(format!("give it its next value in the body: `{} = ..`", name.text));
                 return Err(self.fail(diagnostic));
             }
-            let found = self.ty(next).clone();
-            if found != ty {
-                let title =
-                    format!("the carry `{}` is {ty}, but its next value {found}", name.text);
-                let diagnostic =
-                    Diagnostic::error(Code::BadLoop, title, name.span, format!("begins as {ty}"))
-                        .label(scan.body.span, format!("a step makes it {found}"));
-                return Err(self.fail(diagnostic));
-            }
-            carried.push(Carried { hole: carry.hole, first: carry.first, next });
         }
         Ok(carried)
+    }
+
+    /// The next value of a carried tensor, which has its type.
+    fn next_value(&mut self, name: &Ident, part: &Part, next: &Val, scan: &Scan) -> Eval<Value> {
+        let ty = self.ty(part.first).clone();
+        let next = self.tensor_as(next, ty.dtype, name.span)?.value;
+        let found = self.ty(next).clone();
+        if found == ty {
+            return Ok(next);
+        }
+        let title = format!("the carry `{}` is {ty}, but its next value {found}", name.text);
+        let diagnostic =
+            Diagnostic::error(Code::BadLoop, title, name.span, format!("begins as {ty}"))
+                .label(scan.body.span, format!("a step makes it {found}"));
+        Err(self.fail(diagnostic))
     }
 
     /// Adds the loop. Its value is what it yields, or else the carries after the last step, which
     /// also have their names from now on.
     fn close_scan(
         &mut self,
-        scan: &Scan,
         carries: &[Named],
         looped: &Loop,
-        yields: &[Yield],
+        open: &OpenScan,
         span: Span,
     ) -> Eval<Val> {
-        if carries.is_empty() && yields.is_empty() {
+        if carries.is_empty() && open.yields.is_empty() {
             let title = "a loop that neither carries nor yields";
             return Err(self.fail(Diagnostic::error(Code::BadLoop, title, span, "")));
         }
@@ -201,20 +260,24 @@ impl<'u> Elab<'u> {
             let diagnostic = Diagnostic::error(Code::Operation, error.message, span, "");
             self.fail(diagnostic)
         })?;
-        let (histories, stacked) = made.split_at(carries.len());
+        let (histories, stacked) = made.split_at(looped.carries.len());
+        let mut histories = histories.iter();
         let mut finals = Vec::new();
-        for (carry, &history) in carries.iter().zip(histories) {
-            let last = self.graph.element(history, looped.steps.clone(), &origin);
-            self.frame_mut().declare(&carry.name.text, last.into());
-            finals.push(Val::from(last));
+        for carry in carries {
+            let own = histories.by_ref().take(carry.parts.len());
+            let graph = &mut self.graph;
+            let last =
+                carry.value(own.map(|&all| graph.element(all, looped.steps.clone(), &origin)));
+            self.frame_mut().declare(&carry.name.text, last.clone());
+            finals.push(last);
         }
         let mut stacked = stacked.iter().copied();
         let mut values = Vec::new();
-        for statement in yields {
+        for statement in &open.yields {
             let parts = statement.parts.iter().zip(&mut stacked);
             let parts: Vec<Val> = parts
                 .map(|(&(_, at), all)| {
-                    let all = if scan.reverse { self.graph.reverse(all, &origin) } else { all };
+                    let all = if open.reverse { self.graph.reverse(all, &origin) } else { all };
                     Val::from(self.steps_at(all, at, span))
                 })
                 .collect();
@@ -275,6 +338,12 @@ impl<'u> Elab<'u> {
             let span = self.ast().span(at);
             self.fail(Diagnostic::error(Code::OutOfRange, title, span, ""))
         })
+    }
+
+    /// Whether `a op b` is `t < T` for the index of a loop of `T` steps, which always holds.
+    pub(super) fn is_below_steps(&self, op: BinaryOp, a: &Val, b: &Val) -> bool {
+        let (BinaryOp::Lt, Val::Tensor(index), Val::Int(size)) = (op, a, b) else { return false };
+        self.scans.iter().any(|open| open.index == index.value && open.steps == *size)
     }
 
     /// Refuses what happens once in a call, inside of a loop.

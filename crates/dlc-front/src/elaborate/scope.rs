@@ -71,10 +71,7 @@ impl Frame {
 
     /// The path of a member.
     pub fn join(&self, name: &str) -> String {
-        match self.path.is_empty() {
-            true => name.to_string(),
-            false => format!("{}.{name}", self.path),
-        }
+        member_path(&self.path, name)
     }
 
     /// The path of the next unnamed instance of `name`.
@@ -101,6 +98,15 @@ impl Frame {
 
     fn local(&self, name: &str) -> Option<&Val> {
         self.scopes.iter().rev().find_map(|scope| scope.get(name))
+    }
+}
+
+/// The path of a member of the instance at `path`. A `*` in it stands for the member's name.
+pub(super) fn member_path(path: &str, name: &str) -> String {
+    match path {
+        "" => name.to_string(),
+        path if path.contains('*') => path.replacen('*', name, 1),
+        path => format!("{path}.{name}"),
     }
 }
 

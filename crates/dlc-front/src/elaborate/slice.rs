@@ -80,7 +80,9 @@ impl<'u> Elab<'u> {
         let ast = self.ast();
         if let ExprKind::Name(name) = &ast[id].kind {
             return Ok(match self.find(name, ast.span(id)) {
-                Some(value @ (Val::Int(_) | Val::List(_) | Val::AxisName(_))) => value,
+                Some(value @ (Val::Int(_) | Val::List(_) | Val::Str(_) | Val::AxisName(_))) => {
+                    value
+                }
                 Some(Val::Poison) => return Err(super::Reported),
                 _ => Val::AxisName(name.clone()),
             });

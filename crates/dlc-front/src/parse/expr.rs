@@ -11,8 +11,8 @@ use super::build::Builder;
 use super::grammar::{Node, Rule};
 use crate::ast::level::Level;
 use crate::ast::{
-    Arg, BinaryOp, Block, Carry, ExprId, ExprKind, Ident, Index, Link, ReduceOp, Scan, Subscript,
-    UnaryOp,
+    Arg, BinaryOp, Block, Carry, ExprId, ExprKind, Ident, Index, Link, Order, ReduceOp, Scan,
+    Subscript, UnaryOp,
 };
 use crate::code::Code;
 use crate::diagnostic::Diagnostic;
@@ -382,7 +382,7 @@ impl Builder {
         ExprKind::Scan(Box::new(Scan {
             var: parts.name.expect("a step index"),
             extent: parts.over,
-            reverse: parts.reverse,
+            order: parts.order,
             carries: parts.carries,
             body: parts.body,
         }))
@@ -390,7 +390,7 @@ impl Builder {
 
     fn loop_parts(&mut self, node: Node) -> Loop {
         let (mut name, mut over, mut body, mut carries) = (None, None, None, Vec::new());
-        let mut reverse = false;
+        let mut order = Order::Forward;
         for node in node.into_inner() {
             match node.as_rule() {
                 Rule::name => name = Some(self.ident(&node)),
@@ -399,14 +399,20 @@ impl Builder {
                     name = Some(self.ident(&label));
                 }
                 Rule::expr => over = Some(self.expr(node)),
-                Rule::kw_reverse => reverse = true,
+                Rule::reverse => order = self.order(node),
                 Rule::carry => carries.push(self.carry(node)),
                 Rule::block => body = Some(self.block(node)),
                 _ => {}
             }
         }
         let (over, body) = (over.expect("a count"), body.expect("a body"));
-        Loop { name, over, reverse, carries, body }
+        Loop { name, over, order, carries, body }
+    }
+
+    /// `reverse`, `reverse if c`.
+    fn order(&mut self, node: Node) -> Order {
+        let cond = node.into_inner().find(|part| part.as_rule() == Rule::expr);
+        cond.map_or(Order::Reverse, |cond| Order::ReverseIf(self.expr(cond)))
     }
 
     fn carry(&mut self, node: Node) -> Carry {
@@ -426,7 +432,7 @@ impl Builder {
 struct Loop {
     name: Option<Ident>,
     over: ExprId,
-    reverse: bool,
+    order: Order,
     carries: Vec<Carry>,
     body: Block,
 }

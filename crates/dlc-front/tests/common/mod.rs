@@ -86,6 +86,8 @@ block pool(k = 2x2, dyn rate = 0.5)(x, mask: bool[N, ..] = none) -> (y: [N, C / 
   for k in [1, 3, 5] { x = x |> conv(k, 3x3x3) }
   if k == 1 { y } else if k > 2 and not yes { z; () } else { (x,) }
   g = grad(y, wrt = x)
+  back = scan t in T reverse { yield t }
+  turned = scan t in T reverse if b or c with h = 0 { h = h + t }
   last, all = scan t in T with h, c = zeros[N, H], e = 1 { yield (h, c) at 1 }
   u = a if b else c if d else e
   (y, -u @ w % 2 - "path\\to \"x\"\n")

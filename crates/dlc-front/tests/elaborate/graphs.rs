@@ -49,6 +49,39 @@ fn batch_norm_in_training() {
 }
 
 #[test]
+fn names_that_are_put_together() {
+    let text = "block pair(H)(x: [..B, H]) -> [..B, H] {
+  for k in 2 { x = x |> named[\"*_l\", k, \"_up\" if k == 0 else \"\"](linear(H)) }
+  x |> named[\"out\", 3](relu |> linear(H))
+}
+model M(x: f32[N, 8]) {
+  net = named[\"*\"](pair(8))
+  y = x |> pair(8) |> net
+  y + net.weight_l1[0]
+}";
+    let model = model(text, Mode::Infer);
+    let paths: Vec<String> = model.params.iter().map(|p| format!("{} {}", p.path, p.ty)).collect();
+    insta::assert_snapshot!(format!("{text}\n\n{}\n", paths.join("\n")));
+}
+
+/// Tuples are carried and chosen between, and an index is always below the number of steps.
+#[test]
+fn a_loop_that_carries_a_tuple_backwards() {
+    insta::assert_snapshot!(show(
+        "model M(x: f32[N, T, 2], len: i32[N, 1]) {
+  let back = yes
+  y = scan t in T reverse if back with s = (zeros[N, 2], x[:, 0]) {
+    a, b = s
+    s = (a + x[:, t], b * a) if t < len else s
+    yield a + 1 if t < T else b
+  }
+  y, s[0], s[1]
+}",
+        Mode::Infer
+    ));
+}
+
+#[test]
 fn instances_and_their_paths() {
     let text =
         "block Block(D)(x: [..B, D]) -> [..B, D] { x + (x |> linear(D) |> relu |> linear(D)) }

@@ -25,7 +25,10 @@ pub fn assert_close(case: &str, found: &[f64], expected: &[f64]) {
 fn labels() -> BTreeMap<String, Array> {
     let label = Array::new([3], vec![0.0, 0.0, 3.0]);
     let labels = Array::new([2, 3], vec![2.0, 0.0, 3.0, 1.0, 1.0, 0.0]);
-    [("label".to_string(), label), ("labels".to_string(), labels)].into()
+    let lengths = Array::new([3], vec![4.0, 1.0, 3.0]);
+    [("label", label), ("labels", labels), ("lengths", lengths)]
+        .map(|(name, array)| (name.to_string(), array))
+        .into()
 }
 
 /// Checks a body over the given inputs.
@@ -54,6 +57,19 @@ fn layers() {
         check(case, Mode::Infer, inputs, body);
     }
     check("batch_norm_train", Mode::Train, picture, "x |> batch_norm");
+}
+
+#[test]
+fn poolings_of_sequences() {
+    let inputs = "h: f32[3, 4, 2], lengths: i32[3]";
+    for (case, body) in [
+        ("last_value", "h |> last_value"),
+        ("last_value_lengths", "h |> last_value(lengths = lengths)"),
+        ("mean_value", "h |> mean_value"),
+        ("mean_value_lengths", "h |> mean_value(lengths = lengths)"),
+    ] {
+        check(case, Mode::Infer, inputs, body);
+    }
 }
 
 #[test]

@@ -99,6 +99,17 @@ fn names() {
 }
 
 #[test]
+fn names_that_are_put_together() {
+    insta::assert_snapshot!(show_bodies(&[
+        "x |> named[\"fc\", -1](linear(2))",
+        "x |> named[x](linear(2))",
+        "x |> named[\"fc\"](linear(2)) |> named[\"fc\"](linear(2))",
+        "param weight: [1] = 0\n  x * weight |> named[\"*\"](linear(2))",
+        "x |> named[\"fc\"]",
+    ]));
+}
+
+#[test]
 fn definitions() {
     insta::assert_snapshot!(show(&[
         "block A(x) { x |> B }\nblock B(x) { x |> A }\nmodel M(x: f32[N]) { x |> A }",
@@ -120,6 +131,9 @@ fn loops() {
         body("h = h + x[:, t]\n h"),
         "model M(x: f32[N, T]) { yield x }".to_owned(),
         "model M(x: f32[N, T]) { scan t in T with h, h = zeros[N] { h = h + 1 } }".to_owned(),
+        "model M(x: f32[N, T]) { scan t in T with s = (x[:, 0], 1) { s = x[:, t] } }".to_owned(),
+        "model M(x: f32[N, T]) { scan t in T reverse if x with h = 0 { h = h + 1 } }".to_owned(),
+        "model M(x: f32[N, T]) { for k in x { x }\n x }".to_owned(),
     ];
     insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
 }

@@ -14,6 +14,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "reshape of dims of extent 1", exactness: Exact, apply: unit_dims },
     Rule { name: "reshape of a repetition", exactness: Exact, apply: reshaped_repetition },
     Rule { name: "reshape after pointwise", exactness: Exact, apply: reshape_last },
+    Rule { name: "concatenation with nothing", exactness: Exact, apply: empty_parts },
     Rule { name: "concatenation of one", exactness: Exact, apply: one_part },
     Rule { name: "sum of disjoint parts", exactness: Exact, apply: disjoint_parts },
 ];
@@ -220,6 +221,15 @@ fn split_access(split: &Shape, merged: &[std::ops::Range<usize>]) -> Option<Acce
         Some(Index::affine(terms, 0i64))
     };
     Some(Access::new(merged.iter().map(coord).collect::<Option<Vec<_>>>()?))
+}
+
+/// Parts without elements are none.
+fn empty_parts(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::Concat(concat) = at.op else { return None };
+    let is_empty = |&part: &Value| r.shape(part)[concat.axis as usize] == Size::ZERO;
+    let kept: Vec<Value> = at.operands.iter().copied().filter(|part| !is_empty(part)).collect();
+    let fewer = !kept.is_empty() && kept.len() < at.operands.len();
+    fewer.then(|| r.make(at.op.clone(), &kept, at.origin))
 }
 
 fn one_part(_: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {

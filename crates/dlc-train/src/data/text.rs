@@ -137,22 +137,25 @@ fn in_buckets(
 /// `ids`, `next`, `mask` and `length` of sequences that begin and end with the mark.
 fn decoder_fields(sequences: &[Vec<i32>], length: usize) -> Vec<Field> {
     let shape = [sequences.len(), length];
-    let filled = |before: Option<i32>| {
-        let row = |s: &Vec<i32>| {
-            let padded = before.into_iter().chain(s.iter().copied());
-            padded.chain(std::iter::repeat(END)).take(length).collect::<Vec<i32>>()
-        };
-        Tensor::i32(shape, sequences.iter().flat_map(row).collect())
-    };
+    let begun: Vec<Vec<i32>> = sequences.iter().map(|s| [&[END], s.as_slice()].concat()).collect();
     let mask = |s: &Vec<i32>| (0..length).map(|t| f32::from(t <= s.len())).collect::<Vec<f32>>();
     let mask = Tensor::f32(shape, sequences.iter().flat_map(mask).collect());
     let lengths = sequences.iter().map(|s| s.len() as i32 + 1).collect();
     vec![
-        Field::sequences("ids", filled(Some(END))),
-        Field::sequences("next", filled(None)),
+        Field::sequences("ids", padded(&begun, length)),
+        Field::sequences("next", padded(sequences, length)),
         Field::sequences("mask", mask),
         Field::new("length", Tensor::i32([sequences.len()], lengths)),
     ]
+}
+
+/// Sequences filled up with marks to `length`.
+pub(super) fn padded(sequences: &[Vec<i32>], length: usize) -> Tensor {
+    let row = |s: &Vec<i32>| {
+        let marks = std::iter::repeat(END);
+        s.iter().copied().chain(marks).take(length).collect::<Vec<i32>>()
+    };
+    Tensor::i32([sequences.len(), length], sequences.iter().flat_map(row).collect())
 }
 
 /// How pairs of lines become samples.

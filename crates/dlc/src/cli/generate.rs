@@ -62,12 +62,18 @@ pub struct Args {
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: i32,
-    /// Print a JSON object instead of the text
+    /// How many texts, one after the other, each with a seed of its own from --seed on
+    #[arg(
+        long, value_name = "N", default_value_t = 1, conflicts_with = "beam",
+        value_parser = clap::value_parser!(i32).range(1..),
+    )]
+    count: i32,
+    /// Print a JSON object instead of each text
     #[arg(long)]
     json: bool,
 }
 
-/// Streams the text; the first signal ends it after the present id, with exit code 130 or 143.
+/// Streams the texts; the first signal ends them after the present id, with exit code 130 or 143.
 pub fn run(args: &Args) -> Result<(), Error> {
     let module = args.codegen.compiler()?.compile_file(&args.selection.file)?;
     let model = match args.selection.model {
@@ -101,7 +107,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
 }
 
-fn options(args: &Args) -> GenerateOptions {
+fn options(args: &Args, seed: i32) -> GenerateOptions {
     let length_penalty = args.length_penalty;
     GenerateOptions {
         prompt: args.prompt.clone(),
@@ -110,17 +116,35 @@ fn options(args: &Args) -> GenerateOptions {
             temperature: args.temperature.unwrap_or(1.0),
             top_k: args.top_k.map(|k| k as usize),
             top_p: args.top_p,
-            seed: args.seed,
+            seed,
         },
         beams: args.beam.map(|count| Beams { count: count as usize, length_penalty }),
         bindings: args.selection.bindings(),
     }
 }
 
+/// Prints texts as they come.
 fn stream(
     args: &Args,
     (module, model): (&Module, &str),
     weights: &WeightsFile,
+    keep_on: &dyn Fn() -> ControlFlow<()>,
+) -> Result<(), Error> {
+    for text in 0..args.count {
+        let options = options(args, args.seed.wrapping_add(text));
+        stream_one(args, (module, model), weights, &options, keep_on)?;
+        if keep_on().is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn stream_one(
+    args: &Args,
+    (module, model): (&Module, &str),
+    weights: &WeightsFile,
+    options: &GenerateOptions,
     keep_on: &dyn Fn() -> ControlFlow<()>,
 ) -> Result<(), Error> {
     let mut begun = dlc::translates(module, model)?;
@@ -133,7 +157,7 @@ fn stream(
         }
         keep_on()
     };
-    let generated = generate(module, model, weights, &options(args), &mut sink)?;
+    let generated = generate(module, model, weights, options, &mut sink)?;
     match args.json {
         true => super::print(&format!("{}\n", describe(args, &generated))),
         false => super::print("\n"),
@@ -151,7 +175,7 @@ fn draw_attention(
     weights: &WeightsFile,
     path: &Path,
 ) -> Result<(), Error> {
-    let attention = dlc::attention(module, model, weights, &options(args))?;
+    let attention = dlc::attention(module, model, weights, &options(args, args.seed))?;
     let count = attention.heads.len();
     if let Some(head) = args.heads.iter().find(|&&head| head == 0 || head > count) {
         return Err(Error::Argument(format!("there is no head {head}; there are {count}")));
@@ -182,7 +206,7 @@ fn translate_file(
     }
     let begun = Instant::now();
     let mut progress = |_| keep_on();
-    let options = options(args);
+    let options = options(args, args.seed);
     let made = dlc::translate(module, model, weights, &sentences, &options, &mut progress)?;
     if keep_on().is_break() {
         return Ok(());

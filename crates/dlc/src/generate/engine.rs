@@ -78,13 +78,13 @@ impl Signature {
 
 impl Engine {
     /// Compiles the model. `bindings` give the dims that are not those of the ids, `length` how
-    /// many ids it is asked about at once, where its signature leaves that open.
+    /// many ids it is asked about at once, where its signature leaves that open; else it sees
+    /// all, `most`.
     pub fn new(
         module: &Module,
         model: &str,
         signature: &Signature,
-        bindings: &Bindings,
-        length: Option<usize>,
+        (bindings, length, most): (&Bindings, Option<usize>, usize),
         weights: (&Weights, &WeightsFile),
     ) -> Result<Engine, Error> {
         let lengths: Vec<i64> = match (&signature.time, signature.is_continued(), length) {
@@ -94,12 +94,7 @@ impl Engine {
                 return Err(Error::Argument(message));
             }
             (Ok(_), true, _) => vec![CHUNK, 1],
-            (Ok(_), false, Some(length)) => vec![length as i64],
-            (Ok(dim), false, None) => {
-                return Err(Error::Argument(format!(
-                    "how many ids `{model}` looks at is not known: give it with --bind {dim}=SIZE"
-                )));
-            }
+            (Ok(_), false, length) => vec![length.unwrap_or(most) as i64],
         };
         let bound = |&length: &i64| {
             let mut sizes = bindings.clone();
@@ -116,6 +111,11 @@ impl Engine {
         initialize(&inits.swap_remove(0), &*executable, 0, compiler)?;
         weights.0.apply(&*executable, &weights.1.path)?;
         let way = way_of(&*executable, signature, model)?;
+        if let (Way::LastPosition, Ok(dim), None) = (way, &signature.time, length) {
+            return Err(Error::Argument(format!(
+                "how many ids `{model}` looks at is not known: give it with --bind {dim}=SIZE"
+            )));
+        }
         let length = lengths[0] as usize;
         Ok(Engine { executable, way, length, seen: Vec::new(), is_causal: false })
     }

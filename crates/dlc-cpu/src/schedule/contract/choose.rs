@@ -69,7 +69,7 @@ impl<'k> Nest<'_, 'k> {
         let work = product([&batch, &left.axes, &right.axes, &depth]);
         let reused = left.axes.points().min(right.axes.points()) > 1;
         let terms = self.terms([&left, &right], &batch, &depth);
-        let tiled = reused || terms.offers.iter().any(|offer| offer.fixed || offer.once);
+        let tiled = reused || terms.offers.iter().any(Offer::is_kept_matrix);
         let ways = || self.ways(&batch, &depth, &terms);
         (tiled && !self.is_plain(lhs, work)).then(|| ways().alternatives())
     }
@@ -134,9 +134,8 @@ impl<'k> Nest<'_, 'k> {
         let tiling = way.tiling();
         let (rows, columns) = if is_swapped { (right, left) } else { (left, right) };
         let columns_offer = &terms.offers[usize::from(!is_swapped)];
-        let fixed = columns_offer.fixed || columns_offer.once;
         let reused = rows.axes.points().min(columns.axes.points()) > 1;
-        let algorithm = match reused || fixed {
+        let algorithm = match reused || columns_offer.is_kept_matrix() {
             true => Algorithm::Tiled(tiling),
             false => self.without_reuse(&rows, &columns, depth),
         };

@@ -111,6 +111,13 @@ pub(super) struct Offer {
     pub pack_cost: f64,
 }
 
+impl Offer {
+    /// Whether it is a matrix that is packed long before it is used: tiles then pay for few rows.
+    pub fn is_kept_matrix(&self) -> bool {
+        self.points > 1 && (self.fixed || self.once)
+    }
+}
+
 /// What becomes of the sums, as rows and columns see it.
 #[derive(Clone, Debug)]
 pub(super) struct Ending {

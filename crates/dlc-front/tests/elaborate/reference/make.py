@@ -103,6 +103,13 @@ x3 = fill("x", 2, 3, 4)
 show("cross_entropy_3d", -np.take_along_axis(log_softmax(x3), np.array([[2, 0, 3], [1, 1, 0]])[..., None],
                                              axis=-1).mean())
 
+h = fill("h", 3, 4, 2)
+lengths = [4, 1, 3]
+show("last_value", h[:, -1])
+show("last_value_lengths", [h[n, t - 1] for n, t in enumerate(lengths)])
+show("mean_value", h.mean(1))
+show("mean_value_lengths", [h[n, :t].mean(0) for n, t in enumerate(lengths)])
+
 # Optimizers: three steps from p on the loss sum(c * p * p) / 2.
 c, p0 = fill("c", 3), fill("p", 3)
 

@@ -1,0 +1,59 @@
+//! Sequences with a class each, from a table: DNA, words, sentences.
+
+use crate::data::text::{padded, read};
+use crate::data::vocabulary::{Unit, Vocabulary};
+use crate::data::{Dataset, Field, Parts};
+use crate::{Error, FileProblem};
+use dlc_kernel::Tensor;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A table of classes and sequences: a heading, then a line `CLASS,SEQUENCE` for each example.
+/// Fields: `ids`, i32 `[T]`, the sequence filled up with the mark `<end>` (id 0); `length`, i32: its
+/// length; `label`, i32: its class, counted in alphabetical order. Defines `T` (the longest
+/// sequence, or as given), `V`, the size of the vocabulary, and `K`, the number of classes.
+///
+/// # Errors
+/// If the file is no such table, or a sequence is longer than `length` allows.
+pub fn sequences(path: &Path, length: Option<usize>) -> Result<Parts, Error> {
+    let text = read(path)?;
+    let rows = rows(&text).map_err(|problem| FileProblem::Header(problem).at(path))?;
+    let classes: BTreeSet<&str> = rows.iter().map(|row| row.0).collect();
+    let vocabulary = Vocabulary::of(rows.iter().map(|row| row.1), Unit::Character, &["<end>"])?;
+    let encode = |row: &(&str, &str)| vocabulary.encode(row.1);
+    let encoded = rows.iter().map(encode).collect::<Result<Vec<_>, Error>>()?;
+    let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
+    let length = length.unwrap_or(longest);
+    if longest > length {
+        let problem = format!("a sequence has {longest} characters, T is {length}");
+        return Err(FileProblem::Header(problem).at(path));
+    }
+    let lengths = encoded.iter().map(|ids| ids.len() as i32).collect();
+    let label = |row: &(&str, &str)| classes.iter().position(|class| *class == row.0);
+    let labels = rows.iter().map(|row| label(row).expect("it is a class") as i32).collect();
+    let data = Dataset::new(vec![
+        Field::new("ids", padded(&encoded, length)),
+        Field::new("length", Tensor::i32([rows.len()], lengths)),
+        Field::new("label", Tensor::i32([rows.len()], labels)),
+    ])?;
+    let sizes = vec![("T", length), ("V", vocabulary.len()), ("K", classes.len())];
+    Ok(Parts { sizes, vocabulary: Some(vocabulary), ..Parts::of(data) })
+}
+
+/// The classes and sequences below the heading.
+fn rows(text: &str) -> Result<Vec<(&str, &str)>, String> {
+    let lines = text.lines().enumerate().skip(1).map(|(at, line)| (at + 1, line.trim()));
+    let mut found = Vec::new();
+    for (at, line) in lines.filter(|(_, line)| !line.is_empty()) {
+        let (class, sequence) = line
+            .split_once(',')
+            .map(|(class, sequence)| (class.trim(), sequence.trim()))
+            .filter(|(_, sequence)| !sequence.is_empty() && !sequence.contains([',', '"']))
+            .ok_or_else(|| format!("line {at} is not `CLASS,SEQUENCE`"))?;
+        found.push((class, sequence));
+    }
+    match found.is_empty() {
+        true => Err("it has no line `CLASS,SEQUENCE` below its heading".into()),
+        false => Ok(found),
+    }
+}
