@@ -41,7 +41,7 @@ fn compile_writes_ptx_and_what_launches_it() {
         assert!(text.contains(&format!(".target {target}")), "{text}");
         let manifest = std::fs::read(ptx.with_extension("json")).unwrap();
         let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
-        assert_eq!(manifest["version"], 1);
+        assert_eq!(manifest["version"], 2);
         assert_eq!(manifest["ptx"], format!("{target}.ptx"));
         assert_eq!(
             (&manifest["target"], &manifest["ptx_version"]),

@@ -122,7 +122,7 @@ impl<'p> Device<'p> {
         self.set(buffer, value)
     }
 
-    /// Runs the entry of that position; gives its outputs, and what each launch did.
+    /// Runs the entry of that position; gives its outputs, and what each launch did, at every step.
     pub fn call(
         &mut self,
         entry: usize,
@@ -138,7 +138,13 @@ impl<'p> Device<'p> {
             self.set(buffer, value)?;
         }
         self.global.write(self.program.error, &[0; ErrorRecord::BYTES as usize]);
-        let counters = entry.launches.iter().map(|l| self.launch(l)).collect::<Result<_, _>>()?;
+        let mut counters = Vec::new();
+        for work in entry.kernels.iter().flatten() {
+            work.run(&mut |launch, steps| -> Result<(), Failure> {
+                counters.push(self.launch(launch, steps)?);
+                Ok(())
+            })?;
+        }
         if let Some(error) = entry.failure(self.error()) {
             return Err(error.into());
         }
@@ -155,7 +161,7 @@ impl<'p> Device<'p> {
         ErrorRecord::from_bytes(self.global.read(self.program.error, ErrorRecord::BYTES))
     }
 
-    fn launch(&mut self, launch: &Launch) -> Result<Counters, Failure> {
+    fn launch(&mut self, launch: &Launch, around: &[u32]) -> Result<Counters, Failure> {
         let kernel = &self.program.module.kernels[launch.kernel];
         let mut windows = Vec::new();
         let mut params = Vec::new();
@@ -166,6 +172,7 @@ impl<'p> Device<'p> {
                     Window::address(windows.len() - 1)
                 }
                 Arg::Word(word) => u64::from(word),
+                Arg::Step(k) => u64::from(around[k as usize]),
             });
         }
         let steps = &self.steps[launch.kernel];

@@ -3,7 +3,8 @@
 //!
 //! A [`Domain`] is one domain of points with all its loads and stores. Axes that always go together
 //! are one axis there ([`Domain::merge`]), so that pointwise work on tensors of any rank is work on
-//! lines.
+//! lines. The steps of loops around a kernel are the same at all points of a launch: they come after
+//! all axes of points, and have no part in merging.
 
 use dlc_kernel::{
     Access, Axis, BinaryOp, BufferId, DType, Expr, ExprId, Exprs, Guard, Index, Lookup, Program,
@@ -71,11 +72,21 @@ pub struct Place {
     pub checks: Vec<Check>,
 }
 
+/// What is written to: a buffer, where, and what data decides of that.
+pub type Target<'s> = (BufferId, &'s Access, &'s [Lookup]);
+
+/// The target of a store.
+pub fn target(store: &Store) -> Target<'_> {
+    (store.buffer, &store.access, &[])
+}
+
 /// A domain of points with everything that happens at them.
 #[derive(Clone, Debug)]
 pub struct Domain<'k> {
     /// Extents, in row-major order.
     pub extents: Vec<i64>,
+    /// So many loops are around: their steps, outermost first, are the axes after the last.
+    pub loops: usize,
     /// What is computed.
     pub exprs: &'k Exprs,
     /// The loads among the expressions.
@@ -223,16 +234,18 @@ impl Place {
 }
 
 impl<'k> Domain<'k> {
-    /// The points of `axes`, where `roots` are computed and `stores` are made.
+    /// The points of `axes`, of which the first are the steps of `loops` loops around: there `roots`
+    /// are computed and `targets` are written.
     pub fn new<'s>(
         program: &Program,
-        axes: &[Size],
+        (axes, loops): (&[Size], usize),
         exprs: &'k Exprs,
         roots: impl IntoIterator<Item = ExprId>,
-        stores: impl IntoIterator<Item = &'s Store>,
+        targets: impl IntoIterator<Item = Target<'s>>,
     ) -> Domain<'k> {
         let mut domain = Domain {
-            extents: axes.iter().map(bound).collect(),
+            extents: axes[loops..].iter().map(bound).collect(),
+            loops,
             exprs,
             loads: FxHashMap::default(),
             guards: FxHashMap::default(),
@@ -242,8 +255,13 @@ impl<'k> Domain<'k> {
         for id in exprs.reachable(roots) {
             domain.expect(program, axes, id);
         }
-        let place = |s: &Store| Place::new(program, s.buffer, &s.access, &[], axes);
-        domain.stores = stores.into_iter().map(place).collect();
+        let place = |(buffer, access, lookups): Target<'s>| {
+            Place::new(program, buffer, access, lookups, axes)
+        };
+        domain.stores = targets.into_iter().map(place).collect();
+        let points = domain.extents.len();
+        let behind = |axis: usize| if axis < loops { axis + points } else { axis - loops };
+        domain.renumber(&(0..axes.len()).map(|axis| Some(behind(axis))).collect::<Vec<_>>());
         domain
     }
 
@@ -334,15 +352,19 @@ impl<'k> Domain<'k> {
     /// Takes out an axis that stands at 0.
     fn remove(&mut self, axis: usize) {
         let new = |a: usize| (a != axis).then(|| a - usize::from(a > axis));
-        let map: Vec<Option<usize>> = (0..self.extents.len()).map(new).collect();
+        let map: Vec<Option<usize>> = (0..self.extents.len() + self.loops).map(new).collect();
         self.extents.remove(axis);
         self.renumber(&map);
     }
 
     /// The same domain with its axes in another order: `order[i]` becomes axis `i`.
     pub fn permuted(&self, order: &[usize]) -> Domain<'k> {
-        let position = |axis: usize| order.iter().position(|&a| a == axis);
-        let map: Vec<Option<usize>> = (0..order.len()).map(position).collect();
+        let position = |axis: usize| match order.iter().position(|&a| a == axis) {
+            None => axis,
+            Some(new) => new,
+        };
+        let map: Vec<Option<usize>> =
+            (0..order.len() + self.loops).map(|axis| Some(position(axis))).collect();
         let mut new = self.clone();
         new.extents = order.iter().map(|&a| self.extents[a]).collect();
         new.renumber(&map);

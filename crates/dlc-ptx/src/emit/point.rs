@@ -41,6 +41,7 @@ impl<'d, 'k> Point<'d, 'k> {
     /// stands at a multiple of their number.
     pub fn new(domain: &'d Domain<'k>, axes: Vec<Value<B32>>, lanes: usize) -> Point<'d, 'k> {
         let (values, folded) = (FxHashMap::default(), FxHashMap::default());
+        debug_assert_eq!(axes.len(), domain.extents.len(), "one coordinate for each axis");
         Point { domain, axes, lanes, within: None, values, folded }
     }
 
@@ -210,8 +211,14 @@ impl<'d, 'k> Point<'d, 'k> {
             .collect()
     }
 
+    /// Where the first point stands along an axis, or the step of a loop around.
+    fn coordinate(&self, w: &Writer<'_>, axis: usize) -> Value<B32> {
+        let step = |axis| w.step(axis - self.axes.len()).into();
+        self.axes.get(axis).copied().unwrap_or_else(|| step(axis))
+    }
+
     fn axis(&self, w: &mut Writer<'_>, axis: usize) -> Side {
-        let first = match self.axes[axis] {
+        let first = match self.coordinate(w, axis) {
             Value::Literal(at) => w.scope.lanes.int(at as i32),
             at @ Value::Reg(_) => w.scope.input(Number::I32(at)),
         };
@@ -385,7 +392,7 @@ impl<'d, 'k> Point<'d, 'k> {
         let mut constant = affine.constant + affine.coef(self.along()) * lane as i64;
         let mut sum: Option<B32> = None;
         for &(axis, coef) in &affine.terms {
-            match (self.axes[axis], sum) {
+            match (self.coordinate(w, axis), sum) {
                 (Value::Literal(at), _) => constant += i64::from(at as i32) * coef,
                 (at, Some(so_far)) => sum = Some(w.b.mad(at, coef as i32, so_far)),
                 (Value::Reg(at), None) if coef == 1 => sum = Some(at),

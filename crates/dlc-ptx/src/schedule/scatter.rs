@@ -6,8 +6,8 @@
 //! The cost: every share reads all indices, and each value is read once.
 
 use super::THREADS;
-use crate::place::{Domain, Place};
-use dlc_kernel::{Access, BufferId, ExprId, Exprs, Lookup, Program, Size};
+use crate::place::{Domain, Place, Target, bound};
+use dlc_kernel::{ExprId, Exprs, Program, Size};
 use std::fmt;
 
 /// A few blocks for every multiprocessor of a large GPU.
@@ -24,31 +24,35 @@ pub struct ScatterSchedule<'k> {
     pub shares: u32,
     /// Where an update goes.
     pub place: Place,
+    /// The destination's extents along the steps of the loops around.
+    pub around: Vec<i64>,
     /// What is added.
     pub value: ExprId,
 }
 
 impl<'k> ScatterSchedule<'k> {
-    /// The schedule of a scatter-add of `value` to `buffer`.
+    /// The schedule of a scatter-add of `value` to a target, in so many loops.
     pub fn new(
         program: &Program,
-        axes: &[Size],
+        (axes, loops): (&[Size], usize),
         exprs: &'k Exprs,
-        to: (BufferId, &Access, &[Lookup]),
+        to: Target<'_>,
         value: ExprId,
     ) -> ScatterSchedule<'k> {
         let (buffer, access, lookups) = to;
         let roots = lookups.iter().map(|l| l.index).chain([value]);
-        let domain = Domain::new(program, axes, exprs, roots, []);
-        let place = Place::new(program, buffer, access, lookups, axes);
+        let domain = Domain::new(program, (axes, loops), exprs, roots, [to]);
+        let place = domain.stores[0].clone();
+        let around = program.buffer(buffer).shape[..loops].iter().map(bound).collect();
         let by_itself = |(dim, index): (usize, &dlc_kernel::Index)| {
             let looked_up = lookups.iter().any(|l| l.dim as usize == dim);
-            index.as_axis().filter(|_| !looked_up).map(|axis| axis.0 as usize)
+            let axis = index.as_axis().filter(|_| !looked_up)?;
+            (axis.0 as usize).checked_sub(loops)
         };
         let mut own: Vec<usize> = access.coords.iter().enumerate().filter_map(by_itself).collect();
         own.sort_unstable();
         own.dedup();
-        let mut schedule = ScatterSchedule { domain, own, shares: 1, place, value };
+        let mut schedule = ScatterSchedule { domain, own, shares: 1, place, around, value };
         schedule.shares = schedule.enough_shares();
         schedule
     }
@@ -76,9 +80,9 @@ impl<'k> ScatterSchedule<'k> {
         }
     }
 
-    /// Elements of the destination.
+    /// Elements of the destination that are cleared: at a step, those that have it as coordinate.
     pub fn elements(&self) -> u64 {
-        self.place.elements as u64
+        self.place.elements as u64 / self.around.iter().product::<i64>().max(1) as u64
     }
 }
 
