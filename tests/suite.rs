@@ -146,6 +146,20 @@ const CASES: &[Case] = &[
         depth: 200.0,
     },
     Case {
+        name: "gradients of loops in loops",
+        source: "model M(x: f32[N, T, U]) -> f32[N, T, U] {
+            y = scan t in T with s = zeros[N] {
+                r = scan u in U with s = s { s = 0.5 * s + tanh(s + x[:, t, u])
+                                             yield s }
+                s = r[:, -1]
+                yield r
+            }
+            loss[] = sum[n, t, u] y[n, t, u] * y[n, t, u]
+            grad(loss, wrt = x) }",
+        sizes: &[("N", 3), ("T", 4), ("U", 5)],
+        depth: 400.0,
+    },
+    Case {
         name: "reshapes, rows and lookups in a loop",
         source: "model M(x: f32[N, T, 6], ids: i32[N, T]) -> f32[N, 6] {
             param E: [9, 6] ~ normal(1.0)
