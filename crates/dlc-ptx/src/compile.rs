@@ -68,19 +68,25 @@ impl PtxTarget {
         self,
         program: &'p Program,
         entry: &'p Entry,
-        aliases: &Aliases,
+        aliases: &'p Aliases,
     ) -> Result<Vec<Vec<Work<Piece<'p>>>>, BuildError> {
         let write = |at: usize| {
-            let site = self.site(program, entry, at);
+            let site = self.site(program, entry, aliases, at);
             site.refuse_large()?;
-            Ok(site.work(aliases))
+            Ok(site.work())
         };
         (0..entry.kernels.len()).map(write).collect()
     }
 
-    fn site<'p>(self, program: &'p Program, entry: &'p Entry, at: usize) -> Site<'p> {
+    fn site<'p>(
+        self,
+        program: &'p Program,
+        entry: &'p Entry,
+        aliases: &'p Aliases,
+        at: usize,
+    ) -> Site<'p> {
         let (kernel, commits) = (&entry.kernels[at], at >= entry.commit);
-        Site { program, kernel, loops: 0, commits, target: self }
+        Site { program, kernel, aliases, loops: 0, commits, target: self }
     }
 
     /// How every kernel would be computed, for people to read.
@@ -97,7 +103,7 @@ impl PtxTarget {
 
     /// How the kernel at that position of an entry would be computed.
     pub fn schedule_of(self, program: &Program, entry: &Entry, at: usize) -> String {
-        self.site(program, entry, at).schedule()
+        self.site(program, entry, &Aliases::default(), at).schedule()
     }
 }
 

@@ -4,11 +4,13 @@
 //! Blocks run one after the other, their warps in turns between barriers, the lanes of a warp in
 //! step. Errors are: an access out of the buffer that its address is based on, or misaligned; a
 //! read of a register or of memory that nobody wrote, copies under way included; two warps that
-//! touch the same shared memory between two barriers, one of them writing; a barrier that not all
-//! threads reach; a warp instruction that not all lanes take part in.
+//! touch the same memory between two barriers, or two blocks the same device memory, one of them
+//! writing and not both atomically; a store to what the launch reads as read-only; two lanes that
+//! store to one place; a barrier that not all threads reach; a warp instruction that not all lanes
+//! take part in.
 //!
-//! Approximate instructions are as wrong as PTX allows. What is not modelled: time, and the order
-//! of blocks; lanes of one warp are always in step.
+//! Approximate instructions are as wrong as PTX allows. What is not modelled: time, and fences; lanes
+//! of one warp are always in step.
 
 mod block;
 mod code;
@@ -16,6 +18,7 @@ mod compute;
 mod matrix;
 mod memory;
 mod scalar;
+mod traffic;
 mod warp;
 
 pub use memory::Wrong;
@@ -175,6 +178,7 @@ impl<'p> Device<'p> {
                 Arg::Step(k) => u64::from(around[k as usize]),
             });
         }
+        self.global.begin(&windows);
         let steps = &self.steps[launch.kernel];
         let setting =
             Setting { kernel, steps, grid: launch.grid, params: &params, windows: &windows };

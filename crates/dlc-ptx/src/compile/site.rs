@@ -21,6 +21,8 @@ pub struct Site<'p> {
     pub program: &'p Program,
     /// The kernel.
     pub kernel: &'p Kernel,
+    /// Which buffers live in which others.
+    pub aliases: &'p Aliases,
     /// So many loops are around it.
     pub loops: usize,
     /// Whether it does nothing once there is an error.
@@ -79,23 +81,23 @@ impl<'p> Site<'p> {
     }
 
     /// What computes it. A loop is its start, and its body again and again.
-    pub fn work(&self, aliases: &Aliases) -> Vec<Work<Piece<'p>>> {
+    pub fn work(&self) -> Vec<Work<Piece<'p>>> {
         let Form::Loop { steps, start, body } = &self.kernel.form else {
-            return self.write(aliases);
+            return self.write();
         };
         let inside = Site { loops: self.loops + 1, ..*self };
         let start = start.iter().map(|kernel| Site { kernel, ..*self });
-        let mut works: Vec<_> = start.flat_map(|site| site.work(aliases)).collect();
+        let mut works: Vec<_> = start.flat_map(|site| site.work()).collect();
         let steps = bound(steps) as u32;
         if steps > 0 {
             let body = body.iter().map(|kernel| Site { kernel, ..inside });
-            let body: Vec<_> = body.flat_map(|site| site.work(aliases)).collect();
+            let body: Vec<_> = body.flat_map(|site| site.work()).collect();
             works.extend((!body.is_empty()).then_some(Work::Repeat { steps, works: body }));
         }
         works
     }
 
-    fn write(&self, aliases: &Aliases) -> Vec<Work<Piece<'p>>> {
+    fn write(&self) -> Vec<Work<Piece<'p>>> {
         let (launches, workspaces) = match &self.kernel.form {
             Form::Map { segments } => {
                 let schedule = self.map_schedule(segments);
@@ -110,7 +112,7 @@ impl<'p> Site<'p> {
             Form::Contract { stores, .. } => self.contract(stores),
             Form::ScatterAdd { .. } => (self.scatter(&self.scatter_schedule()), Vec::new()),
             Form::Reshape { src, dst } => {
-                (self.reshape(*src, *dst, aliases).into_iter().collect(), Vec::new())
+                (self.reshape(*src, *dst).into_iter().collect(), Vec::new())
             }
             Form::Check { buffers } => (self.check(buffers), Vec::new()),
             Form::Loop { .. } => unreachable!("the kernels of a loop are written one by one"),
@@ -206,10 +208,14 @@ impl<'p> Site<'p> {
         self.program.buffer(buffer).elements().expect("sizes are bound") as u64
     }
 
-    fn reshape(&self, src: BufferId, dst: BufferId, aliases: &Aliases) -> Option<Written> {
-        let root = |id| aliases.get(&id).copied().unwrap_or(id);
+    /// The buffer whose storage another has.
+    fn root(&self, id: BufferId) -> BufferId {
+        self.aliases.get(&id).copied().unwrap_or(id)
+    }
+
+    fn reshape(&self, src: BufferId, dst: BufferId) -> Option<Written> {
         let bytes = self.elements(src) * self.program.buffer(src).dtype.bytes() as u64;
-        if root(src) == root(dst) {
+        if self.root(src) == self.root(dst) {
             return None;
         }
         self.launch(copy::blocks(bytes), |w| copy::write(w, src, dst, bytes))
@@ -231,7 +237,11 @@ impl<'p> Site<'p> {
     ) -> Written {
         let mut given = self.given();
         given.extend(more);
-        let mut w = Writer::new(self.program, &given, self.kernel.writes());
+        // What is read may lie where something is written.
+        let written: Vec<BufferId> = self.kernel.writes().iter().map(|&id| self.root(id)).collect();
+        let reads = self.kernel.reads().into_iter();
+        let overwritten = reads.filter(|&id| written.contains(&self.root(id)));
+        let mut w = Writer::new(self.program, &given, overwritten.collect());
         if self.commits {
             w.unless_failed(write);
         } else {

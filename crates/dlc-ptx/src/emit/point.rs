@@ -284,8 +284,8 @@ impl<'d, 'k> Point<'d, 'k> {
         let found: SmallVec<[Value<B32>; 1]> =
             found.iter().map(|&v| w.scope.i32(&mut w.b, v)).collect();
         let inside = self.all_hold(w, place, lane, &found);
-        let written = w.written.contains(&place.buffer);
-        let hint = if written { CacheHint::None } else { CacheHint::ReadOnly };
+        let overwritten = w.overwritten.contains(&place.buffer);
+        let hint = if overwritten { CacheHint::None } else { CacheHint::ReadOnly };
         let registers = match inside {
             None => {
                 let from = self.address(w, place, lane, &found);

@@ -42,8 +42,8 @@ pub struct Writer<'p> {
     pub scope: Scope,
     /// The program it belongs to.
     pub program: &'p Program,
-    /// Buffers that the kernel writes: they are not read through the read-only path.
-    pub written: Vec<BufferId>,
+    /// Buffers that the kernel reads and overwrites: not by the read-only path.
+    pub overwritten: Vec<BufferId>,
     given: Vec<(Given, Parameter)>,
 }
 
@@ -54,8 +54,8 @@ enum Parameter {
 }
 
 impl<'p> Writer<'p> {
-    /// A kernel whose parameters are these, and which writes `written`.
-    pub fn new(program: &'p Program, given: &[Given], written: Vec<BufferId>) -> Writer<'p> {
+    /// A kernel whose parameters are these, and which reads and overwrites `overwritten`.
+    pub fn new(program: &'p Program, given: &[Given], overwritten: Vec<BufferId>) -> Writer<'p> {
         let mut b = Builder::new("kernel");
         let load = |b: &mut Builder, (i, &given): (usize, &Given)| match given {
             Given::Buffer(_) => (given, Parameter::Address(b.param(format!("buffer_{i}")))),
@@ -65,7 +65,7 @@ impl<'p> Writer<'p> {
             Given::Step(k) => (given, Parameter::Word(b.param(format!("step_{k}")))),
         };
         let given = given.iter().enumerate().map(|pair| load(&mut b, pair)).collect();
-        Writer { b, scope: Scope::default(), program, written, given }
+        Writer { b, scope: Scope::default(), program, overwritten, given }
     }
 
     /// The kernel, for that grid of blocks of `threads`.
