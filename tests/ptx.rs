@@ -136,12 +136,13 @@ fn kernels_of_the_examples_compute_what_their_programs_say() {
     }
 }
 
-/// How far results of a whole model may be off, of the largest element of a result.
+/// How far results of a whole model may be off, of the largest element of a result: the last line of
+/// the table in docs/accuracy.md.
 fn allowed(math: Math) -> f64 {
     match math {
-        Math::F32 | Math::Tf32x3 => 1e-6,
-        Math::Tf32 => 2e-3,
-        Math::Bf16 => 1e-2,
+        Math::F32 | Math::Tf32x3 => 4e-6,
+        Math::Tf32 => 4e-3,
+        Math::Bf16 => 2e-2,
     }
 }
 
