@@ -184,7 +184,7 @@ impl<'p> Site<'p> {
     }
 
     fn scatter(&self, schedule: &ScatterSchedule<'_>) -> Vec<Written> {
-        let clear = self.launch(scatter::clear_blocks(schedule.elements()), |w| {
+        let clear = self.launch(scatter::clear_blocks(schedule.elements), |w| {
             scatter::clear(w, schedule);
         });
         let grid = [schedule.blocks(), schedule.shares, 1];

@@ -15,7 +15,7 @@ pub const fn clear_blocks(elements: u64) -> u32 {
 /// Writes what sets the destination to 0, in loops that part of it that has the steps as its first
 /// coordinates.
 pub fn clear(w: &mut Writer<'_>, schedule: &ScatterSchedule<'_>) {
-    let (buffer, elements) = (schedule.place.buffer, schedule.elements() as u32);
+    let (buffer, elements) = (schedule.spot.buffer, schedule.elements as u32);
     let (block, thread) = (w.b.special(Special::BlockX), w.b.special(Special::Thread));
     let at = w.b.mad(block, THREADS, thread);
     let inside = w.b.set_uint(Compare::Lt, at, elements);
@@ -61,7 +61,7 @@ fn walk(
         None => {
             let axes = axes.iter().map(|a| a.expect("all axes have values")).collect();
             let mut point = Point::new(&schedule.domain, axes, 1);
-            point.add(w, &schedule.place, schedule.value, share);
+            point.add(w, &schedule.spot, schedule.value, share);
         }
         Some(Some(_)) => walk(w, schedule, share, axes, axis + 1),
         Some(None) => {

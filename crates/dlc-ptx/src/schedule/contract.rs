@@ -2,7 +2,7 @@
 //! over, and in tiles of which size. Everything is decided by shapes and accesses alone.
 
 use crate::Math;
-use crate::place::{Domain, Place};
+use crate::place::{Domain, Spot};
 use dlc_kernel::{Expr, ExprId};
 use std::fmt;
 
@@ -152,7 +152,7 @@ impl<'k> Tiling<'k> {
         }
         let last = sides[1].group.axes.last().copied();
         let widest = if math == Math::F32 { 4 } else { 2 };
-        let stores: Vec<&Place> = domain.stores.iter().collect();
+        let stores: Vec<&Spot> = domain.stores.iter().collect();
         let result = View::new(domain, last, lanes(domain, &stores, last, widest));
         let split = split(&batch, &sides, &sum);
         Some(Tiling { math, batch, sum, sides, result, split })
@@ -206,7 +206,7 @@ impl<'k> Tiling<'k> {
 impl<'k> Side<'k> {
     fn new(domain: &Domain<'k>, factor: ExprId, group: Group, sum: &Group, tile: u32) -> Side<'k> {
         let loads = domain.exprs.reachable([factor]);
-        let loads: Vec<&Place> = loads.iter().filter_map(|id| domain.loads.get(id)).collect();
+        let loads: Vec<&Spot> = loads.iter().filter_map(|id| domain.loads.get(id)).collect();
         let fit = |axis: Option<usize>| {
             let neighbours = loads.iter().filter(|p| axis.is_some_and(|a| p.step(a) == Some(1)));
             (lanes(domain, &loads, axis, 4), neighbours.count())
@@ -220,15 +220,15 @@ impl<'k> Side<'k> {
     }
 }
 
-/// How many neighbours along an axis all these places can take at once, up to `widest`.
-fn lanes(domain: &Domain<'_>, places: &[&Place], axis: Option<usize>, widest: usize) -> usize {
+/// How many neighbours along an axis all these can take at once, up to `widest`.
+fn lanes(domain: &Domain<'_>, spots: &[&Spot], axis: Option<usize>, widest: usize) -> usize {
     let Some(axis) = axis else { return 1 };
-    let still = |place: &Place| place.step(axis) == Some(0) && place.is_checked_alike(axis);
+    let still = |spot: &Spot| spot.step(axis) == Some(0) && spot.is_checked_alike(axis);
     let fits = |&lanes: &usize| {
         lanes <= widest
             && domain.extents[axis] % lanes as i64 == 0
-            && places.iter().all(|p| p.is_vector(axis, lanes as i64) || still(p))
-            && places.iter().any(|p| !still(p))
+            && spots.iter().all(|p| p.is_vector(axis, lanes as i64) || still(p))
+            && spots.iter().any(|p| !still(p))
     };
     [4, 2].into_iter().find(fits).unwrap_or(1)
 }
