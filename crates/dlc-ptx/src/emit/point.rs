@@ -67,6 +67,14 @@ impl<'d, 'k> Point<'d, 'k> {
         self.values[&id].clone()
     }
 
+    /// Where a load without lookups reads the first of the points, and whether it does; `None` if it
+    /// always does.
+    pub fn source(&self, w: &mut Writer<'_>, load: ExprId) -> (Address, Option<Pred>) {
+        let spot = &self.domain.loads[&load];
+        let inside = self.all_hold(w, spot, 0, &[]);
+        (self.address(w, spot, 0, &[]), inside)
+    }
+
     /// How many points there are.
     pub fn lanes(&self) -> usize {
         self.lanes

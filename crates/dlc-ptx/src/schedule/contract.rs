@@ -3,7 +3,7 @@
 
 use crate::Math;
 use crate::place::{Domain, Spot};
-use dlc_kernel::{Expr, ExprId};
+use dlc_kernel::{DType, Expr, ExprId};
 use std::fmt;
 
 /// How a contraction is computed.
@@ -54,6 +54,8 @@ pub struct Side<'k> {
     pub along_sum: bool,
     /// Whether it is 0 wherever its loads give their fills.
     pub is_plain: bool,
+    /// Whether it goes from device memory to shared memory as it is, past registers.
+    pub copied: bool,
 }
 
 /// A contraction as matrix products in tiles.
@@ -73,7 +75,7 @@ pub struct Tiling<'k> {
     pub split: u32,
 }
 
-/// Words of each row and column that are in shared memory at once.
+/// Words of each row and column that are in a stage in shared memory.
 pub const WORDS: u32 = 16;
 
 /// Blocks that keep a large GPU busy.
@@ -147,6 +149,7 @@ impl<'k> Tiling<'k> {
         let swap = border > 0 && rows.axes.contains(&(border - 1));
         let mut sides = [(lhs, rows, tiles[0]), (rhs, cols, tiles[1])]
             .map(|(factor, group, tile)| Side::new(domain, factor, group, &sum, tile));
+        sides.iter_mut().for_each(|side| side.copied &= math != Math::Bf16);
         if swap {
             sides.reverse();
         }
@@ -156,6 +159,16 @@ impl<'k> Tiling<'k> {
         let result = View::new(domain, last, lanes(domain, &stores, last, widest));
         let split = split(&batch, &sides, &sum);
         Some(Tiling { math, batch, sum, sides, result, split })
+    }
+
+    /// Whether a factor is copied.
+    pub fn copies(&self) -> bool {
+        self.sides.iter().any(|side| side.copied)
+    }
+
+    /// Stages in shared memory: one is multiplied, the others are filled.
+    pub fn stages(&self) -> u32 {
+        if self.copies() { 3 } else { 2 }
     }
 
     /// Elements of the sum in a word of shared memory.
@@ -216,7 +229,12 @@ impl<'k> Side<'k> {
         let last = if along_sum { summed } else { along };
         let view = View::new(domain, last, fit(last).0);
         let zero = |x: &Expr| matches!(x, Expr::Load { fill, .. } if fill.value() == 0.0);
-        Side { factor, group, tile, view, along_sum, is_plain: zero(domain.exprs.get(factor)) }
+        let is_plain = zero(domain.exprs.get(factor));
+        // Four neighbours that are one vector both in the buffer and in shared memory.
+        let found = domain.loads.get(&factor).is_some_and(|s| s.place.found.is_empty());
+        let is_float = domain.exprs.dtype(factor) == DType::F32;
+        let copied = is_plain && found && is_float && !along_sum && view.lanes == 4;
+        Side { factor, group, tile, view, along_sum, is_plain, copied }
     }
 }
 
@@ -285,12 +303,15 @@ impl fmt::Display for Tiling<'_> {
         let [depth, threads, split] = [self.depth(), self.threads(), self.split];
         writeln!(
             f,
-            "    tiles {}x{}x{depth} of {threads} threads, sum in {split}",
-            rows.tile, cols.tile
+            "    tiles {}x{}x{depth} of {threads} threads, sum in {split}, {} stages",
+            rows.tile,
+            cols.tile,
+            self.stages()
         )?;
         for (name, side) in [("rows", rows), ("columns", cols)] {
             let along = if side.along_sum { "sum" } else { name };
-            writeln!(f, "    {name} read {} at once along {along}", side.view.lanes)?;
+            let how = if side.copied { "copied" } else { "read" };
+            writeln!(f, "    {name} {how} {} at once along {along}", side.view.lanes)?;
         }
         writeln!(f, "    stored {} at once along columns", self.result.lanes)
     }

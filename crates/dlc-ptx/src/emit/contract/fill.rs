@@ -1,11 +1,14 @@
-//! Factors on their way into shared memory: through registers, where they are computed and rounded.
+//! Factors on their way into shared memory: through registers, where they are computed and rounded, or
+//! as copies that arrive by themselves.
 
 use super::tiled::{Task, below, both, point_axes, turn_bytes};
 use crate::Math;
 use crate::emit::map::coordinates;
 use crate::emit::point::Point;
 use crate::emit::writer::Writer;
-use crate::ir::{Address, B32, Compare, Convert, F32, IntOp, MemType, Pred, Reg, Space, Value};
+use crate::ir::{
+    Address, B32, Builder, Compare, Convert, F32, Inst, IntOp, MemType, Pred, Reg, Space, Value,
+};
 use crate::schedule::contract::{Side, Tiling, WORDS};
 
 /// What a thread brings of one factor: items, each a few words along a line, or across lines.
@@ -45,7 +48,7 @@ struct Item {
     exists: Option<Pred>,
     /// Bytes from the start of the factor's part of a stage: one address for each line.
     places: Vec<B32>,
-    /// By line, then along it.
+    /// By line, then along it; none if they are copied.
     words: Vec<Reg>,
 }
 
@@ -98,6 +101,39 @@ impl Fill {
         }
     }
 
+    /// Begins to copy the words of the stage at `stage`, whose sum begins at `at`; what does not
+    /// exist is 0.
+    pub fn copy(&self, w: &mut Writer<'_>, task: &Task<'_, '_>, at: B32, stage: B32, offset: u32) {
+        let (tiling, side) = (task.tiling, &task.tiling.sides[self.side]);
+        let bytes = 4 * self.shape.along;
+        for (i, item) in self.items.iter().enumerate() {
+            let first = i as u32 * self.shape.line_step;
+            let summands = self.sum_points(w, tiling, at, first, tiling.sum.points());
+            let [Summand { axes, exists }] = summands.as_slice() else {
+                panic!("what is copied has one word of a line at each place");
+            };
+            let exists = both(w, item.exists, *exists);
+            let axes = self.axes(task, item, axes);
+            let point = Point::new(&side.view.domain, axes, side.view.lanes).within(exists);
+            let (from, inside) = point.source(w, side.factor);
+            let size = inside.map(|inside| w.b.select32(inside, bytes, 0));
+            let to = Address::shared(w.b.int(IntOp::Add, stage, item.places[0]), offset as i32);
+            let copy = |b: &mut Builder| b.push(Inst::CopyAsync { to, from, bytes, size });
+            match self.busy {
+                Some(busy) => w.b.guarded(busy, true, copy),
+                None => copy(&mut w.b),
+            }
+        }
+    }
+
+    /// The axes of an item's points, as its side views them.
+    fn axes(&self, task: &Task<'_, '_>, item: &Item, sum: &[Value<B32>]) -> Vec<Value<B32>> {
+        let (tiling, side) = (task.tiling, &task.tiling.sides[self.side]);
+        let groups: [(_, &[_]); 3] =
+            [(&tiling.batch, &task.batch), (&side.group, &item.row), (&tiling.sum, sum)];
+        point_axes(&side.view, &groups)
+    }
+
     /// Where a word's elements stand in the sum: one point for each element, or one for all that
     /// are read together along the sum.
     fn sum_points(
@@ -131,9 +167,7 @@ impl Fill {
         let (tiling, side) = (task.tiling, &task.tiling.sides[self.side]);
         let mut elements: Vec<Vec<F32>> = Vec::new();
         for Summand { axes, exists } in summands {
-            let groups: [(_, &[_]); 3] =
-                [(&tiling.batch, &task.batch), (&side.group, &item.row), (&tiling.sum, axes)];
-            let axes = point_axes(&side.view, &groups);
+            let axes = self.axes(task, item, axes);
             let exists = both(w, item.exists, *exists);
             let exists = both(w, exists, self.busy);
             let values = values(w, side, axes, exists);
@@ -197,7 +231,8 @@ impl Item {
                 w.b.mad(line, 4 * this.tile, row)
             })
             .collect();
-        let words = (0..shape.along * shape.lines)
+        let held = if this.copied { 0 } else { shape.along * shape.lines };
+        let words = (0..held)
             .map(|_| match task.tiling.math {
                 Math::Tf32 | Math::Bf16 => w.b.fresh::<B32>().into(),
                 _ => w.b.fresh::<F32>().into(),

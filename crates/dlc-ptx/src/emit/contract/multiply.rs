@@ -71,7 +71,7 @@ impl Reader {
                 .map(|i| [a[0][2 * i], a[0][2 * i + 1], a[1][2 * i], a[1][2 * i + 1]])
                 .collect();
             let b: Vec<[F32; 2]> = (0..cols as usize).map(|j| [b[0][j], b[1][j]]).collect();
-            products(w, tiling.math, held, &a, &b);
+            products(w, tiling, held, &a, &b);
         }
     }
 
@@ -131,7 +131,8 @@ fn hold_matrix(w: &mut Writer<'_>, task: &Task<'_, '_>) -> Held {
 }
 
 /// All products of fragments. Of split operands the small products come first.
-fn products(w: &mut Writer<'_>, math: Math, held: &Held, a: &[[F32; 4]], b: &[[F32; 2]]) {
+fn products(w: &mut Writer<'_>, tiling: &Tiling<'_>, held: &Held, a: &[[F32; 4]], b: &[[F32; 2]]) {
+    let math = tiling.math;
     let passes = match math {
         Math::Tf32x3 => {
             let split = |w: &mut Writer<'_>, x: F32| split(w, x);
@@ -142,8 +143,16 @@ fn products(w: &mut Writer<'_>, math: Math, held: &Held, a: &[[F32; 4]], b: &[[F
             vec![(of_a(1), of_b(0)), (of_a(0), of_b(1)), (of_a(0), of_b(0))]
         }
         _ => {
-            let a = a.iter().map(|x| x.map(|x| w.b.bits(x))).collect();
-            vec![(a, b.iter().map(|x| x.map(|x| w.b.bits(x))).collect())]
+            // What has come through registers was rounded there.
+            let mut bits = |side: usize, x: F32| {
+                if math == Math::Tf32 && tiling.sides[side].copied {
+                    w.b.convert(|dst| Convert::F32ToTf32 { dst, src: x })
+                } else {
+                    w.b.bits(x)
+                }
+            };
+            let a = a.iter().map(|x| x.map(|x| bits(0, x))).collect();
+            vec![(a, b.iter().map(|x| x.map(|x| bits(1, x))).collect())]
         }
     };
     let shape = if math == Math::Bf16 { MmaShape::Bf16 } else { MmaShape::Tf32 };
