@@ -83,11 +83,14 @@ fn launch(
 
 /// All launches, those of loops among the others, each once: errors name them by position here.
 fn listed(launches: &[Value]) -> Vec<&Value> {
-    let of = |one| match list(&one["launches"]) {
-        [] => vec![one],
-        inner => listed(inner),
-    };
-    launches.iter().flat_map(of).collect()
+    let mut all = Vec::new();
+    for one in launches {
+        match one["launches"].as_array() {
+            Some(inner) => all.extend(listed(inner)),
+            None => all.push(one),
+        }
+    }
+    all
 }
 
 /// What all launches need.

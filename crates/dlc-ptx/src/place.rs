@@ -1,5 +1,4 @@
-//! Where a kernel reads and writes memory: accesses become element offsets, affine in the axes,
-//! and the checks that decide whether a point is inside.
+//! Where a kernel reads and writes memory.
 //!
 //! A [`Domain`] is one domain of points with all its loads and stores. Axes that always go together
 //! are one axis there ([`Domain::merge`]), so that pointwise work on tensors of any rank is work on
@@ -64,10 +63,10 @@ pub fn is_multiple(linear: &Linear, n: i64, axis: usize) -> bool {
 }
 
 /// What is written to: a buffer, where, and what data decides of that.
-pub type Target<'s> = (BufferId, &'s Access, &'s [Lookup]);
+pub type Destination<'s> = (BufferId, &'s Access, &'s [Lookup]);
 
-/// The target of a store.
-pub fn target(store: &Store) -> Target<'_> {
+/// The destination of a store.
+pub fn destination(store: &Store) -> Destination<'_> {
     (store.buffer, &store.access, &[])
 }
 
@@ -92,13 +91,13 @@ pub struct Domain<'k> {
 
 impl<'k> Domain<'k> {
     /// The points of `axes`, of which the first are the steps of `loops` loops around: there `roots`
-    /// are computed and `targets` are written.
+    /// are computed and `destinations` are written.
     pub fn new<'s>(
         program: &Program,
         (axes, loops): (&[Size], usize),
         exprs: &'k Exprs,
         roots: impl IntoIterator<Item = ExprId>,
-        targets: impl IntoIterator<Item = Target<'s>>,
+        destinations: impl IntoIterator<Item = Destination<'s>>,
     ) -> Domain<'k> {
         let mut domain = Domain {
             extents: axes[loops..].iter().map(bound).collect(),
@@ -113,8 +112,8 @@ impl<'k> Domain<'k> {
         for id in exprs.reachable(roots) {
             domain.expect(program, &all, id);
         }
-        let spot = |target| spot(program, target, &all);
-        domain.stores = targets.into_iter().map(spot).collect();
+        let spot = |to| spot(program, to, &all);
+        domain.stores = destinations.into_iter().map(spot).collect();
         let points = domain.extents.len();
         let behind = |axis: usize| if axis < loops { axis + points } else { axis - loops };
         domain.renumber(&(0..axes.len()).map(|axis| Some(behind(axis))).collect::<Vec<_>>());
@@ -233,7 +232,7 @@ impl<'k> Domain<'k> {
 const BOUND: &str = "sizes are bound when a program is built";
 
 /// Where an access goes, on axes of these extents.
-fn spot(program: &Program, (buffer, access, lookups): Target<'_>, extents: &[i64]) -> Spot {
+fn spot(program: &Program, (buffer, access, lookups): Destination<'_>, extents: &[i64]) -> Spot {
     let place = Place::new(&program.buffer(buffer).shape, access, lookups, extents);
     Spot { buffer, place: place.expect(BOUND) }
 }

@@ -5,7 +5,7 @@ use crate::device::Work;
 use crate::emit::contract::{direct, finish, tiled};
 use crate::emit::writer::{Given, Writer, Written};
 use crate::emit::{check, copy, map, row, scatter};
-use crate::place::{Domain, bound, target};
+use crate::place::{Domain, bound, destination};
 use crate::schedule::THREADS;
 use crate::schedule::contract::ContractSchedule;
 use crate::schedule::map::MapSchedule;
@@ -141,8 +141,8 @@ impl<'p> Site<'p> {
         };
         let axes = [&out[..], &reduce[..]].concat();
         let roots = [*lhs, *rhs].into_iter().chain(stores.iter().map(|s| s.value));
-        let targets = stores.iter().map(target);
-        let domain = Domain::new(self.program, (&axes, self.loops), exprs, roots, targets);
+        let destinations = stores.iter().map(destination);
+        let domain = Domain::new(self.program, (&axes, self.loops), exprs, roots, destinations);
         ContractSchedule::new(domain, out.len() - self.loops, [*lhs, *rhs], self.target.math)
     }
 

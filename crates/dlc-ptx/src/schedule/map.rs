@@ -1,7 +1,7 @@
 //! Maps: one thread for one point, or for a few neighbours.
 
 use super::THREADS;
-use crate::place::{Domain, target};
+use crate::place::{Domain, destination};
 use dlc_kernel::{Program, Segment};
 use std::fmt;
 
@@ -34,8 +34,9 @@ impl<'k> MapSchedule<'k> {
         let schedule = |segment: &'k Segment| {
             let values: Vec<_> = segment.stores.iter().map(|s| s.value).collect();
             let (axes, exprs) = ((&segment.axes[..], loops), &segment.exprs);
-            let (roots, targets) = (values.iter().copied(), segment.stores.iter().map(target));
-            let mut domain = Domain::new(program, axes, exprs, roots, targets);
+            let (roots, destinations) =
+                (values.iter().copied(), segment.stores.iter().map(destination));
+            let mut domain = Domain::new(program, axes, exprs, roots, destinations);
             domain.merge(0);
             let lanes = super::lanes(&domain);
             let threads = domain.points() as u64 / lanes as u64;

@@ -1,7 +1,7 @@
 //! Rows: a team of threads for one row.
 
 use super::{THREADS, WARP};
-use crate::place::{Domain, target};
+use crate::place::{Domain, destination};
 use dlc_kernel::{Expr, Program, Size, Step, Store};
 use std::fmt;
 use std::ops::Range;
@@ -74,8 +74,8 @@ impl<'k> RowSchedule<'k> {
     ) -> RowSchedule<'k> {
         let axes = [outer, inner].concat();
         let roots = steps.iter().map(root);
-        let targets = steps.iter().filter_map(store).map(target);
-        let mut domain = Domain::new(program, (&axes, loops), exprs, roots, targets);
+        let destinations = steps.iter().filter_map(store).map(destination);
+        let mut domain = Domain::new(program, (&axes, loops), exprs, roots, destinations);
         let border = domain.merge(outer.len() - loops);
         let length: i64 = domain.extents[border..].iter().product();
         let team = match () {

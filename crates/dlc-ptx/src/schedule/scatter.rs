@@ -6,7 +6,7 @@
 //! The cost: every share reads all indices, and each value is read once.
 
 use super::THREADS;
-use crate::place::{Domain, Spot, Target, bound};
+use crate::place::{Destination, Domain, Spot, bound};
 use dlc_kernel::{ExprId, Exprs, Program, Size};
 use std::fmt;
 
@@ -33,12 +33,12 @@ pub struct ScatterSchedule<'k> {
 }
 
 impl<'k> ScatterSchedule<'k> {
-    /// The schedule of a scatter-add of `value` to a target, in so many loops.
+    /// The schedule of a scatter-add of `value` to a destination, in so many loops.
     pub fn new(
         program: &Program,
         (axes, loops): (&[Size], usize),
         exprs: &'k Exprs,
-        to: Target<'_>,
+        to: Destination<'_>,
         value: ExprId,
     ) -> ScatterSchedule<'k> {
         let (buffer, access, lookups) = to;

@@ -56,7 +56,7 @@ pub fn write(w: &mut Writer<'_>, schedule: &ContractSchedule<'_>, stores: &[Stor
     let shared = w.b.reserve_shared(tiling.stages() * stage_bytes(tiling));
     let shared = w.b.shared_base(shared);
     let held = multiply::hold(w, &task);
-    Work::new(w, &task, &held).sum(w, shared);
+    Pipeline::new(w, &task, &held).run(w, shared);
     if tiling.split > 1 {
         finish::write_part(w, &task, &held);
     } else {
@@ -125,7 +125,7 @@ fn task<'t, 'k>(w: &mut Writer<'_>, tiling: &'t Tiling<'k>) -> Task<'t, 'k> {
 }
 
 /// A block's part of the sum, whose products are added to what threads hold.
-struct Work<'t, 'k> {
+struct Pipeline<'t, 'k> {
     task: &'t Task<'t, 'k>,
     held: &'t Held,
     fills: [Fill; 2],
@@ -137,8 +137,8 @@ struct Work<'t, 'k> {
     until: B32,
 }
 
-impl<'t, 'k> Work<'t, 'k> {
-    fn new(w: &mut Writer<'_>, task: &'t Task<'t, 'k>, held: &'t Held) -> Work<'t, 'k> {
+impl<'t, 'k> Pipeline<'t, 'k> {
+    fn new(w: &mut Writer<'_>, task: &'t Task<'t, 'k>, held: &'t Held) -> Pipeline<'t, 'k> {
         let tiling = task.tiling;
         let at = w.b.int(IntOp::Mul, task.part, tiling.chunk());
         let until = w.b.int(IntOp::Add, at, tiling.chunk());
@@ -146,12 +146,12 @@ impl<'t, 'k> Work<'t, 'k> {
         let fills = [0, 1].map(|side| Fill::new(w, task, side));
         let offsets = [0, 4 * WORDS * tiling.sides[0].tile];
         let reader = multiply::Reader::new(w, task, held, offsets);
-        Work { task, held, fills, offsets, reader, at, until }
+        Pipeline { task, held, fills, offsets, reader, at, until }
     }
 
     /// At a step, what belongs to a later one goes into the stage of the step before, which all have
     /// left.
-    fn sum(&self, w: &mut Writer<'_>, shared: B32) {
+    fn run(&self, w: &mut Writer<'_>, shared: B32) {
         let tiling = self.task.tiling;
         let (depth, stage) = (tiling.depth(), stage_bytes(tiling));
         let ahead = tiling.stages() - 1;
