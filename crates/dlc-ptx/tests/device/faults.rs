@@ -274,3 +274,56 @@ fn copies_under_way() {
     let found = fault(copying(false), 1, &words, 32);
     assert!(matches!(found, Fault::Memory(Wrong::Uninitialized { .. })), "{found}");
 }
+
+/// Of two groups of copies, the older has arrived once one at most is under way.
+#[test]
+fn groups_of_copies_arrive_in_order() {
+    let reading = |which: u32| {
+        kernel(32, |b, given| {
+            let shared = b.reserve_shared(256);
+            let base = b.shared_base(shared);
+            let place = |b: &mut Builder, group: u32| {
+                let at = b.int(IntOp::Add, given.at, 32 * group);
+                (Address::shared(b.mad(at, 4, base), 0), given.word(b, at))
+            };
+            for group in [0, 1] {
+                let (to, from) = place(b, group);
+                b.push(Inst::CopyAsync { to, from, bytes: 4, size: None });
+                b.push(Inst::CommitGroup);
+            }
+            b.push(Inst::WaitGroup(1));
+            let (from, _) = place(b, which);
+            let word = B32(b.load(Space::Shared, MemType::B32, 1, from, CacheHint::None)[0].number);
+            let to = given.place(b, given.at);
+            store(b, to, word);
+        })
+    };
+    let words: Vec<u32> = (0..64).collect();
+    assert_eq!(run(reading(0), 1, &words, 32).unwrap(), words[..32]);
+    let found = fault(reading(1), 1, &words, 32);
+    assert!(matches!(found, Fault::Memory(Wrong::Uninitialized { .. })), "{found}");
+}
+
+/// A copy of less than its width fills up with zeros, and reads no more.
+#[test]
+fn copies_of_less() {
+    let copying = |size: u32| {
+        kernel(32, |b, given| {
+            let shared = b.reserve_shared(128);
+            let base = b.shared_base(shared);
+            let to = Address::shared(b.mad(given.at, 4, base), 0);
+            let outside = b.int(IntOp::Add, given.at, 1000);
+            let from = given.word(b, outside);
+            let size = Some(b.mov32(size));
+            b.push(Inst::CopyAsync { to, from, bytes: 4, size });
+            b.push(Inst::CommitGroup);
+            b.push(Inst::WaitGroup(0));
+            let word = B32(b.load(Space::Shared, MemType::B32, 1, to, CacheHint::None)[0].number);
+            let to = given.place(b, given.at);
+            store(b, to, word);
+        })
+    };
+    assert_eq!(run(copying(0), 1, &[7; 32], 32).unwrap(), [0; 32]);
+    let found = fault(copying(4), 1, &[7; 32], 32);
+    assert!(matches!(found, Fault::Memory(Wrong::Bounds { .. })), "{found}");
+}
