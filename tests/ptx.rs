@@ -8,7 +8,7 @@ mod ptxas;
 
 use dlc::{DType, Tensor};
 use dlc_kernel::{Array, Class, Program, RunError, eval::Machine, philox};
-use dlc_ptx::{DeviceProgram, Flavour, Math, PtxTarget, interpret::Device};
+use dlc_ptx::{DeviceProgram, Flavour, Math, PtxTarget, interpret::Device, ir::Kernel};
 use examples::{Example, Sizes, longest_path, operations};
 use std::path::Path;
 
@@ -19,12 +19,16 @@ fn compile(program: &Program, math: Math) -> DeviceProgram {
     PtxTarget { flavour: Flavour::Sm80, math }.compile(program).unwrap()
 }
 
-/// The code of a flavour in each math that makes a difference.
+/// The code of a flavour in f32, and in each other math those kernels that differ from it.
 fn in_every_math(program: &Program, flavour: Flavour) -> Vec<DeviceProgram> {
-    let in_math = |math| PtxTarget { flavour, math }.compile(program).unwrap();
-    // As texts: a module with a NaN is not equal to itself.
-    let mut texts = std::collections::BTreeSet::new();
-    Math::ALL.map(in_math).into_iter().filter(|code| texts.insert(code.ptx())).collect()
+    let mut known = std::collections::BTreeSet::new();
+    let code = |kernel: &Kernel| Kernel { name: String::new(), ..kernel.clone() }.to_string();
+    let in_math = |math| {
+        let mut program = PtxTarget { flavour, math }.compile(program).unwrap();
+        program.module.kernels.retain(|kernel| known.insert(code(kernel)));
+        program
+    };
+    Math::ALL.map(in_math).into_iter().filter(|code| !code.module.kernels.is_empty()).collect()
 }
 
 /// Values for a buffer: small numbers, and integers below `classes` for indices.
@@ -197,11 +201,11 @@ fn assembled(ptxas: &Path, code: &DeviceProgram, name: &str) -> String {
     let assembled = assemble(ptxas, &code.ptx(), flavour, name);
     assert_eq!(assembled.len(), kernels, "{name}");
     let most = assembled.iter().map(|a| a.registers.parse::<u32>().unwrap()).max().unwrap();
-    let math = match code.math {
-        Math::F32 => String::new(),
-        math => format!(" with {math}"),
+    let what = match code.math {
+        Math::F32 => format!("{flavour}: {kernels} kernels"),
+        math => format!("{flavour} with {math}: {kernels} others"),
     };
-    let mut table = format!("{flavour}{math}: {kernels} kernels, at most {most} registers\n");
+    let mut table = format!("{what}, at most {most} registers\n");
     if kernels <= 60 && code.math == Math::F32 {
         for Assembled { kernel, registers, shared } in assembled {
             table += &format!("  {kernel}: {registers} registers, {shared} bytes shared\n");
