@@ -54,6 +54,9 @@ pub struct Side<'k> {
     pub along_sum: bool,
     /// Whether it is 0 wherever its loads give their fills.
     pub is_plain: bool,
+    /// Whether it lies in shared memory by rows (or columns), for tensor cores, rather than by lines of
+    /// the sum.
+    pub by_rows: bool,
     /// Whether it goes from device memory to shared memory as it is, past registers.
     pub copied: bool,
 }
@@ -148,8 +151,7 @@ impl<'k> Tiling<'k> {
         let tiles = tiles(batch.points(), [rows.points(), cols.points()]);
         let swap = border > 0 && rows.axes.contains(&(border - 1));
         let mut sides = [(lhs, rows, tiles[0]), (rhs, cols, tiles[1])]
-            .map(|(factor, group, tile)| Side::new(domain, factor, group, &sum, tile));
-        sides.iter_mut().for_each(|side| side.copied &= math != Math::Bf16);
+            .map(|(factor, group, tile)| Side::new(domain, factor, group, (&sum, math), tile));
         if swap {
             sides.reverse();
         }
@@ -217,7 +219,13 @@ impl<'k> Tiling<'k> {
 }
 
 impl<'k> Side<'k> {
-    fn new(domain: &Domain<'k>, factor: ExprId, group: Group, sum: &Group, tile: u32) -> Side<'k> {
+    fn new(
+        domain: &Domain<'k>,
+        factor: ExprId,
+        group: Group,
+        (sum, math): (&Group, Math),
+        tile: u32,
+    ) -> Side<'k> {
         let loads = domain.exprs.reachable([factor]);
         let loads: Vec<&Spot> = loads.iter().filter_map(|id| domain.loads.get(id)).collect();
         let fit = |axis: Option<usize>| {
@@ -230,11 +238,13 @@ impl<'k> Side<'k> {
         let view = View::new(domain, last, fit(last).0);
         let zero = |x: &Expr| matches!(x, Expr::Load { fill, .. } if fill.value() == 0.0);
         let is_plain = zero(domain.exprs.get(factor));
+        let by_rows = along_sum && math != Math::F32;
         // Four neighbours that are one vector both in the buffer and in shared memory.
         let found = domain.loads.get(&factor).is_some_and(|s| s.place.found.is_empty());
-        let is_float = domain.exprs.dtype(factor) == DType::F32;
-        let copied = is_plain && found && is_float && !along_sum && view.lanes == 4;
-        Side { factor, group, tile, view, along_sum, is_plain, copied }
+        let is_word = domain.exprs.dtype(factor) == DType::F32 && math != Math::Bf16;
+        let neighbours = view.lanes == 4 && along_sum == by_rows;
+        let copied = is_plain && found && is_word && neighbours;
+        Side { factor, group, tile, view, along_sum, is_plain, by_rows, copied }
     }
 }
 

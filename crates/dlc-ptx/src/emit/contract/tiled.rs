@@ -6,6 +6,11 @@
 //! columns'; a word is an f32, a tf32, or two bf16 that follow one another along the sum. Word `r`
 //! of line `k` lies at word `r ^ turn(k)` of its line: then no two lanes want the same bank,
 //! whether a warp writes along lines or across, or reads fragments.
+//!
+//! For tensor cores, a factor whose neighbours in memory follow one another along the sum lies by rows
+//! instead: [`WORDS`] words of each row side by side, four of which are a chunk, and a row of a matrix
+//! that `ldmatrix` reads. Chunk `c` of row `r` lies at chunk `c ^ (r / 2 % 4)` of its row, for the same
+//! reason.
 
 use super::fill::Fill;
 use super::{finish, multiply};
@@ -78,6 +83,15 @@ pub fn turn_bytes(w: &mut Writer<'_>, k: B32) -> B32 {
     let eight = w.b.int(IntOp::And, k, 8);
     let low = w.b.int(IntOp::Shl, eight, 1);
     w.b.int(IntOp::Or, high, low)
+}
+
+/// Where a chunk of a row begins in a stage that lies by rows.
+pub fn chunk_place(w: &mut Writer<'_>, row: B32, chunk: B32) -> B32 {
+    let pair = w.b.int(IntOp::ShrU, row, 1);
+    let turn = w.b.int(IntOp::And, pair, 3);
+    let turned = w.b.int(IntOp::Xor, chunk, turn);
+    let at = w.b.int(IntOp::Shl, turned, 4);
+    w.b.mad(row, 4 * WORDS, at)
 }
 
 /// The axes of a point, in the order of a view.
