@@ -41,7 +41,7 @@ fn compile_writes_ptx_and_what_launches_it() {
         assert!(text.contains(&format!(".target {target}")), "{text}");
         let manifest = std::fs::read(ptx.with_extension("json")).unwrap();
         let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
-        assert_eq!(manifest["version"], 1);
+        assert_eq!(manifest["version"], 2);
         assert_eq!(manifest["ptx"], format!("{target}.ptx"));
         assert_eq!(
             (&manifest["target"], &manifest["ptx_version"]),
@@ -61,6 +61,30 @@ fn compile_writes_ptx_and_what_launches_it() {
     }
     let files = std::fs::read_dir(dir.path().join("out")).unwrap().count();
     assert_eq!(files, 4, "no temporary file is left");
+}
+
+/// A loop is one item of the list, with the launches of a step inside.
+#[test]
+fn a_loop_is_listed_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ptx = dir.path().join("lstm.ptx");
+    let mut command = dlc();
+    command.args(["compile", "examples/char_lstm.dl", "--target", "sm_80", "-o"]).arg(&ptx);
+    for size in ["N=2", "T=50", "V=9"] {
+        command.args(["--bind", size]);
+    }
+    let (code, _, err) = run(&mut command);
+    assert_eq!(code, 0, "{err}");
+    let manifest = std::fs::read(ptx.with_extension("json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let launches = manifest["entries"][0]["launches"].as_array().unwrap();
+    let loops: Vec<_> = launches.iter().filter(|one| one["repeat"].is_u64()).collect();
+    assert_eq!(loops.len(), 1, "one layer");
+    assert_eq!(loops[0]["repeat"], 50);
+    let step = serde_json::json!({ "step": 0 });
+    for launch in loops[0]["launches"].as_array().unwrap() {
+        assert!(launch["args"].as_array().unwrap().contains(&step), "{launch}");
+    }
 }
 
 #[test]

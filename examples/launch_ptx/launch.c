@@ -111,31 +111,70 @@ static char *copy_text(const char *value) {
     return text;
 }
 
+/* What all launches need, and the steps of the loops around, outermost first. */
+struct driver {
+    CUmodule module;
+    const char *kernels;
+    CUdeviceptr base;
+    CUstream stream;
+    uint64_t steps[16];
+    int loops;
+};
+
 /* One launch; the machine is little-endian, as GPUs are: a word is the first bytes of its number. */
-static void launch(CUmodule module, const char *kernel, const char *launch, CUdeviceptr base,
-                   CUstream stream) {
+static void launch_one(struct driver *driver, const char *launch) {
     uint64_t values[256];
     void *pointers[256];
     int count = 0;
+    const char *kernel = nth(driver->kernels, number(field(launch, "kernel")));
     const char *args = field(launch, "args"), *grid = field(launch, "grid");
     for (const char *arg = next(args, NULL); arg; arg = next(args, arg), count++) {
-        const char *offset = find(arg, "address");
+        const char *offset = find(arg, "address"), *step = find(arg, "step");
         if (count == 256) die("model.json", "has a launch of more than 256 arguments");
-        values[count] = offset ? base + number(offset) : number(field(arg, "word"));
+        values[count] = offset ? driver->base + number(offset)
+                        : step ? driver->steps[number(step)] : number(field(arg, "word"));
         pointers[count] = &values[count];
     }
     char *name = copy_text(field(kernel, "name"));
     unsigned threads = (unsigned)number(field(kernel, "threads"));
     unsigned shared = (unsigned)number(field(kernel, "dynamic_shared_bytes"));
     CUfunction function;
-    check(cuModuleGetFunction(&function, module, name), name);
+    check(cuModuleGetFunction(&function, driver->module, name), name);
     if (shared)
         check(cuFuncSetAttribute(function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                                  (int)shared), name);
     check(cuLaunchKernel(function, (unsigned)number(nth(grid, 0)), (unsigned)number(nth(grid, 1)),
-                         (unsigned)number(nth(grid, 2)), threads, 1, 1, shared, stream, pointers,
-                         NULL), name);
+                         (unsigned)number(nth(grid, 2)), threads, 1, 1, shared, driver->stream,
+                         pointers, NULL), name);
     free(name);
+}
+
+/* Launches in order, those of a loop again and again. */
+static void launch_all(struct driver *driver, const char *launches) {
+    for (const char *one = next(launches, NULL); one; one = next(launches, one)) {
+        const char *repeat = find(one, "repeat");
+        if (!repeat) {
+            launch_one(driver, one);
+            continue;
+        }
+        uint64_t *step = &driver->steps[driver->loops++];
+        if (driver->loops > 16) die("model.json", "has more than 16 loops in one another");
+        for (*step = 0; *step < number(repeat); ++*step) launch_all(driver, field(one, "launches"));
+        driver->loops--;
+    }
+}
+
+/* The launch of that position among all, those of loops among the others; counts down. */
+static const char *listed(const char *launches, uint64_t *position) {
+    for (const char *one = next(launches, NULL); one; one = next(launches, one)) {
+        if (find(one, "repeat")) {
+            const char *inner = listed(field(one, "launches"), position);
+            if (inner) return inner;
+        } else if ((*position)-- == 0) {
+            return one;
+        }
+    }
+    return NULL;
 }
 
 /* Gives a buffer its first value, if it is not 0. */
@@ -182,7 +221,7 @@ int main(int argc, char **argv) {
     if (argc < 3) die("usage", "launch model.json ENTRY [NAME=FILE ...]");
     size_t bytes;
     const char *manifest = space(read_file(argv[1], &bytes));
-    if (number(field(manifest, "version")) != 1) die(argv[1], "this reads version 1");
+    if (number(field(manifest, "version")) != 2) die(argv[1], "this reads version 2");
     char *name = copy_text(field(manifest, "ptx")), *slash = strrchr(argv[1], '/');
     char *path = calloc(strlen(argv[1]) + strlen(name) + 1, 1);
     if (slash) memcpy(path, argv[1], (size_t)(slash - argv[1]) + 1);
@@ -208,13 +247,15 @@ int main(int argc, char **argv) {
     for (const char *b = next(buffers, NULL); b; b = next(buffers, b)) set(b, argv + 3, argc - 3, base);
 
     const char *launches = field(entry, "launches"), *kernels = field(manifest, "kernels");
-    for (const char *l = next(launches, NULL); l; l = next(launches, l))
-        launch(module, nth(kernels, number(field(l, "kernel"))), l, base, stream);
+    struct driver driver = {module, kernels, base, stream, {0}, 0};
+    launch_all(&driver, launches);
     check(cuStreamSynchronize(stream), "cuStreamSynchronize");
     uint32_t error[4];
     check(cuMemcpyDtoH(error, base + number(field(memory, "error_offset")), sizeof error), "error record");
     if (error[0]) {
-        const char *failed = nth(launches, error[0] - 1);
+        uint64_t position = error[0] - 1;
+        const char *failed = listed(launches, &position);
+        if (!failed) die("error record", "names a launch that is missing");
         die(copy_text(field(failed, "computes")), "an index is out of range, or a number not finite");
     }
     const char *outputs = field(entry, "outputs");

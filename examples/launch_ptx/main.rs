@@ -19,8 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let folder = Path::new(manifest).parent().unwrap_or(Path::new(""));
     let manifest: Value = serde_json::from_slice(&std::fs::read(manifest)?)?;
-    if manifest["version"] != 1 {
-        return Err("this program reads version 1 of model.json".into());
+    if manifest["version"] != 2 {
+        return Err("this program reads version 2 of model.json".into());
     }
     let ptx = CString::new(std::fs::read(folder.join(text(&manifest["ptx"])))?)?;
     let named = |e: &&Value| e["name"] == entry.as_str();
@@ -60,16 +60,14 @@ fn launch(
                 result::memcpy_htod_async(base + number(&buffer["offset"]), &bytes, stream)?;
             }
         }
-        for launch in list(&entry["launches"]) {
-            let kernel = &manifest["kernels"][number(&launch["kernel"]) as usize];
-            one(module, kernel, launch, base, stream)?;
-        }
+        let driver = Driver { module, kernels: list(&manifest["kernels"]), base, stream };
+        driver.all(list(&entry["launches"]), &mut Vec::new())?;
         let mut error = [0u32; 4];
         let at = base + number(&memory["error_offset"]);
         result::memcpy_dtoh_async(&mut error, at, stream)?;
         result::stream::synchronize(stream)?;
         if error[0] != 0 {
-            let launch = &entry["launches"][error[0] as usize - 1];
+            let launch = &listed(list(&entry["launches"]))[error[0] as usize - 1];
             return Err(format!("kernel {} failed: {error:?}", launch["computes"]).into());
         }
         for position in list(&entry["outputs"]) {
@@ -83,36 +81,79 @@ fn launch(
     Ok(())
 }
 
-/// # Safety
-/// The module has the kernel; `base` is the address of the manifest's allocation.
-unsafe fn one(
+/// All launches, those of loops among the others, each once: errors name them by position here.
+fn listed(launches: &[Value]) -> Vec<&Value> {
+    let mut all = Vec::new();
+    for one in launches {
+        match one["launches"].as_array() {
+            Some(inner) => all.extend(listed(inner)),
+            None => all.push(one),
+        }
+    }
+    all
+}
+
+/// What all launches need.
+struct Driver<'m> {
     module: sys::CUmodule,
-    kernel: &Value,
-    launch: &Value,
+    kernels: &'m [Value],
+    /// The address of the manifest's allocation.
     base: u64,
     stream: sys::CUstream,
-) -> Result<(), DriverError> {
-    let name = CString::new(text(&kernel["name"])).expect("names are ASCII");
-    let (threads, shared) = (number(&kernel["threads"]), number(&kernel["dynamic_shared_bytes"]));
-    let value = |arg: &Value| match arg["address"].as_u64() {
-        Some(offset) => base + offset,
-        None => number(&arg["word"]),
-    };
-    // A word is the first four bytes of its number: the machine is little-endian, as GPUs are.
-    let mut args: Vec<u64> = list(&launch["args"]).iter().map(value).collect();
-    let mut pointers: Vec<*mut c_void> =
-        args.iter_mut().map(|arg| std::ptr::from_mut(arg).cast()).collect();
-    let grid = list(&launch["grid"]).iter().map(|n| number(n) as u32).collect::<Vec<_>>();
-    // SAFETY: the caller's word; arguments live until the driver has read them.
-    unsafe {
-        let function = result::module::get_function(module, name)?;
-        if shared > 0 {
-            let most =
-                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            result::function::set_function_attribute(function, most, shared as i32)?;
+}
+
+impl Driver<'_> {
+    /// Makes launches in order, those of a loop again and again; `steps` are those of the loops
+    /// around.
+    ///
+    /// # Safety
+    /// The module and the address are what the launches were written for.
+    unsafe fn all(&self, launches: &[Value], steps: &mut Vec<u64>) -> Result<(), DriverError> {
+        for one in launches {
+            let Some(repeat) = one["repeat"].as_u64() else {
+                // SAFETY: the caller's word.
+                unsafe { self.one(one, steps)? };
+                continue;
+            };
+            for step in 0..repeat {
+                steps.push(step);
+                // SAFETY: the caller's word.
+                unsafe { self.all(list(&one["launches"]), steps)? };
+                steps.pop();
+            }
         }
-        let (grid, block) = ((grid[0], grid[1], grid[2]), (threads as u32, 1, 1));
-        result::launch_kernel(function, grid, block, shared as u32, stream, &mut pointers)
+        Ok(())
+    }
+
+    /// # Safety
+    /// As of [`Driver::all`].
+    unsafe fn one(&self, launch: &Value, steps: &[u64]) -> Result<(), DriverError> {
+        let kernel = &self.kernels[number(&launch["kernel"]) as usize];
+        let name = CString::new(text(&kernel["name"])).expect("names are ASCII");
+        let threads = number(&kernel["threads"]) as u32;
+        let shared = number(&kernel["dynamic_shared_bytes"]);
+        let value = |arg: &Value| match (arg["address"].as_u64(), arg["step"].as_u64()) {
+            (Some(offset), _) => self.base + offset,
+            (_, Some(around)) => steps[around as usize],
+            _ => number(&arg["word"]),
+        };
+        // A word is the first four bytes of its number: the machine is little-endian, as GPUs are.
+        let mut args: Vec<u64> = list(&launch["args"]).iter().map(value).collect();
+        let mut pointers: Vec<*mut c_void> =
+            args.iter_mut().map(|arg| std::ptr::from_mut(arg).cast()).collect();
+        let grid = list(&launch["grid"]).iter().map(|n| number(n) as u32).collect::<Vec<_>>();
+        // SAFETY: the caller's word; arguments live until the driver has read them.
+        unsafe {
+            let function = result::module::get_function(self.module, name)?;
+            if shared > 0 {
+                let most =
+                    sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                result::function::set_function_attribute(function, most, shared as i32)?;
+            }
+            let (grid, block) = ((grid[0], grid[1], grid[2]), (threads, 1, 1));
+            let stream = self.stream;
+            result::launch_kernel(function, grid, block, shared as u32, stream, &mut pointers)
+        }
     }
 }
 

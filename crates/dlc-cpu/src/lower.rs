@@ -6,9 +6,9 @@
 use crate::abi::ALIGNMENT;
 use crate::codegen::{self, Phase, When};
 use crate::schedule::contract::Choices;
-use crate::schedule::domain::extent;
 use crate::schedule::{Config, Schedule, Site, Workspace};
 use cranelift_codegen::isa::TargetFrontendConfig;
+use dlc_kernel::place::extent;
 use dlc_kernel::plan::{self, Aliases, Block};
 use dlc_kernel::{BufferId, BuildError, Class, Entry, Form, Kernel, Program};
 use rayon::prelude::*;

@@ -2,6 +2,7 @@
 //!
 //! A [`DeviceProgram`] is data: the interpreter, the launcher and `model.json` read the same one.
 //! All memory is one allocation of [`DeviceProgram::bytes`]; every buffer has a fixed place in it.
+//! A loop is a list of launches that is gone through once for each step; the step is an argument.
 
 use crate::{Flavour, Math, ir};
 use dlc_kernel::{Class, DType, Origin, RunError, place};
@@ -54,8 +55,22 @@ pub struct DeviceEntry {
     pub inputs: Vec<usize>,
     /// As `inputs`.
     pub outputs: Vec<usize>,
-    /// In order, on one stream.
-    pub launches: Vec<Launch>,
+    /// By kernel of the program's entry: in order, on one stream.
+    pub kernels: Vec<Vec<Work<Launch>>>,
+}
+
+/// Something to do, once or as often as a loop has steps.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work<T> {
+    /// Once.
+    Once(T),
+    /// All of `works` in order, at every step.
+    Repeat {
+        /// How often, at least once.
+        steps: u32,
+        /// At least one.
+        works: Vec<Work<T>>,
+    },
 }
 
 /// One launch of a kernel.
@@ -87,6 +102,8 @@ pub enum Arg {
     },
     /// A number.
     Word(u32),
+    /// The step of the loop around that has so many others around it.
+    Step(u32),
 }
 
 /// What a kernel writes when it meets a bad index or a number that is not finite: four words.
@@ -94,7 +111,7 @@ pub enum Arg {
 /// the first word is not 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ErrorRecord {
-    /// 0 for none, else 1 + the position of the launch in its entry.
+    /// 0 for none, else 1 + the position of the launch among [`DeviceEntry::launches`].
     pub launch: u32,
     /// Which of that kernel's lookups or checked buffers, from 0.
     pub what: u32,
@@ -119,10 +136,60 @@ impl ErrorRecord {
     }
 }
 
+impl<T> Work<T> {
+    /// The same with all that is done changed.
+    pub fn map<U>(self, change: &mut impl FnMut(T) -> U) -> Work<U> {
+        match self {
+            Work::Once(one) => Work::Once(change(one)),
+            Work::Repeat { steps, works } => {
+                let works = works.into_iter().map(|work| work.map(change)).collect();
+                Work::Repeat { steps, works }
+            }
+        }
+    }
+
+    /// All that is done, each once, in order.
+    pub fn list(&self) -> Vec<&T> {
+        match self {
+            Work::Once(one) => vec![one],
+            Work::Repeat { works, .. } => works.iter().flat_map(Work::list).collect(),
+        }
+    }
+
+    /// Does all of it in order; `act` is told the steps of the loops around, outermost first.
+    ///
+    /// # Errors
+    /// The first error of `act`, after which nothing is done.
+    pub fn run<E>(&self, act: &mut impl FnMut(&T, &[u32]) -> Result<(), E>) -> Result<(), E> {
+        self.run_within(&mut Vec::new(), act)
+    }
+
+    fn run_within<E>(
+        &self,
+        around: &mut Vec<u32>,
+        act: &mut impl FnMut(&T, &[u32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match self {
+            Work::Once(one) => act(one, around),
+            Work::Repeat { steps, works } => (0..*steps).try_for_each(|step| {
+                around.push(step);
+                works.iter().try_for_each(|work| work.run_within(around, act))?;
+                around.pop();
+                Ok(())
+            }),
+        }
+    }
+}
+
 impl DeviceEntry {
+    /// All launches, each once, in order.
+    pub fn launches(&self) -> Vec<&Launch> {
+        self.kernels.iter().flatten().flat_map(Work::list).collect()
+    }
+
     /// The error that a call has noted, if any.
     pub fn failure(&self, record: ErrorRecord) -> Option<RunError> {
-        let launch = &self.launches[record.launch.checked_sub(1)? as usize];
+        let launch = self.launches()[record.launch.checked_sub(1)? as usize];
         Some(match &launch.checks {
             Some(name) => RunError::NotFinite { name: name.clone() },
             None => RunError::Index {

@@ -4,11 +4,13 @@
 //! Blocks run one after the other, their warps in turns between barriers, the lanes of a warp in
 //! step. Errors are: an access out of the buffer that its address is based on, or misaligned; a
 //! read of a register or of memory that nobody wrote, copies under way included; two warps that
-//! touch the same shared memory between two barriers, one of them writing; a barrier that not all
-//! threads reach; a warp instruction that not all lanes take part in.
+//! touch the same memory between two barriers, or two blocks the same device memory, one of them
+//! writing and not both atomically; a store to what the launch reads as read-only; two lanes that
+//! store to one place; a barrier that not all threads reach; a warp instruction that not all lanes
+//! take part in.
 //!
-//! Approximate instructions are as wrong as PTX allows. What is not modelled: time, and the order
-//! of blocks; lanes of one warp are always in step.
+//! Approximate instructions are as wrong as PTX allows. What is not modelled: time, and fences; lanes
+//! of one warp are always in step.
 
 mod block;
 mod code;
@@ -16,6 +18,7 @@ mod compute;
 mod matrix;
 mod memory;
 mod scalar;
+mod traffic;
 mod warp;
 
 pub use memory::Wrong;
@@ -122,7 +125,7 @@ impl<'p> Device<'p> {
         self.set(buffer, value)
     }
 
-    /// Runs the entry of that position; gives its outputs, and what each launch did.
+    /// Runs the entry of that position; gives its outputs, and what each launch did, at every step.
     pub fn call(
         &mut self,
         entry: usize,
@@ -138,7 +141,13 @@ impl<'p> Device<'p> {
             self.set(buffer, value)?;
         }
         self.global.write(self.program.error, &[0; ErrorRecord::BYTES as usize]);
-        let counters = entry.launches.iter().map(|l| self.launch(l)).collect::<Result<_, _>>()?;
+        let mut counters = Vec::new();
+        for work in entry.kernels.iter().flatten() {
+            work.run(&mut |launch, steps| -> Result<(), Failure> {
+                counters.push(self.launch(launch, steps)?);
+                Ok(())
+            })?;
+        }
         if let Some(error) = entry.failure(self.error()) {
             return Err(error.into());
         }
@@ -155,7 +164,7 @@ impl<'p> Device<'p> {
         ErrorRecord::from_bytes(self.global.read(self.program.error, ErrorRecord::BYTES))
     }
 
-    fn launch(&mut self, launch: &Launch) -> Result<Counters, Failure> {
+    fn launch(&mut self, launch: &Launch, around: &[u32]) -> Result<Counters, Failure> {
         let kernel = &self.program.module.kernels[launch.kernel];
         let mut windows = Vec::new();
         let mut params = Vec::new();
@@ -166,8 +175,10 @@ impl<'p> Device<'p> {
                     Window::address(windows.len() - 1)
                 }
                 Arg::Word(word) => u64::from(word),
+                Arg::Step(k) => u64::from(around[k as usize]),
             });
         }
+        self.global.begin(&windows);
         let steps = &self.steps[launch.kernel];
         let setting =
             Setting { kernel, steps, grid: launch.grid, params: &params, windows: &windows };

@@ -4,14 +4,14 @@
 //! docs/ptx.md describes it for readers of the file.
 
 use crate::device::{
-    ALIGNMENT, Arg, DeviceBuffer, DeviceEntry, DeviceProgram, ErrorRecord, Launch,
+    ALIGNMENT, Arg, DeviceBuffer, DeviceEntry, DeviceProgram, ErrorRecord, Launch, Work,
 };
 use crate::ir::{self, STATIC_SHARED};
 use dlc_kernel::Class;
 use serde::{Deserialize, Serialize};
 
 /// The version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,7 +104,26 @@ pub struct EntryFacts {
     /// Positions in `buffers`; read after the call.
     pub outputs: Vec<usize>,
     /// In order.
-    pub launches: Vec<LaunchFacts>,
+    pub launches: Vec<WorkFacts>,
+}
+
+/// A launch, or launches that are repeated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum WorkFacts {
+    /// One.
+    Launch(LaunchFacts),
+    /// A loop.
+    Repeat(RepeatFacts),
+}
+
+/// Launches that are made in order, and all of them again for every further step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RepeatFacts {
+    /// How often.
+    pub repeat: u32,
+    /// In order.
+    pub launches: Vec<WorkFacts>,
 }
 
 /// One launch.
@@ -131,6 +150,8 @@ pub enum ArgFacts {
     Address(u64),
     /// A number of 32 bits.
     Word(u32),
+    /// As a word: how many steps came before, of the loop around that has so many others around it.
+    Step(u32),
 }
 
 impl Manifest {
@@ -208,7 +229,19 @@ impl EntryFacts {
             name: entry.name.clone(),
             inputs: entry.inputs.clone(),
             outputs: entry.outputs.clone(),
-            launches: entry.launches.iter().map(LaunchFacts::new).collect(),
+            launches: entry.kernels.iter().flatten().map(WorkFacts::new).collect(),
+        }
+    }
+}
+
+impl WorkFacts {
+    fn new(work: &Work<Launch>) -> WorkFacts {
+        match work {
+            Work::Once(launch) => WorkFacts::Launch(LaunchFacts::new(launch)),
+            Work::Repeat { steps, works } => WorkFacts::Repeat(RepeatFacts {
+                repeat: *steps,
+                launches: works.iter().map(WorkFacts::new).collect(),
+            }),
         }
     }
 }
@@ -218,6 +251,7 @@ impl LaunchFacts {
         let arg = |arg: &Arg| match *arg {
             Arg::Address { offset, .. } => ArgFacts::Address(offset),
             Arg::Word(word) => ArgFacts::Word(word),
+            Arg::Step(k) => ArgFacts::Step(k),
         };
         LaunchFacts {
             kernel: launch.kernel,
@@ -259,8 +293,11 @@ mod tests {
             grid: [2, 1, 1],
             args: vec![Arg::Address { offset: 256, bytes: 12 }, Arg::Word(1)],
         };
+        let args = vec![Arg::Address { offset: 256, bytes: 12 }, Arg::Step(0)];
+        let works = vec![Work::Once(Launch { args, ..launch.clone() })];
+        let kernels = vec![vec![Work::Once(launch)], vec![Work::Repeat { steps: 7, works }]];
         let (inputs, outputs) = (vec![1], vec![1]);
-        let entry = DeviceEntry { name: "run".into(), inputs, outputs, launches: vec![launch] };
+        let entry = DeviceEntry { name: "run".into(), inputs, outputs, kernels };
         DeviceProgram {
             flavour: Flavour::Sm80,
             math: Math::Tf32x3,

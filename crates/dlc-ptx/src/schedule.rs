@@ -5,7 +5,7 @@ pub mod map;
 pub mod row;
 pub mod scatter;
 
-use crate::place::Domain;
+use crate::place::{Domain, Spot};
 
 /// Threads of a block, unless a kernel has reasons for another number.
 pub const THREADS: u32 = 256;
@@ -18,7 +18,7 @@ pub const WARP: u32 = 32;
 pub fn lanes(domain: &Domain<'_>) -> usize {
     let Some(along) = domain.extents.len().checked_sub(1) else { return 1 };
     let fits = |lanes: &i64| {
-        let vector = |place: &crate::place::Place| place.is_vector(along, *lanes);
+        let vector = |spot: &Spot| spot.is_vector(along, *lanes);
         let some_load = domain.stores.is_empty() && domain.loads.values().any(vector);
         domain.extents[along] % lanes == 0
             && domain.stores.iter().all(|s| vector(s) || s.step(along) == Some(0))

@@ -1,9 +1,10 @@
 //! PTX as a target like others: dumps and decisions anywhere, executables where there is a GPU.
 
+use crate::device::{Launch, Work};
 use crate::gpu::NoGpu;
 use crate::{DeviceProgram, PtxTarget, ir};
 use dlc_kernel::{
-    BuildError, BuildOptions, Decision, Decisions, Entry, Executable, Kernel, Program, Target,
+    BuildError, BuildOptions, Decision, Decisions, Entry, Executable, Program, Target,
 };
 
 impl Target for PtxTarget {
@@ -72,10 +73,8 @@ impl PtxTarget {
         at: usize,
         entry: &Entry,
     ) -> Vec<Decision> {
-        let launches = &device.entries[at].launches;
-        let of_kernel = |(position, kernel): (usize, &Kernel)| {
-            let own = launches.iter().filter(|launch| launch.name == kernel.name);
-            let threads = own.map(|launch| {
+        let of_kernel = |(position, works): (usize, &Vec<Work<Launch>>)| {
+            let threads = works.iter().flat_map(Work::list).map(|launch| {
                 let blocks: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
                 blocks * u64::from(device.module.kernels[launch.kernel].threads)
             });
@@ -88,6 +87,6 @@ impl PtxTarget {
                 threads: threads.max().unwrap_or(0) as usize,
             }
         };
-        entry.kernels.iter().enumerate().map(of_kernel).collect()
+        device.entries[at].kernels.iter().enumerate().map(of_kernel).collect()
     }
 }

@@ -271,6 +271,28 @@ fn long_sums_are_split_and_added_in_order() {
     }
 }
 
+/// Products of buffers as they are, in vectors: fewer steps than stages, a last step in part, several
+/// products, tiles in part, and parts of long sums.
+#[test]
+fn plain_factors_are_copied() {
+    let sizes =
+        [[1, 32, 32, 4], [1, 64, 64, 36], [3, 36, 68, 40], [1, 132, 4, 52], [1, 20, 24, 520]];
+    for size in sizes {
+        for turned in TURNS {
+            for math in Math::ALL {
+                let case = matmul(size, turned);
+                let schedule = PtxTarget { flavour: Flavour::Sm80, math }.schedule(&case.program());
+                // In f32, those whose neighbours in memory are neighbours in the result.
+                let plain = |side: &bool| math != Math::F32 || *side;
+                let copied = [turned[0], !turned[1]].into_iter().filter(plain).count();
+                let expected = if math == Math::Bf16 { 0 } else { copied };
+                assert_eq!(schedule.matches("copied 4 at once").count(), expected, "{schedule}");
+                check(&format!("{size:?} {turned:?}"), &case, math);
+            }
+        }
+    }
+}
+
 #[test]
 fn convolutions_and_their_gradients() {
     let walks = [(1, 1, 0), (1, 1, 1), (2, 1, 1), (1, 2, 2), (2, 2, 1), (3, 1, 2)];

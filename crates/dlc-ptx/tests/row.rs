@@ -28,7 +28,7 @@ fn long_rows_are_shared() {
         let schedule = TARGET.schedule(&program);
         let said = if parts > 1 { format!(", {parts} parts,") } else { "a block a row,".into() };
         assert!(schedule.contains(&said), "{schedule}");
-        let launches = compile(&program).entries[0].launches.len();
+        let launches = compile(&program).entries[0].launches().len();
         assert_eq!(launches, if parts > 1 { 3 } else { 1 });
         // Sums of positive numbers, by trees less than 100 high: as many roundings, of 2^-24 each.
         check(&program, &noise_inputs(&program, 4), 6e-6);

@@ -8,10 +8,10 @@ use super::contract::Contraction;
 use super::nest::{Point, Run};
 use super::{Emitter, LANES, NOTRAP};
 use crate::schedule::contract::{Axes, BareLoad, PackOrder, Side};
-use crate::schedule::domain::Quotient;
 use cranelift_codegen::ir::types::{F32, F32X4};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::Axis;
+use dlc_kernel::place::Quotient;
 
 /// Where packed values go: position `p` of the side at step `k` of the depth is at
 /// `base + (k - depth.0) * step + (p - positions.0) * 4`.

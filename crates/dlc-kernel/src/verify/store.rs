@@ -45,15 +45,8 @@ pub(super) fn written_once(program: &Program, parts: &[Part<'_>]) -> Result<(), 
 
 /// Whether a verified kernel writes every element of a buffer, as far as sizes are known.
 pub(super) fn writes_whole(program: &Program, kernel: &Kernel, id: BufferId) -> bool {
-    if let Form::ScatterAdd { .. } | Form::Reshape { .. } = kernel.form {
+    if matches!(kernel.form, Form::Reshape { .. }) || scatters(kernel, id) {
         return true;
-    }
-    if let Form::Loop { start, body, .. } = &kernel.form {
-        let scatters =
-            |k: &Kernel| matches!(k.form, Form::ScatterAdd { buffer, .. } if buffer == id);
-        if start.iter().chain(body).any(scatters) {
-            return true;
-        }
     }
     let mut written = Size::ZERO;
     for part in kernel.parts() {
@@ -62,6 +55,15 @@ pub(super) fn writes_whole(program: &Program, kernel: &Kernel, id: BufferId) -> 
     }
     let elements: Size = program.buffer(id).shape.iter().cloned().product();
     written == elements || written.as_const().is_none() || elements.as_const().is_none()
+}
+
+/// Whether a scatter-add writes a buffer, in loops of any depth: it sets all of it to 0.
+fn scatters(kernel: &Kernel, id: BufferId) -> bool {
+    match &kernel.form {
+        Form::ScatterAdd { buffer, .. } => *buffer == id,
+        Form::Loop { start, body, .. } => start.iter().chain(body).any(|k| scatters(k, id)),
+        _ => false,
+    }
 }
 
 fn is_empty(axes: &[Size]) -> bool {

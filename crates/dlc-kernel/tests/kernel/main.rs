@@ -1,10 +1,11 @@
 //! Tests of the kernel IR through its public face: scalar semantics, index and size algebra, the
-//! interpreter, the verifier, the printer and the planner.
+//! interpreter, the verifier, places, the printer and the planner.
 
 mod algebra;
 mod build;
 mod cost;
 mod eval;
+mod place;
 mod plan;
 mod print;
 mod scalar;

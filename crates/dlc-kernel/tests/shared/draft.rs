@@ -51,6 +51,12 @@ impl Draft {
         self.kernel(Form::Map { segments: vec![Segment { axes: sizes(axes), exprs, stores }] })
     }
 
+    /// The last `body` kernels become those of a loop.
+    pub fn repeat(&mut self, steps: i64, body: usize) -> &mut Draft {
+        let body = self.kernels.split_off(self.kernels.len() - body);
+        self.kernel(Form::Loop { steps: Size::from(steps), start: Vec::new(), body })
+    }
+
     /// The kernels so far end the part that may fail.
     pub fn commit(&mut self) -> &mut Draft {
         self.commit = Some(self.kernels.len());

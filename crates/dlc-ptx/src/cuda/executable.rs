@@ -5,7 +5,7 @@
 
 use super::cubin::cached;
 use super::driver::{self, Context, Function, Graph, Memory, Module, Refused, Stream};
-use crate::device::{Arg, DeviceEntry, DeviceProgram, ErrorRecord, Launch};
+use crate::device::{Arg, DeviceEntry, DeviceProgram, ErrorRecord, Launch, Work};
 use crate::gpu::NoGpu;
 use crate::manifest::Manifest;
 use crate::{Gpu, PtxTarget};
@@ -182,13 +182,19 @@ impl Device {
     /// A call of an entry without its copies.
     fn enqueue(&self, code: &DeviceProgram, entry: &DeviceEntry) -> Result<(), Refused> {
         self.stream.clear(&self.memory, code.error, ErrorRecord::BYTES)?;
-        entry.launches.iter().try_for_each(|launch| self.launch(launch))
+        entry.kernels.iter().try_for_each(|works| self.launch_all(works))
     }
 
-    fn launch(&self, launch: &Launch) -> Result<(), Refused> {
+    fn launch_all(&self, works: &[Work<Launch>]) -> Result<(), Refused> {
+        let mut launch = |launch: &Launch, steps: &[u32]| self.launch(launch, steps);
+        works.iter().try_for_each(|work| work.run(&mut launch))
+    }
+
+    fn launch(&self, launch: &Launch, steps: &[u32]) -> Result<(), Refused> {
         let value = |arg: &Arg| match *arg {
             Arg::Address { offset, bytes } => self.memory.at(offset, bytes),
             Arg::Word(word) => u64::from(word),
+            Arg::Step(k) => u64::from(steps[k as usize]),
         };
         let args: Vec<u64> = launch.args.iter().map(value).collect();
         // SAFETY: a launch has an argument for each of its kernel's parameters, and kernels touch
@@ -257,9 +263,8 @@ impl Executable for CudaExecutable {
         self.call_with(at, inputs, outputs, |device, entry| {
             device.stream.clear(&device.memory, self.code.error, ErrorRecord::BYTES)?;
             let mut events = vec![device.stream.record()?];
-            for kernel in &self.program.entries[at].kernels {
-                let own = entry.launches.iter().filter(|launch| launch.name == kernel.name);
-                own.into_iter().try_for_each(|launch| device.launch(launch))?;
+            for works in &entry.kernels {
+                device.launch_all(works)?;
                 events.push(device.stream.record()?);
             }
             device.stream.wait()?;

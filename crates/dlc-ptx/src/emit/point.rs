@@ -6,8 +6,9 @@ use super::{integer, philox};
 use crate::ir::{
     Address, B32, Builder, CacheHint, Class, Compare, F32, IntOp, LogicOp, Pred, Reg, Space, Value,
 };
-use crate::place::{Affine, Check, Domain, Place};
+use crate::place::{Domain, Spot, coef, is_multiple};
 use dlc_kernel::lanes::{Vector, ops};
+use dlc_kernel::place::{Check, Linear};
 use dlc_kernel::{BinaryOp, DType, Expr, ExprId, Scalar};
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
@@ -41,6 +42,7 @@ impl<'d, 'k> Point<'d, 'k> {
     /// stands at a multiple of their number.
     pub fn new(domain: &'d Domain<'k>, axes: Vec<Value<B32>>, lanes: usize) -> Point<'d, 'k> {
         let (values, folded) = (FxHashMap::default(), FxHashMap::default());
+        debug_assert_eq!(axes.len(), domain.extents.len(), "one coordinate for each axis");
         Point { domain, axes, lanes, within: None, values, folded }
     }
 
@@ -65,6 +67,14 @@ impl<'d, 'k> Point<'d, 'k> {
         self.values[&id].clone()
     }
 
+    /// Where a load without lookups reads the first of the points, and whether it does; `None` if it
+    /// always does.
+    pub fn source(&self, w: &mut Writer<'_>, load: ExprId) -> (Address, Option<Pred>) {
+        let spot = &self.domain.loads[&load];
+        let inside = self.all_hold(w, spot, 0, &[]);
+        (self.address(w, spot, 0, &[]), inside)
+    }
+
     /// How many points there are.
     pub fn lanes(&self) -> usize {
         self.lanes
@@ -80,18 +90,18 @@ impl<'d, 'k> Point<'d, 'k> {
     /// Stores the value of `id` at the domain's store of that position, where `when` holds.
     pub fn store(&mut self, w: &mut Writer<'_>, store: usize, id: ExprId, when: Option<Pred>) {
         let value = self.value(w, id);
-        let place = &self.domain.stores[store];
-        let ty = memory_type(w.program.buffer(place.buffer).dtype);
+        let spot = &self.domain.stores[store];
+        let ty = memory_type(w.program.buffer(spot.buffer).dtype);
         let registers: SmallVec<[Reg; 4]> = (0..self.lanes)
             .map(|lane| {
                 let number = w.scope.number(&mut w.b, value[lane % value.len()]);
                 stored(&mut w.b, number)
             })
             .collect();
-        let is_vector = self.lanes > 1 && place.is_vector(self.along(), self.lanes as i64);
+        let is_vector = self.lanes > 1 && spot.is_vector(self.along(), self.lanes as i64);
         let together = if is_vector { self.lanes } else { 1 };
         for (part, registers) in registers.chunks(together).enumerate() {
-            let to = self.address(w, place, part * together, &[]);
+            let to = self.address(w, spot, part * together, &[]);
             let write = |b: &mut Builder| b.store(Space::Global, ty, to, registers);
             match when {
                 Some(when) => w.b.guarded(when, true, write),
@@ -102,11 +112,11 @@ impl<'d, 'k> Point<'d, 'k> {
 
     /// Adds the value of `id` to an element that lookups decide, if it is in the share; of a single
     /// point.
-    pub fn add(&mut self, w: &mut Writer<'_>, place: &Place, id: ExprId, share: Option<Share>) {
-        let indices: Vec<Side> = place.found.iter().map(|f| self.value(w, f.index)).collect();
+    pub fn add(&mut self, w: &mut Writer<'_>, spot: &Spot, id: ExprId, share: Option<Share>) {
+        let indices: Vec<Side> = spot.place.found.iter().map(|f| self.value(w, f.index)).collect();
         let found: Vec<Value<B32>> =
             indices.iter().map(|side| w.scope.i32(&mut w.b, side[0])).collect();
-        let inside = self.all_hold(w, place, 0, &found);
+        let inside = self.all_hold(w, spot, 0, &found);
         let inside = inside.expect("a lookup is checked");
         let inside = share.map_or(inside, |share| {
             let owner = w.b.int(IntOp::And, found[0], share.of - 1);
@@ -115,9 +125,9 @@ impl<'d, 'k> Point<'d, 'k> {
         });
         w.if_(inside, |w| {
             let value = self.value(w, id)[0];
-            let dtype = w.program.buffer(place.buffer).dtype;
+            let dtype = w.program.buffer(spot.buffer).dtype;
             let ty = memory_type(dtype);
-            let at = self.address(w, place, 0, &found);
+            let at = self.address(w, spot, 0, &found);
             let old = w.b.load(Space::Global, ty, 1, at, CacheHint::None);
             let old = loaded(&mut w.b, dtype, old[0]);
             let old = w.scope.input(old);
@@ -143,9 +153,10 @@ impl<'d, 'k> Point<'d, 'k> {
             }
             Expr::Axis(_) => self.axis(w, self.domain.axes[&id]),
             Expr::Inside(_) => self.inside(w, id),
-            Expr::Load { lookups, fill, .. } => {
-                let found = lookups.iter().rev().map(|l| self.values[&l.index].clone()).collect();
-                self.load(w, &self.domain.loads[&id], found, *fill)
+            Expr::Load { fill, .. } => {
+                let spot = &self.domain.loads[&id];
+                let found = spot.place.found.iter().map(|f| self.values[&f.index].clone());
+                self.load(w, spot, found.collect(), *fill)
             }
             Expr::Folded(step) => self.folded[step].clone(),
             Expr::Unary(op, x) => self
@@ -188,8 +199,9 @@ impl<'d, 'k> Point<'d, 'k> {
     /// Whether the integer `id` counts up from lane to lane, from a multiple of the lanes' number.
     /// Wrapping changes no remainder, for the number of lanes is a power of two.
     fn is_aligned_run(&self, id: ExprId) -> bool {
-        self.domain.affine(id).is_some_and(|value| {
-            value.coef(self.along()) == 1 && value.is_multiple(self.lanes as i64, self.along())
+        self.domain.linear(id).is_some_and(|value| {
+            let along = self.along();
+            coef(&value, along) == 1 && is_multiple(&value, self.lanes as i64, along)
         })
     }
 
@@ -210,8 +222,14 @@ impl<'d, 'k> Point<'d, 'k> {
             .collect()
     }
 
+    /// Where the first point stands along an axis, or the step of a loop around.
+    fn coordinate(&self, w: &Writer<'_>, axis: usize) -> Value<B32> {
+        let step = |axis| w.step(axis - self.axes.len()).into();
+        self.axes.get(axis).copied().unwrap_or_else(|| step(axis))
+    }
+
     fn axis(&self, w: &mut Writer<'_>, axis: usize) -> Side {
-        let first = match self.axes[axis] {
+        let first = match self.coordinate(w, axis) {
             Value::Literal(at) => w.scope.lanes.int(at as i32),
             at @ Value::Reg(_) => w.scope.input(Number::I32(at)),
         };
@@ -228,7 +246,7 @@ impl<'d, 'k> Point<'d, 'k> {
         let Some(check) = &self.domain.guards[&id] else {
             return smallvec![w.scope.lanes.truth(true)];
         };
-        let lanes = if check.value.coef(self.along()) == 0 { 1 } else { self.lanes };
+        let lanes = if coef(&check.index, self.along()) == 0 { 1 } else { self.lanes };
         (0..lanes)
             .map(|lane| {
                 let holds = self.check(w, check, lane);
@@ -240,24 +258,24 @@ impl<'d, 'k> Point<'d, 'k> {
     fn load(
         &self,
         w: &mut Writer<'_>,
-        place: &Place,
+        spot: &Spot,
         found: SmallVec<[Side; 1]>,
         fill: Scalar,
     ) -> Side {
         let moves = self.lanes > 1
-            && (place.step(self.along()) != Some(0) || !place.is_checked_alike(self.along()));
+            && (spot.step(self.along()) != Some(0) || !spot.is_checked_alike(self.along()));
         let moves = moves
-            && (place.found.is_empty()
+            && (spot.place.found.is_empty()
                 || found.iter().any(|f| f.len() > 1)
-                || place.offset.coef(self.along()) != 0);
-        if moves && place.is_vector(self.along(), self.lanes as i64) {
-            return self.load_at(w, place, 0, self.lanes, &[], fill);
+                || coef(&spot.place.linear, self.along()) != 0);
+        if moves && spot.is_vector(self.along(), self.lanes as i64) {
+            return self.load_at(w, spot, 0, self.lanes, &[], fill);
         }
         let lanes = if moves { self.lanes } else { 1 };
         (0..lanes)
             .flat_map(|lane| {
                 let at: SmallVec<[Vector; 1]> = found.iter().map(|f| f[lane % f.len()]).collect();
-                self.load_at(w, place, lane, 1, &at, fill)
+                self.load_at(w, spot, lane, 1, &at, fill)
             })
             .collect()
     }
@@ -266,28 +284,28 @@ impl<'d, 'k> Point<'d, 'k> {
     fn load_at(
         &self,
         w: &mut Writer<'_>,
-        place: &Place,
+        spot: &Spot,
         lane: usize,
         count: usize,
         found: &[Vector],
         fill: Scalar,
     ) -> Side {
-        let dtype = w.program.buffer(place.buffer).dtype;
+        let dtype = w.program.buffer(spot.buffer).dtype;
         let ty = memory_type(dtype);
         let found: SmallVec<[Value<B32>; 1]> =
             found.iter().map(|&v| w.scope.i32(&mut w.b, v)).collect();
-        let inside = self.all_hold(w, place, lane, &found);
-        let written = w.written.contains(&place.buffer);
-        let hint = if written { CacheHint::None } else { CacheHint::ReadOnly };
+        let inside = self.all_hold(w, spot, lane, &found);
+        let overwritten = w.overwritten.contains(&spot.buffer);
+        let hint = if overwritten { CacheHint::None } else { CacheHint::ReadOnly };
         let registers = match inside {
             None => {
-                let from = self.address(w, place, lane, &found);
+                let from = self.address(w, spot, lane, &found);
                 w.b.load(Space::Global, ty, count, from, hint)
             }
             Some(inside) => {
                 let registers: SmallVec<[Reg; 4]> =
                     (0..count).map(|_| fill_register(w, ty.class(), fill)).collect();
-                let from = self.address(w, place, lane, &found);
+                let from = self.address(w, spot, lane, &found);
                 w.b.guarded(inside, true, |b| {
                     b.push(crate::ir::Inst::Load {
                         space: Space::Global,
@@ -314,7 +332,7 @@ impl<'d, 'k> Point<'d, 'k> {
     fn all_hold(
         &self,
         w: &mut Writer<'_>,
-        place: &Place,
+        spot: &Spot,
         lane: usize,
         found: &[Value<B32>],
     ) -> Option<Pred> {
@@ -327,11 +345,11 @@ impl<'d, 'k> Point<'d, 'k> {
             holds
         };
         let mut all = self.within;
-        for check in &place.checks {
+        for check in &spot.place.checks {
             let next = self.check(w, check, lane);
             all = and(w, next);
         }
-        for (what, (target, &index)) in place.found.iter().zip(found).enumerate() {
+        for (what, (target, &index)) in spot.place.found.iter().zip(found).enumerate() {
             let good = w.b.set_uint(Compare::Lt, index, target.extent as u32);
             let bad = w.b.not(good);
             let bad = all.map_or(bad, |inside| w.b.logic(LogicOp::And, inside, bad));
@@ -345,7 +363,7 @@ impl<'d, 'k> Point<'d, 'k> {
     }
 
     fn check(&self, w: &mut Writer<'_>, check: &Check, lane: usize) -> Pred {
-        let value = self.affine(w, &check.value, lane);
+        let value = self.linear(w, &check.index, lane);
         if check.div == 1 {
             return w.b.set_uint(Compare::Lt, value, check.extent as u32);
         }
@@ -360,32 +378,32 @@ impl<'d, 'k> Point<'d, 'k> {
     fn address(
         &self,
         w: &mut Writer<'_>,
-        place: &Place,
+        spot: &Spot,
         lane: usize,
         found: &[Value<B32>],
     ) -> Address {
-        let bytes = memory_type(w.program.buffer(place.buffer).dtype).bytes();
-        let mut offset = self.affine(w, &place.offset, lane);
-        for quotient in &place.quotients {
-            let value = self.affine(w, &quotient.value, lane);
+        let bytes = memory_type(w.program.buffer(spot.buffer).dtype).bytes();
+        let mut offset = self.linear(w, &spot.place.linear, lane);
+        for quotient in &spot.place.quotients {
+            let value = self.linear(w, &quotient.index, lane);
             let value = w.b.int(IntOp::DivU, value, quotient.div as u32);
             offset = w.b.mad(value, quotient.stride as i32, offset).into();
         }
-        for (target, &index) in place.found.iter().zip(found) {
+        for (target, &index) in spot.place.found.iter().zip(found) {
             offset = w.b.mad(index, target.stride as i32, offset).into();
         }
-        let base = w.buffer(place.buffer);
+        let base = w.buffer(spot.buffer);
         match offset {
             Value::Literal(at) => Address::global(base, at as i32 * bytes as i32),
             Value::Reg(at) => Address::global(w.b.mad_wide(at, bytes, base), 0),
         }
     }
 
-    fn affine(&self, w: &mut Writer<'_>, affine: &Affine, lane: usize) -> Value<B32> {
-        let mut constant = affine.constant + affine.coef(self.along()) * lane as i64;
+    fn linear(&self, w: &mut Writer<'_>, linear: &Linear, lane: usize) -> Value<B32> {
+        let mut constant = linear.offset + coef(linear, self.along()) * lane as i64;
         let mut sum: Option<B32> = None;
-        for &(axis, coef) in &affine.terms {
-            match (self.axes[axis], sum) {
+        for &(axis, coef) in &linear.terms {
+            match (self.coordinate(w, axis.0 as usize), sum) {
                 (Value::Literal(at), _) => constant += i64::from(at as i32) * coef,
                 (at, Some(so_far)) => sum = Some(w.b.mad(at, coef as i32, so_far)),
                 (Value::Reg(at), None) if coef == 1 => sum = Some(at),

@@ -6,20 +6,27 @@ use super::writer::{Writer, memory_type};
 use crate::ir::{Address, Compare, Space, Special, Value};
 use crate::schedule::THREADS;
 use crate::schedule::scatter::ScatterSchedule;
-use dlc_kernel::BufferId;
 
 /// Blocks of a launch that clears so many elements.
 pub const fn clear_blocks(elements: u64) -> u32 {
     elements.div_ceil(THREADS as u64) as u32
 }
 
-/// Writes what sets a buffer of so many elements to 0.
-pub fn clear(w: &mut Writer<'_>, buffer: BufferId, elements: u64) {
+/// Writes what sets the destination to 0, in loops that part of it that has the steps as its first
+/// coordinates.
+pub fn clear(w: &mut Writer<'_>, schedule: &ScatterSchedule<'_>) {
+    let (buffer, elements) = (schedule.spot.buffer, schedule.elements as u32);
     let (block, thread) = (w.b.special(Special::BlockX), w.b.special(Special::Thread));
     let at = w.b.mad(block, THREADS, thread);
-    let inside = w.b.set_uint(Compare::Lt, at, elements as u32);
+    let inside = w.b.set_uint(Compare::Lt, at, elements);
     let (ty, base) = (memory_type(w.program.buffer(buffer).dtype), w.buffer(buffer));
     w.if_(inside, |w| {
+        let mut at = at;
+        let mut stride = elements;
+        for (step, &extent) in schedule.around.iter().enumerate().rev() {
+            at = w.b.mad(w.step(step), stride, at);
+            stride *= extent as u32;
+        }
         let to = Address::global(w.b.mad_wide(at, ty.bytes(), base), 0);
         let zero = w.zero(ty.class());
         w.b.store(Space::Global, ty, to, &[zero]);
@@ -54,7 +61,7 @@ fn walk(
         None => {
             let axes = axes.iter().map(|a| a.expect("all axes have values")).collect();
             let mut point = Point::new(&schedule.domain, axes, 1);
-            point.add(w, &schedule.place, schedule.value, share);
+            point.add(w, &schedule.spot, schedule.value, share);
         }
         Some(Some(_)) => walk(w, schedule, share, axes, axis + 1),
         Some(None) => {

@@ -17,6 +17,8 @@ pub enum Given {
     Error,
     /// 1 + the position of the launch in its entry.
     Launch,
+    /// The step of the loop around that has so many others around it.
+    Step(usize),
 }
 
 /// A kernel of PTX, and what its parameters are given.
@@ -40,8 +42,8 @@ pub struct Writer<'p> {
     pub scope: Scope,
     /// The program it belongs to.
     pub program: &'p Program,
-    /// Buffers that the kernel writes: they are not read through the read-only path.
-    pub written: Vec<BufferId>,
+    /// Buffers that the kernel reads and overwrites: not by the read-only path.
+    pub overwritten: Vec<BufferId>,
     given: Vec<(Given, Parameter)>,
 }
 
@@ -52,17 +54,18 @@ enum Parameter {
 }
 
 impl<'p> Writer<'p> {
-    /// A kernel whose parameters are these, and which writes `written`.
-    pub fn new(program: &'p Program, given: &[Given], written: Vec<BufferId>) -> Writer<'p> {
+    /// A kernel whose parameters are these, and which reads and overwrites `overwritten`.
+    pub fn new(program: &'p Program, given: &[Given], overwritten: Vec<BufferId>) -> Writer<'p> {
         let mut b = Builder::new("kernel");
         let load = |b: &mut Builder, (i, &given): (usize, &Given)| match given {
             Given::Buffer(_) => (given, Parameter::Address(b.param(format!("buffer_{i}")))),
             Given::Workspace(_) => (given, Parameter::Address(b.param(format!("workspace_{i}")))),
             Given::Error => (given, Parameter::Address(b.param("error"))),
             Given::Launch => (given, Parameter::Word(b.param("launch"))),
+            Given::Step(k) => (given, Parameter::Word(b.param(format!("step_{k}")))),
         };
         let given = given.iter().enumerate().map(|pair| load(&mut b, pair)).collect();
-        Writer { b, scope: Scope::default(), program, written, given }
+        Writer { b, scope: Scope::default(), program, overwritten, given }
     }
 
     /// The kernel, for that grid of blocks of `threads`.
@@ -85,6 +88,19 @@ impl<'p> Writer<'p> {
             Some((_, Parameter::Address(address))) => *address,
             _ => panic!("{wanted:?} is no address of this kernel"),
         }
+    }
+
+    /// A word that is given.
+    fn word(&self, wanted: Given) -> B32 {
+        match self.given.iter().find(|(given, _)| *given == wanted) {
+            Some((_, Parameter::Word(word))) => *word,
+            _ => panic!("{wanted:?} is no word of this kernel"),
+        }
+    }
+
+    /// The step of a loop around.
+    pub fn step(&self, at: usize) -> B32 {
+        self.word(Given::Step(at))
     }
 
     /// A register of that class that holds 0.
@@ -141,11 +157,7 @@ impl<'p> Writer<'p> {
     /// Notes an error, unless there is one already, in the threads that come by.
     pub fn fail(&mut self, what: u32, index: B32, extent: u32) {
         let error = self.address(Given::Error);
-        let launch = self.given.iter().find_map(|(given, parameter)| match (given, parameter) {
-            (Given::Launch, Parameter::Word(word)) => Some(*word),
-            _ => None,
-        });
-        let launch = launch.expect("kernels that may fail know their launch");
+        let launch = self.word(Given::Launch);
         let none = ir::Value::Literal(0);
         let at = |offset| Address::global(error, offset);
         let old = self.b.atomic(AtomicOp::CompareAndSwap(none), at(0), launch);

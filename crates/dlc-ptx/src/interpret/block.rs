@@ -2,10 +2,14 @@
 
 use super::code::Step;
 use super::compute;
-use super::memory::{Global, Shared, Window, count_global, count_shared};
+use super::memory::{Global, Shared, Window, apart, count_global, count_shared};
+use super::traffic::Agent;
 use super::warp::{Bits, Copy, LANES, Warp};
 use super::{Counters, Fault, matrix};
-use crate::ir::{Address, AtomicOp, Bar, Guard, Inst, Kernel, MemType, Reg, Space, Special, Value};
+use crate::ir::{
+    Address, AtomicOp, B32, Bar, CacheHint, Guard, Inst, Kernel, MemType, Reg, Space, Special,
+    Value,
+};
 
 /// What a launch gives all its blocks.
 pub struct Setting<'a> {
@@ -28,6 +32,8 @@ pub struct Block<'a> {
     counters: &'a mut Counters,
     shared: Shared,
     position: [u32; 3],
+    /// Barriers passed.
+    epoch: u16,
 }
 
 /// Why a warp stopped.
@@ -56,7 +62,7 @@ impl<'a> Block<'a> {
         position: [u32; 3],
     ) -> Block<'a> {
         let shared = Shared::new(setting.kernel.shared);
-        Block { setting, global, counters, shared, position }
+        Block { setting, global, counters, shared, position, epoch: 0 }
     }
 
     /// Runs all warps to their end.
@@ -81,8 +87,15 @@ impl<'a> Block<'a> {
                 return Err((Fault::Barrier, site));
             }
             self.shared.barrier();
+            self.epoch = self.epoch.wrapping_add(1);
         }
         Ok(())
+    }
+
+    /// A warp as others see it until the next barrier.
+    fn agent(&self, warp: &Warp) -> Agent {
+        let ([x, y, z], grid) = (self.position, self.setting.grid);
+        Agent { block: (z * grid[1] + y) * grid[0] + x, epoch: self.epoch, warp: warp.number as u8 }
     }
 
     fn advance(&mut self, warp: &mut Warp) -> Result<Stop, Fault> {
@@ -130,8 +143,8 @@ impl<'a> Block<'a> {
                 let value = self.setting.params[*index as usize];
                 warp.write(*dst, mask, |_| value);
             }
-            Inst::Load { space, ty, dst, from, .. } => {
-                self.load(warp, mask, (*space, *ty), dst, *from)?;
+            Inst::Load { space, ty, dst, from, hint } => {
+                self.load(warp, mask, (*space, *ty), dst, (*from, *hint))?;
             }
             Inst::Store { space, ty, to, src } => {
                 self.store(warp, mask, (*space, *ty), *to, src)?;
@@ -192,8 +205,9 @@ impl<'a> Block<'a> {
         mask: u32,
         (space, ty): (Space, MemType),
         dst: &[Reg],
-        from: Address,
+        (from, hint): (Address, CacheHint),
     ) -> Result<(), Fault> {
+        let (agent, constant) = (self.agent(warp), hint != CacheHint::None);
         let each = u64::from(ty.bytes());
         let width = each * dst.len() as u64;
         let places = self.places(warp, mask, space, from, width)?;
@@ -203,7 +217,7 @@ impl<'a> Block<'a> {
         }
         for (lane, place) in Warp::lanes(mask).zip(places) {
             let bytes = match space {
-                Space::Global => self.global.load(place, width)?,
+                Space::Global => self.global.load(agent, place, width, constant)?,
                 Space::Shared => self.shared.load(warp.number, place, width)?,
             };
             for (&dst, part) in dst.iter().zip(bytes.chunks(each as usize)) {
@@ -225,6 +239,8 @@ impl<'a> Block<'a> {
         let each = ty.bytes() as usize;
         let width = (each * src.len()) as u64;
         let places = self.places(warp, mask, space, to, width)?;
+        apart(&places, width)?;
+        let agent = self.agent(warp);
         match space {
             Space::Global => count_global(self.counters, &places, width, true),
             Space::Shared => count_shared(self.counters, &places, width),
@@ -235,7 +251,7 @@ impl<'a> Block<'a> {
             let bytes: Vec<u8> =
                 values.iter().flat_map(|v| v[lane].to_le_bytes().into_iter().take(each)).collect();
             match space {
-                Space::Global => self.global.write(place, &bytes),
+                Space::Global => self.global.store(agent, place, &bytes)?,
                 Space::Shared => self.shared.store(warp.number, place, &bytes)?,
             }
         }
@@ -249,7 +265,7 @@ impl<'a> Block<'a> {
         op: AtomicOp,
         dst: Reg,
         at: Address,
-        value: Value<crate::ir::B32>,
+        value: Value<B32>,
     ) -> Result<(), Fault> {
         let places = self.places(warp, mask, Space::Global, at, 4)?;
         let value = warp.value(value, mask)?;
@@ -257,18 +273,16 @@ impl<'a> Block<'a> {
             AtomicOp::CompareAndSwap(expected) => warp.value(expected, mask)?,
             _ => [0; LANES],
         };
+        let agent = self.agent(warp);
         for (lane, place) in Warp::lanes(mask).zip(places) {
-            let bytes = self.global.load(place, 4)?;
-            let old = u32::from_le_bytes(bytes.try_into().expect("four bytes"));
             let value = value[lane] as u32;
-            let new = match op {
+            let old = self.global.change(agent, place, |old| match op {
                 AtomicOp::Add => old.wrapping_add(value),
                 AtomicOp::Min => old.min(value),
                 AtomicOp::Max => old.max(value),
                 AtomicOp::CompareAndSwap(_) if old == expected[lane] as u32 => value,
                 AtomicOp::CompareAndSwap(_) => old,
-            };
-            self.global.write(place, &new.to_le_bytes());
+            })?;
             warp.write(dst, 1 << lane, |_| u64::from(old));
         }
         Ok(())
@@ -283,6 +297,8 @@ impl<'a> Block<'a> {
         size: &Bits,
     ) -> Result<(), Fault> {
         let to = self.places(warp, mask, Space::Shared, to, bytes)?;
+        apart(&to, bytes)?;
+        let agent = self.agent(warp);
         let source = warp.read(from.base, mask)?;
         let mut copies = Vec::new();
         let mut read = Vec::new();
@@ -293,7 +309,8 @@ impl<'a> Block<'a> {
             if count > 0 {
                 let address = source[lane].wrapping_add_signed(i64::from(from.offset));
                 let place = self.global.place(self.setting.windows, address, bytes)?;
-                data[..count as usize].copy_from_slice(self.global.load(place, count)?);
+                let source = self.global.load(agent, place, count, false)?;
+                data[..count as usize].copy_from_slice(source);
                 read.push(place);
             }
             copies.push(Copy { to: *to, bytes: data });

@@ -1,6 +1,7 @@
 //! The memories of a launch, with everything that can be wrong about an access.
 
 use super::Counters;
+use super::traffic::{Agent, Traffic};
 
 /// What is wrong with an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,25 @@ pub enum Wrong {
         /// The other warp.
         with: u32,
     },
+    /// Two blocks, or two warps of a block without a barrier between them, touch it, and one of
+    /// them writes.
+    #[error("race on device memory: {at:#x}")]
+    GlobalRace {
+        /// The byte, from the start of the allocation.
+        at: u64,
+    },
+    /// It is read as read-only and written in the same launch.
+    #[error("read-only memory is written: {at:#x}")]
+    ReadOnly {
+        /// The byte, from the start of the allocation.
+        at: u64,
+    },
+    /// Two lanes of one instruction store there.
+    #[error("two lanes store to {at:#x}")]
+    Collision {
+        /// The byte.
+        at: u64,
+    },
 }
 
 /// Device memory.
@@ -42,6 +62,7 @@ pub enum Wrong {
 pub struct Global {
     bytes: Vec<u8>,
     written: Vec<bool>,
+    traffic: Traffic,
 }
 
 /// The bits of an address that say which argument it is based on.
@@ -66,7 +87,13 @@ impl Window {
 impl Global {
     /// So many bytes, none of them written.
     pub fn new(bytes: u64) -> Global {
-        Global { bytes: vec![0; bytes as usize], written: vec![false; bytes as usize] }
+        let n = bytes as usize;
+        Global { bytes: vec![0; n], written: vec![false; n], traffic: Traffic::new(bytes) }
+    }
+
+    /// A launch begins, which was given these windows.
+    pub fn begin(&mut self, windows: &[Window]) {
+        self.traffic.begin(windows);
     }
 
     /// A copy of some bytes.
@@ -79,7 +106,7 @@ impl Global {
         self.written[offset as usize..(offset + bytes) as usize].iter().all(|&w| w)
     }
 
-    /// Writes bytes.
+    /// Writes bytes, between launches.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) {
         let range = offset as usize..offset as usize + bytes.len();
         self.bytes[range.clone()].copy_from_slice(bytes);
@@ -106,9 +133,43 @@ impl Global {
         Ok(place)
     }
 
-    /// Loads from a place.
-    pub fn load(&self, place: u64, width: u64) -> Result<&[u8], Wrong> {
+    /// Loads from a place; `constant` if as read-only.
+    pub fn load(
+        &mut self,
+        agent: Agent,
+        place: u64,
+        width: u64,
+        constant: bool,
+    ) -> Result<&[u8], Wrong> {
         let range = place as usize..(place + width) as usize;
+        self.traffic.read(agent, range.clone(), constant)?;
+        self.known(range)
+    }
+
+    /// Stores to a place.
+    pub fn store(&mut self, agent: Agent, place: u64, bytes: &[u8]) -> Result<(), Wrong> {
+        self.traffic.write(agent, place as usize..place as usize + bytes.len())?;
+        self.write(place, bytes);
+        Ok(())
+    }
+
+    /// Changes a word; gives the old one.
+    pub fn change(
+        &mut self,
+        agent: Agent,
+        place: u64,
+        change: impl FnOnce(u32) -> u32,
+    ) -> Result<u32, Wrong> {
+        self.traffic.change(agent, place)?;
+        let bytes = self.known(place as usize..place as usize + 4)?;
+        let old = u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+        self.write(place, &change(old).to_le_bytes());
+        Ok(old)
+    }
+
+    /// Bytes that somebody has written.
+    fn known(&self, range: std::ops::Range<usize>) -> Result<&[u8], Wrong> {
+        let place = range.start as u64;
         match self.written[range.clone()].iter().position(|&w| !w) {
             Some(first) => Err(Wrong::Uninitialized { at: place + first as u64 }),
             None => Ok(&self.bytes[range]),
@@ -212,6 +273,14 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Refuses stores of several lanes, `width` bytes each, to the same place.
+pub fn apart(places: &[u64], width: u64) -> Result<(), Wrong> {
+    let mut sorted = places.to_vec();
+    sorted.sort_unstable();
+    let met = sorted.windows(2).find(|pair| pair[1] - pair[0] < width);
+    met.map_or(Ok(()), |pair| Err(Wrong::Collision { at: pair[1] }))
 }
 
 /// Counts the sectors of 32 bytes that a warp's access to global memory touches.

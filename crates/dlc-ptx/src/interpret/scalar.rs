@@ -60,6 +60,9 @@ pub fn float(op: FloatOp, a: f32, b: f32) -> f32 {
         FloatOp::Mul => a * b,
         FloatOp::Div => a / b,
         FloatOp::Min | FloatOp::Max if a.is_nan() || b.is_nan() => f32::NAN,
+        // +0 is more than -0.
+        FloatOp::Min if a == b => f32::from_bits(a.to_bits() | b.to_bits()),
+        FloatOp::Max if a == b => f32::from_bits(a.to_bits() & b.to_bits()),
         FloatOp::Min => a.min(b),
         FloatOp::Max => a.max(b),
     }

@@ -2,8 +2,8 @@
 //! over, and in tiles of which size. Everything is decided by shapes and accesses alone.
 
 use crate::Math;
-use crate::place::{Domain, Place};
-use dlc_kernel::{Expr, ExprId};
+use crate::place::{Domain, Spot};
+use dlc_kernel::{DType, Expr, ExprId};
 use std::fmt;
 
 /// How a contraction is computed.
@@ -54,6 +54,11 @@ pub struct Side<'k> {
     pub along_sum: bool,
     /// Whether it is 0 wherever its loads give their fills.
     pub is_plain: bool,
+    /// Whether it lies in shared memory by rows (or columns), for tensor cores, rather than by lines of
+    /// the sum.
+    pub by_rows: bool,
+    /// Whether it goes from device memory to shared memory as it is, past registers.
+    pub copied: bool,
 }
 
 /// A contraction as matrix products in tiles.
@@ -73,7 +78,7 @@ pub struct Tiling<'k> {
     pub split: u32,
 }
 
-/// Words of each row and column that are in shared memory at once.
+/// Words of each row and column that are in a stage in shared memory.
 pub const WORDS: u32 = 16;
 
 /// Blocks that keep a large GPU busy.
@@ -146,16 +151,26 @@ impl<'k> Tiling<'k> {
         let tiles = tiles(batch.points(), [rows.points(), cols.points()]);
         let swap = border > 0 && rows.axes.contains(&(border - 1));
         let mut sides = [(lhs, rows, tiles[0]), (rhs, cols, tiles[1])]
-            .map(|(factor, group, tile)| Side::new(domain, factor, group, &sum, tile));
+            .map(|(factor, group, tile)| Side::new(domain, factor, group, (&sum, math), tile));
         if swap {
             sides.reverse();
         }
         let last = sides[1].group.axes.last().copied();
         let widest = if math == Math::F32 { 4 } else { 2 };
-        let stores: Vec<&Place> = domain.stores.iter().collect();
+        let stores: Vec<&Spot> = domain.stores.iter().collect();
         let result = View::new(domain, last, lanes(domain, &stores, last, widest));
         let split = split(&batch, &sides, &sum);
         Some(Tiling { math, batch, sum, sides, result, split })
+    }
+
+    /// Whether a factor is copied.
+    pub fn copies(&self) -> bool {
+        self.sides.iter().any(|side| side.copied)
+    }
+
+    /// Stages in shared memory: one is multiplied, the others are filled.
+    pub fn stages(&self) -> u32 {
+        if self.copies() { 3 } else { 2 }
     }
 
     /// Elements of the sum in a word of shared memory.
@@ -204,9 +219,15 @@ impl<'k> Tiling<'k> {
 }
 
 impl<'k> Side<'k> {
-    fn new(domain: &Domain<'k>, factor: ExprId, group: Group, sum: &Group, tile: u32) -> Side<'k> {
+    fn new(
+        domain: &Domain<'k>,
+        factor: ExprId,
+        group: Group,
+        (sum, math): (&Group, Math),
+        tile: u32,
+    ) -> Side<'k> {
         let loads = domain.exprs.reachable([factor]);
-        let loads: Vec<&Place> = loads.iter().filter_map(|id| domain.loads.get(id)).collect();
+        let loads: Vec<&Spot> = loads.iter().filter_map(|id| domain.loads.get(id)).collect();
         let fit = |axis: Option<usize>| {
             let neighbours = loads.iter().filter(|p| axis.is_some_and(|a| p.step(a) == Some(1)));
             (lanes(domain, &loads, axis, 4), neighbours.count())
@@ -216,19 +237,26 @@ impl<'k> Side<'k> {
         let last = if along_sum { summed } else { along };
         let view = View::new(domain, last, fit(last).0);
         let zero = |x: &Expr| matches!(x, Expr::Load { fill, .. } if fill.value() == 0.0);
-        Side { factor, group, tile, view, along_sum, is_plain: zero(domain.exprs.get(factor)) }
+        let is_plain = zero(domain.exprs.get(factor));
+        let by_rows = along_sum && math != Math::F32;
+        // Four neighbours that are one vector both in the buffer and in shared memory.
+        let found = domain.loads.get(&factor).is_some_and(|s| s.place.found.is_empty());
+        let is_word = domain.exprs.dtype(factor) == DType::F32 && math != Math::Bf16;
+        let neighbours = view.lanes == 4 && along_sum == by_rows;
+        let copied = is_plain && found && is_word && neighbours;
+        Side { factor, group, tile, view, along_sum, is_plain, by_rows, copied }
     }
 }
 
-/// How many neighbours along an axis all these places can take at once, up to `widest`.
-fn lanes(domain: &Domain<'_>, places: &[&Place], axis: Option<usize>, widest: usize) -> usize {
+/// How many neighbours along an axis all these can take at once, up to `widest`.
+fn lanes(domain: &Domain<'_>, spots: &[&Spot], axis: Option<usize>, widest: usize) -> usize {
     let Some(axis) = axis else { return 1 };
-    let still = |place: &Place| place.step(axis) == Some(0) && place.is_checked_alike(axis);
+    let still = |spot: &Spot| spot.step(axis) == Some(0) && spot.is_checked_alike(axis);
     let fits = |&lanes: &usize| {
         lanes <= widest
             && domain.extents[axis] % lanes as i64 == 0
-            && places.iter().all(|p| p.is_vector(axis, lanes as i64) || still(p))
-            && places.iter().any(|p| !still(p))
+            && spots.iter().all(|p| p.is_vector(axis, lanes as i64) || still(p))
+            && spots.iter().any(|p| !still(p))
     };
     [4, 2].into_iter().find(fits).unwrap_or(1)
 }
@@ -285,12 +313,15 @@ impl fmt::Display for Tiling<'_> {
         let [depth, threads, split] = [self.depth(), self.threads(), self.split];
         writeln!(
             f,
-            "    tiles {}x{}x{depth} of {threads} threads, sum in {split}",
-            rows.tile, cols.tile
+            "    tiles {}x{}x{depth} of {threads} threads, sum in {split}, {} stages",
+            rows.tile,
+            cols.tile,
+            self.stages()
         )?;
         for (name, side) in [("rows", rows), ("columns", cols)] {
             let along = if side.along_sum { "sum" } else { name };
-            writeln!(f, "    {name} read {} at once along {along}", side.view.lanes)?;
+            let how = if side.copied { "copied" } else { "read" };
+            writeln!(f, "    {name} {how} {} at once along {along}", side.view.lanes)?;
         }
         writeln!(f, "    stored {} at once along columns", self.result.lanes)
     }

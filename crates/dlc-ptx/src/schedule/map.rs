@@ -1,7 +1,7 @@
 //! Maps: one thread for one point, or for a few neighbours.
 
 use super::THREADS;
-use crate::place::Domain;
+use crate::place::{Domain, destination};
 use dlc_kernel::{Program, Segment};
 use std::fmt;
 
@@ -28,14 +28,15 @@ pub struct SegmentSchedule<'k> {
 }
 
 impl<'k> MapSchedule<'k> {
-    /// The schedule of a map of these segments.
-    pub fn new(program: &Program, segments: &'k [Segment]) -> MapSchedule<'k> {
+    /// The schedule of a map of these segments, in so many loops.
+    pub fn new(program: &Program, loops: usize, segments: &'k [Segment]) -> MapSchedule<'k> {
         let mut first = 0;
         let schedule = |segment: &'k Segment| {
             let values: Vec<_> = segment.stores.iter().map(|s| s.value).collect();
-            let (axes, exprs) = (&segment.axes, &segment.exprs);
-            let roots = values.iter().copied();
-            let mut domain = Domain::new(program, axes, exprs, roots, &segment.stores);
+            let (axes, exprs) = ((&segment.axes[..], loops), &segment.exprs);
+            let (roots, destinations) =
+                (values.iter().copied(), segment.stores.iter().map(destination));
+            let mut domain = Domain::new(program, axes, exprs, roots, destinations);
             domain.merge(0);
             let lanes = super::lanes(&domain);
             let threads = domain.points() as u64 / lanes as u64;

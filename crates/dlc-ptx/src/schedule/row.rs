@@ -1,7 +1,7 @@
 //! Rows: a team of threads for one row.
 
 use super::{THREADS, WARP};
-use crate::place::Domain;
+use crate::place::{Domain, destination};
 use dlc_kernel::{Expr, Program, Size, Step, Store};
 use std::fmt;
 use std::ops::Range;
@@ -64,19 +64,19 @@ pub struct Phase {
 }
 
 impl<'k> RowSchedule<'k> {
-    /// The schedule of a row kernel.
+    /// The schedule of a row kernel in so many loops.
     pub fn new(
         program: &Program,
-        outer: &[Size],
-        inner: &[Size],
+        loops: usize,
+        [outer, inner]: [&[Size]; 2],
         exprs: &'k dlc_kernel::Exprs,
         steps: &[Step],
     ) -> RowSchedule<'k> {
         let axes = [outer, inner].concat();
         let roots = steps.iter().map(root);
-        let stores = steps.iter().filter_map(store);
-        let mut domain = Domain::new(program, &axes, exprs, roots, stores);
-        let border = domain.merge(outer.len());
+        let destinations = steps.iter().filter_map(store).map(destination);
+        let mut domain = Domain::new(program, (&axes, loops), exprs, roots, destinations);
+        let border = domain.merge(outer.len() - loops);
         let length: i64 = domain.extents[border..].iter().product();
         let team = match () {
             () if is_column(&domain, border) => Team::Column,

@@ -6,8 +6,8 @@
 //! The cost: every share reads all indices, and each value is read once.
 
 use super::THREADS;
-use crate::place::{Domain, Place};
-use dlc_kernel::{Access, BufferId, ExprId, Exprs, Lookup, Program, Size};
+use crate::place::{Destination, Domain, Spot, bound};
+use dlc_kernel::{ExprId, Exprs, Program, Size};
 use std::fmt;
 
 /// A few blocks for every multiprocessor of a large GPU.
@@ -23,39 +23,48 @@ pub struct ScatterSchedule<'k> {
     /// A power of two: the index of the first lookup, modulo that, says whose the update is.
     pub shares: u32,
     /// Where an update goes.
-    pub place: Place,
+    pub spot: Spot,
+    /// The destination's extents along the steps of the loops around.
+    pub around: Vec<i64>,
+    /// Elements of the destination that are cleared: at a step, those that have it as coordinate.
+    pub elements: u64,
     /// What is added.
     pub value: ExprId,
 }
 
 impl<'k> ScatterSchedule<'k> {
-    /// The schedule of a scatter-add of `value` to `buffer`.
+    /// The schedule of a scatter-add of `value` to a destination, in so many loops.
     pub fn new(
         program: &Program,
-        axes: &[Size],
+        (axes, loops): (&[Size], usize),
         exprs: &'k Exprs,
-        to: (BufferId, &Access, &[Lookup]),
+        to: Destination<'_>,
         value: ExprId,
     ) -> ScatterSchedule<'k> {
         let (buffer, access, lookups) = to;
         let roots = lookups.iter().map(|l| l.index).chain([value]);
-        let domain = Domain::new(program, axes, exprs, roots, []);
-        let place = Place::new(program, buffer, access, lookups, axes);
+        let domain = Domain::new(program, (axes, loops), exprs, roots, [to]);
+        let spot = domain.stores[0].clone();
+        let (around, inside) = program.buffer(buffer).shape.split_at(loops);
+        let around = around.iter().map(bound).collect();
+        let elements = inside.iter().map(bound).product::<i64>() as u64;
         let by_itself = |(dim, index): (usize, &dlc_kernel::Index)| {
             let looked_up = lookups.iter().any(|l| l.dim as usize == dim);
-            index.as_axis().filter(|_| !looked_up).map(|axis| axis.0 as usize)
+            let axis = index.as_axis().filter(|_| !looked_up)?;
+            (axis.0 as usize).checked_sub(loops)
         };
         let mut own: Vec<usize> = access.coords.iter().enumerate().filter_map(by_itself).collect();
         own.sort_unstable();
         own.dedup();
-        let mut schedule = ScatterSchedule { domain, own, shares: 1, place, value };
+        let mut schedule =
+            ScatterSchedule { domain, own, shares: 1, spot, around, elements, value };
         schedule.shares = schedule.enough_shares();
         schedule
     }
 
     /// Shares until there are enough blocks, but no more than indices, nor than updates.
     fn enough_shares(&self) -> u32 {
-        let Some(found) = self.place.found.first() else { return 1 };
+        let Some(found) = self.spot.place.found.first() else { return 1 };
         let wanted = u64::from(ENOUGH_BLOCKS) / u64::from(self.blocks().max(1));
         let updates = (self.domain.points() as u64).checked_div(self.threads()).unwrap_or(0);
         let most = wanted.min(found.extent as u64).min(updates).max(1);
@@ -75,18 +84,13 @@ impl<'k> ScatterSchedule<'k> {
             self.threads().div_ceil(u64::from(THREADS)) as u32
         }
     }
-
-    /// Elements of the destination.
-    pub fn elements(&self) -> u64 {
-        self.place.elements as u64
-    }
 }
 
 impl fmt::Display for ScatterSchedule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (threads, all) = (self.threads(), self.domain.points() as u64);
         let each = all.checked_div(threads).unwrap_or(0);
-        writeln!(f, "  clear {}", self.elements())?;
+        writeln!(f, "  clear {}", self.elements)?;
         writeln!(
             f,
             "  scatter_add {:?}: {threads} threads x {} shares, {each} updates each",

@@ -2,7 +2,11 @@
 //! interpreted is what the instructions are defined to do.
 
 mod every;
+mod faults;
+mod machine;
+mod matrix;
 #[path = "../support/ptxas.rs"]
 mod ptxas;
+mod single;
 mod text;
 mod verify;

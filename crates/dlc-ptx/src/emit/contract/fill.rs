@@ -1,11 +1,14 @@
-//! Factors on their way into shared memory: through registers, where they are computed and rounded.
+//! Factors on their way into shared memory: through registers, where they are computed and rounded, or
+//! as copies that arrive by themselves.
 
-use super::tiled::{Task, below, both, point_axes, turn_bytes};
+use super::tiled::{Task, below, both, chunk_place, point_axes, turn_bytes};
 use crate::Math;
 use crate::emit::map::coordinates;
 use crate::emit::point::Point;
 use crate::emit::writer::Writer;
-use crate::ir::{Address, B32, Compare, Convert, F32, IntOp, MemType, Pred, Reg, Space, Value};
+use crate::ir::{
+    Address, B32, Builder, Compare, Convert, F32, Inst, IntOp, MemType, Pred, Reg, Space, Value,
+};
 use crate::schedule::contract::{Side, Tiling, WORDS};
 
 /// What a thread brings of one factor: items, each a few words along a line, or across lines.
@@ -26,6 +29,8 @@ struct Shape {
     along: u32,
     /// Lines.
     lines: u32,
+    /// Words that lie side by side in shared memory.
+    together: u32,
     /// Lines from one item of a thread to the next.
     line_step: u32,
 }
@@ -43,9 +48,9 @@ struct Item {
     row: Vec<Value<B32>>,
     /// Whether its row exists; `None` if it does.
     exists: Option<Pred>,
-    /// Bytes from the start of the factor's part of a stage: one address for each line.
+    /// Bytes from the start of the factor's part of a stage, of the words that lie side by side.
     places: Vec<B32>,
-    /// By line, then along it.
+    /// By line, then along it; none if they are copied.
     words: Vec<Reg>,
 }
 
@@ -69,7 +74,8 @@ impl Fill {
         let line = w.b.int(IntOp::Mul, line, lines);
         let step = (threads / fastest).max(1);
         let (row_step, line_step) = if this.along_sum { (step, 0) } else { (0, step) };
-        let shape = Shape { along, lines, line_step };
+        let together = if this.by_rows { lines } else { along };
+        let shape = Shape { along, lines, together, line_step };
         let count = rows * words;
         let busy = (count < threads).then(|| w.b.set_uint(Compare::Lt, task.thread, count));
         let items = (0..count.div_ceil(threads))
@@ -96,6 +102,39 @@ impl Fill {
             let points = &known.as_ref().expect("just made").1;
             self.load_item(w, task, item, points);
         }
+    }
+
+    /// Begins to copy the words of the stage at `stage`, whose sum begins at `at`; what does not
+    /// exist is 0.
+    pub fn copy(&self, w: &mut Writer<'_>, task: &Task<'_, '_>, at: B32, stage: B32, offset: u32) {
+        let (tiling, side) = (task.tiling, &task.tiling.sides[self.side]);
+        let bytes = 4 * self.shape.together;
+        for (i, item) in self.items.iter().enumerate() {
+            let first = i as u32 * self.shape.line_step;
+            let summands = self.sum_points(w, tiling, at, first, tiling.sum.points());
+            let [Summand { axes, exists }] = summands.as_slice() else {
+                panic!("what is copied is one vector");
+            };
+            let exists = both(w, item.exists, *exists);
+            let axes = self.axes(task, item, axes);
+            let point = Point::new(&side.view.domain, axes, side.view.lanes).within(exists);
+            let (from, inside) = point.source(w, side.factor);
+            let size = inside.map(|inside| w.b.select32(inside, bytes, 0));
+            let to = Address::shared(w.b.int(IntOp::Add, stage, item.places[0]), offset as i32);
+            let copy = |b: &mut Builder| b.push(Inst::CopyAsync { to, from, bytes, size });
+            match self.busy {
+                Some(busy) => w.b.guarded(busy, true, copy),
+                None => copy(&mut w.b),
+            }
+        }
+    }
+
+    /// The axes of an item's points, as its side views them.
+    fn axes(&self, task: &Task<'_, '_>, item: &Item, sum: &[Value<B32>]) -> Vec<Value<B32>> {
+        let (tiling, side) = (task.tiling, &task.tiling.sides[self.side]);
+        let groups: [(_, &[_]); 3] =
+            [(&tiling.batch, &task.batch), (&side.group, &item.row), (&tiling.sum, sum)];
+        point_axes(&side.view, &groups)
     }
 
     /// Where a word's elements stand in the sum: one point for each element, or one for all that
@@ -131,9 +170,7 @@ impl Fill {
         let (tiling, side) = (task.tiling, &task.tiling.sides[self.side]);
         let mut elements: Vec<Vec<F32>> = Vec::new();
         for Summand { axes, exists } in summands {
-            let groups: [(_, &[_]); 3] =
-                [(&tiling.batch, &task.batch), (&side.group, &item.row), (&tiling.sum, axes)];
-            let axes = point_axes(&side.view, &groups);
+            let axes = self.axes(task, item, axes);
             let exists = both(w, item.exists, *exists);
             let exists = both(w, exists, self.busy);
             let values = values(w, side, axes, exists);
@@ -157,8 +194,8 @@ impl Fill {
     pub fn store(&self, w: &mut Writer<'_>, stage: B32, offset: u32) {
         let write = |w: &mut Writer<'_>| {
             for item in &self.items {
-                let along = self.shape.along as usize;
-                for (place, words) in item.places.iter().zip(item.words.chunks(along)) {
+                let together = self.shape.together as usize;
+                for (place, words) in item.places.iter().zip(item.words.chunks(together)) {
                     let to = w.b.int(IntOp::Add, stage, *place);
                     let ty = if words[0].class == crate::ir::Class::F32 {
                         MemType::F32
@@ -188,16 +225,15 @@ impl Item {
         let this = &task.tiling.sides[side];
         let at = w.b.int(IntOp::Add, task.origin[side], row);
         let exists = below(w, at, this.group.points(), this.tile);
-        let places = (0..shape.lines)
-            .map(|i| {
-                let line = w.b.int(IntOp::Add, line, i);
-                let turn = turn_bytes(w, line);
-                let row = w.b.int(IntOp::Shl, row, 2);
-                let row = w.b.int(IntOp::Xor, row, turn);
-                w.b.mad(line, 4 * this.tile, row)
-            })
-            .collect();
-        let words = (0..shape.along * shape.lines)
+        let places = if this.by_rows {
+            vec![row_place(w, row, line)]
+        } else {
+            let lines = (0..shape.lines).map(|i| w.b.int(IntOp::Add, line, i));
+            let lines: Vec<B32> = lines.collect();
+            lines.into_iter().map(|line| line_place(w, this.tile, row, line)).collect()
+        };
+        let held = if this.copied { 0 } else { shape.along * shape.lines };
+        let words = (0..held)
             .map(|_| match task.tiling.math {
                 Math::Tf32 | Math::Bf16 => w.b.fresh::<B32>().into(),
                 _ => w.b.fresh::<F32>().into(),
@@ -205,6 +241,22 @@ impl Item {
             .collect();
         Item { row: coordinates(w, at.into(), &this.group.extents, 1), exists, places, words }
     }
+}
+
+/// Where a word is in a stage that lies by lines.
+fn line_place(w: &mut Writer<'_>, tile: u32, row: B32, line: B32) -> B32 {
+    let turn = turn_bytes(w, line);
+    let row = w.b.int(IntOp::Shl, row, 2);
+    let row = w.b.int(IntOp::Xor, row, turn);
+    w.b.mad(line, 4 * tile, row)
+}
+
+/// Where a word is in a stage that lies by rows: `line` words from the row's first.
+fn row_place(w: &mut Writer<'_>, row: B32, line: B32) -> B32 {
+    let chunk = w.b.int(IntOp::ShrU, line, 2);
+    let start = chunk_place(w, row, chunk);
+    let within = w.b.int(IntOp::And, line, 3);
+    w.b.mad(within, 4, start)
 }
 
 /// The factor at a point and its neighbours, 0 where it does not exist.

@@ -1,7 +1,7 @@
 //! Multiplying a stage in shared memory: by outer products of a few rows and columns in each
 //! thread, or on the tensor cores. Both read words of the same places.
 
-use super::tiled::{Fragment, Held, Task, turn, turn_bytes};
+use super::tiled::{Fragment, Held, Task, chunk_place, turn, turn_bytes};
 use crate::Math;
 use crate::emit::writer::Writer;
 use crate::ir::{
@@ -24,6 +24,9 @@ pub struct Reader {
     first: [B32; 2],
     /// For tensor cores: how far words are turned in the lines of each half of each step.
     turns: Vec<B32>,
+    /// Of factors that lie by rows: by step, bytes from a stage's start to the row of a matrix whose
+    /// address the lane gives.
+    rows: [Vec<B32>; 2],
 }
 
 impl Reader {
@@ -32,7 +35,7 @@ impl Reader {
         let mut firsts = [held.first[0], held.first[1]];
         if task.tiling.math == Math::F32 {
             let first = [0, 1].map(|side| w.b.mad(firsts[side], 4, offsets[side]));
-            return Reader { first, turns: Vec::new() };
+            return Reader { first, turns: Vec::new(), rows: Default::default() };
         }
         // A lane multiplies column `lane / 4` of a fragment, but holds `lane % 4 * 2`.
         let lane = w.b.special(Special::Lane);
@@ -40,6 +43,13 @@ impl Reader {
         let held_column = w.b.int(IntOp::Shl, t, 1);
         let tile = w.b.int(IntOp::Sub, firsts[1], held_column);
         firsts[1] = w.b.int(IntOp::Add, tile, group);
+        let rows = [0, 1].map(|side| {
+            if !task.tiling.sides[side].by_rows {
+                return Vec::new();
+            }
+            let origin = w.b.int(IntOp::Sub, firsts[side], group);
+            lane_rows(w, lane, origin, offsets[side])
+        });
         let first = [0, 1].map(|side| {
             let word = w.b.mad(t, task.tiling.sides[side].tile, firsts[side]);
             w.b.mad(word, 4, offsets[side])
@@ -50,7 +60,7 @@ impl Reader {
                 turn_bytes(w, line)
             })
             .collect();
-        Reader { first, turns }
+        Reader { first, turns, rows }
     }
 
     /// Adds the products of a stage.
@@ -58,20 +68,32 @@ impl Reader {
         let first = self.first.map(|first| w.b.int(IntOp::Add, stage, first));
         match tiling.math {
             Math::F32 => outer(w, tiling, held, first),
-            _ => self.matrix(w, tiling, held, first),
+            _ => self.matrix(w, tiling, held, (stage, first)),
         }
     }
 
-    fn matrix(&self, w: &mut Writer<'_>, tiling: &Tiling<'_>, held: &Held, first: [B32; 2]) {
+    fn matrix(
+        &self,
+        w: &mut Writer<'_>,
+        tiling: &Tiling<'_>,
+        held: &Held,
+        (stage, first): (B32, [B32; 2]),
+    ) {
         let (rows, cols) = counts(tiling);
         for step in 0..WORDS / 8 {
-            let a = self.words(w, tiling, 0, first[0], step, 2 * rows);
-            let b = self.words(w, tiling, 1, first[1], step, cols);
+            let [a, b] = [(0, 2 * rows), (1, cols)].map(|(side, count)| {
+                if tiling.sides[side].by_rows {
+                    let at = w.b.int(IntOp::Add, stage, self.rows[side][step as usize]);
+                    matrices(w, at, count)
+                } else {
+                    self.words(w, tiling, side, first[side], step, count)
+                }
+            });
             let a: Vec<[F32; 4]> = (0..rows as usize)
                 .map(|i| [a[0][2 * i], a[0][2 * i + 1], a[1][2 * i], a[1][2 * i + 1]])
                 .collect();
             let b: Vec<[F32; 2]> = (0..cols as usize).map(|j| [b[0][j], b[1][j]]).collect();
-            products(w, tiling.math, held, &a, &b);
+            products(w, tiling, held, &a, &b);
         }
     }
 
@@ -103,6 +125,33 @@ impl Reader {
     }
 }
 
+/// For each step, where the row lies whose address a lane gives: lanes in eights, of the first and the
+/// second eight rows of a factor's first half of the step, then of its second half.
+fn lane_rows(w: &mut Writer<'_>, lane: B32, origin: B32, offset: u32) -> Vec<B32> {
+    let row = w.b.int(IntOp::And, lane, 15);
+    let row = w.b.int(IntOp::Add, origin, row);
+    let half = w.b.int(IntOp::ShrU, lane, 4);
+    (0..WORDS / 8)
+        .map(|step| {
+            let chunk = w.b.int(IntOp::Add, half, 2 * step);
+            let place = chunk_place(w, row, chunk);
+            w.b.int(IntOp::Add, place, offset)
+        })
+        .collect()
+}
+
+/// As [`Reader::words`], of a factor that lies by rows: `count` eights of rows from `at` on.
+fn matrices(w: &mut Writer<'_>, at: B32, count: u32) -> [Vec<F32>; 2] {
+    let mut halves = [Vec::new(), Vec::new()];
+    for pair in 0..count / 2 {
+        let from = Address::shared(at, (64 * WORDS * pair) as i32);
+        for (i, word) in w.b.load_matrix(4, from, false).into_iter().enumerate() {
+            halves[i / 2].push(w.b.from_bits(word));
+        }
+    }
+    halves
+}
+
 /// Fragments of a warp along rows (of 16) and along columns (of 8).
 fn counts(tiling: &Tiling<'_>) -> (u32, u32) {
     let columns = tiling.sides[1].tile / (tiling.threads() / 64);
@@ -131,7 +180,8 @@ fn hold_matrix(w: &mut Writer<'_>, task: &Task<'_, '_>) -> Held {
 }
 
 /// All products of fragments. Of split operands the small products come first.
-fn products(w: &mut Writer<'_>, math: Math, held: &Held, a: &[[F32; 4]], b: &[[F32; 2]]) {
+fn products(w: &mut Writer<'_>, tiling: &Tiling<'_>, held: &Held, a: &[[F32; 4]], b: &[[F32; 2]]) {
+    let math = tiling.math;
     let passes = match math {
         Math::Tf32x3 => {
             let split = |w: &mut Writer<'_>, x: F32| split(w, x);
@@ -142,8 +192,16 @@ fn products(w: &mut Writer<'_>, math: Math, held: &Held, a: &[[F32; 4]], b: &[[F
             vec![(of_a(1), of_b(0)), (of_a(0), of_b(1)), (of_a(0), of_b(0))]
         }
         _ => {
-            let a = a.iter().map(|x| x.map(|x| w.b.bits(x))).collect();
-            vec![(a, b.iter().map(|x| x.map(|x| w.b.bits(x))).collect())]
+            // What has come through registers was rounded there.
+            let mut bits = |side: usize, x: F32| {
+                if math == Math::Tf32 && tiling.sides[side].copied {
+                    w.b.convert(|dst| Convert::F32ToTf32 { dst, src: x })
+                } else {
+                    w.b.bits(x)
+                }
+            };
+            let a = a.iter().map(|x| x.map(|x| bits(0, x))).collect();
+            vec![(a, b.iter().map(|x| x.map(|x| bits(1, x))).collect())]
         }
     };
     let shape = if math == Math::Bf16 { MmaShape::Bf16 } else { MmaShape::Tf32 };

@@ -1,16 +1,22 @@
 //! Contractions in tiles: a block computes a tile of the result, all of its sum or a part.
 //!
-//! Shared memory holds two stages; while one is multiplied, what the other will hold is under way
-//! in registers. A stage holds [`WORDS`] lines of words for the rows' factor, then as many for the
+//! Shared memory holds stages in a ring: while one is multiplied, a later one is filled. Factors that
+//! are computed or rounded on the way come through registers, and there are two stages; those that are
+//! buffers as they are are copied, and there are three, so that a copy has two steps to arrive. A stage holds [`WORDS`] lines of words for the rows' factor, then as many for the
 //! columns'; a word is an f32, a tf32, or two bf16 that follow one another along the sum. Word `r`
 //! of line `k` lies at word `r ^ turn(k)` of its line: then no two lanes want the same bank,
 //! whether a warp writes along lines or across, or reads fragments.
+//!
+//! For tensor cores, a factor whose neighbours in memory follow one another along the sum lies by rows
+//! instead: [`WORDS`] words of each row side by side, four of which are a chunk, and a row of a matrix
+//! that `ldmatrix` reads. Chunk `c` of row `r` lies at chunk `c ^ (r / 2 % 4)` of its row, for the same
+//! reason.
 
 use super::fill::Fill;
 use super::{finish, multiply};
 use crate::emit::map::coordinates;
 use crate::emit::writer::Writer;
-use crate::ir::{B32, Compare, F32, IntOp, LogicOp, Pred, Special, Value};
+use crate::ir::{B32, Compare, F32, Inst, IntOp, LogicOp, Pred, Special, Value};
 use crate::schedule::contract::{ContractSchedule, Group, Tiling, View, WORDS};
 use dlc_kernel::Store;
 
@@ -52,10 +58,10 @@ pub struct Held {
 pub fn write(w: &mut Writer<'_>, schedule: &ContractSchedule<'_>, stores: &[Store]) {
     let tiling = schedule.tiling.as_ref().expect("a contraction in tiles is scheduled as one");
     let task = task(w, tiling);
-    let shared = w.b.reserve_shared(2 * stage_bytes(tiling));
+    let shared = w.b.reserve_shared(tiling.stages() * stage_bytes(tiling));
     let shared = w.b.shared_base(shared);
     let held = multiply::hold(w, &task);
-    sum(w, &task, shared, &held);
+    Pipeline::new(w, &task, &held).run(w, shared);
     if tiling.split > 1 {
         finish::write_part(w, &task, &held);
     } else {
@@ -77,6 +83,15 @@ pub fn turn_bytes(w: &mut Writer<'_>, k: B32) -> B32 {
     let eight = w.b.int(IntOp::And, k, 8);
     let low = w.b.int(IntOp::Shl, eight, 1);
     w.b.int(IntOp::Or, high, low)
+}
+
+/// Where a chunk of a row begins in a stage that lies by rows.
+pub fn chunk_place(w: &mut Writer<'_>, row: B32, chunk: B32) -> B32 {
+    let pair = w.b.int(IntOp::ShrU, row, 1);
+    let turn = w.b.int(IntOp::And, pair, 3);
+    let turned = w.b.int(IntOp::Xor, chunk, turn);
+    let at = w.b.int(IntOp::Shl, turned, 4);
+    w.b.mad(row, 4 * WORDS, at)
 }
 
 /// The axes of a point, in the order of a view.
@@ -123,35 +138,100 @@ fn task<'t, 'k>(w: &mut Writer<'_>, tiling: &'t Tiling<'k>) -> Task<'t, 'k> {
     Task { tiling, batch, batch_at, origin, part, thread }
 }
 
-/// Adds the products of the block's part of the sum to what threads hold.
-fn sum(w: &mut Writer<'_>, task: &Task<'_, '_>, shared: B32, held: &Held) {
-    let tiling = task.tiling;
-    let (depth, stage) = (tiling.depth(), stage_bytes(tiling));
-    let at = w.b.int(IntOp::Mul, task.part, tiling.chunk());
-    let end = w.b.int(IntOp::Add, at, tiling.chunk());
-    let end = w.b.int(IntOp::MinU, end, tiling.sum.points() as u32);
-    let fills = [0, 1].map(|side| Fill::new(w, task, side));
-    let offsets = [0, 4 * WORDS * tiling.sides[0].tile];
-    let reader = multiply::Reader::new(w, task, held, offsets);
-    let current = w.b.mov32(shared);
-    let both_stages = w.b.mad(shared, 2, stage);
-    for (fill, offset) in fills.iter().zip(offsets) {
-        fill.load(w, task, at);
-        fill.store(w, current, offset);
+/// A block's part of the sum, whose products are added to what threads hold.
+struct Pipeline<'t, 'k> {
+    task: &'t Task<'t, 'k>,
+    held: &'t Held,
+    fills: [Fill; 2],
+    /// Where the factors lie in a stage.
+    offsets: [u32; 2],
+    reader: multiply::Reader,
+    /// Where in the sum the block is, and where its part ends.
+    at: B32,
+    until: B32,
+}
+
+impl<'t, 'k> Pipeline<'t, 'k> {
+    fn new(w: &mut Writer<'_>, task: &'t Task<'t, 'k>, held: &'t Held) -> Pipeline<'t, 'k> {
+        let tiling = task.tiling;
+        let at = w.b.int(IntOp::Mul, task.part, tiling.chunk());
+        let until = w.b.int(IntOp::Add, at, tiling.chunk());
+        let until = w.b.int(IntOp::MinU, until, tiling.sum.points() as u32);
+        let fills = [0, 1].map(|side| Fill::new(w, task, side));
+        let offsets = [0, 4 * WORDS * tiling.sides[0].tile];
+        let reader = multiply::Reader::new(w, task, held, offsets);
+        Pipeline { task, held, fills, offsets, reader, at, until }
     }
-    w.b.barrier();
-    w.do_while(|w| {
-        w.b.int_to(IntOp::Add, at, at, depth);
-        let more = w.b.set_uint(Compare::Lt, at, end);
-        w.if_(more, |w| fills.iter().for_each(|fill| fill.load(w, task, at)));
-        reader.multiply(w, tiling, held, current);
-        w.b.int_to(IntOp::Sub, current, both_stages, current);
-        w.if_(more, |w| {
-            for (fill, offset) in fills.iter().zip(offsets) {
-                fill.store(w, current, offset);
+
+    /// At a step, what belongs to a later one goes into the stage of the step before, which all have
+    /// left.
+    fn run(&self, w: &mut Writer<'_>, shared: B32) {
+        let tiling = self.task.tiling;
+        let (depth, stage) = (tiling.depth(), stage_bytes(tiling));
+        let ahead = tiling.stages() - 1;
+        let last = w.b.int(IntOp::Add, shared, ahead * stage);
+        let (current, free) = (w.b.mov32(shared), w.b.mov32(last));
+        // Where the sum of the stage that is filled next begins.
+        let next = w.b.mov32(self.at);
+        for step in 0..ahead {
+            let to = w.b.int(IntOp::Add, shared, step * stage);
+            // The first is there in every part.
+            let exists = (step > 0).then(|| w.b.set_uint(Compare::Lt, next, self.until));
+            self.begin(w, next, to, exists);
+            self.end(w, to, exists);
+            w.b.int_to(IntOp::Add, next, next, depth);
+        }
+        w.do_while(|w| {
+            if tiling.copies() {
+                w.b.push(Inst::WaitGroup(ahead - 1));
             }
+            w.b.barrier();
+            let exists = Some(w.b.set_uint(Compare::Lt, next, self.until));
+            self.begin(w, next, free, exists);
+            self.reader.multiply(w, tiling, self.held, current);
+            self.end(w, free, exists);
+            for at in [current, free] {
+                let wraps = w.b.set_uint(Compare::Ge, at, last);
+                let following = w.b.int(IntOp::Add, at, stage);
+                let following = w.b.select32(wraps, shared, following);
+                w.b.mov32_to(at, following);
+            }
+            w.b.int_to(IntOp::Add, next, next, depth);
+            w.b.int_to(IntOp::Add, self.at, self.at, depth);
+            w.b.set_uint(Compare::Lt, self.at, self.until)
         });
-        w.b.barrier();
-        more
-    });
+    }
+
+    /// Begins to fill the stage at `to`, if the part has so much: copies, as one group, and loads.
+    fn begin(&self, w: &mut Writer<'_>, at: B32, to: B32, exists: Option<Pred>) {
+        let fill = |w: &mut Writer<'_>| {
+            self.each(true, |fill, offset| fill.copy(w, self.task, at, to, offset));
+            self.each(false, |fill, _| fill.load(w, self.task, at));
+        };
+        match exists {
+            Some(exists) => w.if_(exists, fill),
+            None => fill(w),
+        }
+        if self.task.tiling.copies() {
+            w.b.push(Inst::CommitGroup);
+        }
+    }
+
+    /// Stores what was loaded.
+    fn end(&self, w: &mut Writer<'_>, to: B32, exists: Option<Pred>) {
+        if self.task.tiling.sides.iter().all(|side| side.copied) {
+            return;
+        }
+        let store = |w: &mut Writer<'_>| self.each(false, |fill, offset| fill.store(w, to, offset));
+        match exists {
+            Some(exists) => w.if_(exists, store),
+            None => store(w),
+        }
+    }
+
+    fn each(&self, copied: bool, mut act: impl FnMut(&Fill, u32)) {
+        let sides = self.task.tiling.sides.iter().zip(&self.fills).zip(self.offsets);
+        let those = sides.filter(|((side, _), _)| side.copied == copied);
+        those.for_each(|((_, fill), offset)| act(fill, offset));
+    }
 }

@@ -1,0 +1,268 @@
+//! One kernel of a program: how it is scheduled, and the launches that compute it.
+
+use super::PtxTarget;
+use crate::device::Work;
+use crate::emit::contract::{direct, finish, tiled};
+use crate::emit::writer::{Given, Writer, Written};
+use crate::emit::{check, copy, map, row, scatter};
+use crate::place::{Domain, bound, destination};
+use crate::schedule::THREADS;
+use crate::schedule::contract::ContractSchedule;
+use crate::schedule::map::MapSchedule;
+use crate::schedule::row::{Phase, RowSchedule};
+use crate::schedule::scatter::ScatterSchedule;
+use dlc_kernel::plan::Aliases;
+use dlc_kernel::{BufferId, BuildError, Form, Kernel, Program, Segment, Step, Store};
+
+/// A kernel of a program while it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'p> {
+    /// The program.
+    pub program: &'p Program,
+    /// The kernel.
+    pub kernel: &'p Kernel,
+    /// Which buffers live in which others.
+    pub aliases: &'p Aliases,
+    /// So many loops are around it.
+    pub loops: usize,
+    /// Whether it does nothing once there is an error.
+    pub commits: bool,
+    /// What for.
+    pub target: PtxTarget,
+}
+
+/// A launch before anything has a place in memory.
+#[derive(Clone, Debug)]
+pub struct Piece<'p> {
+    /// The kernel that it computes or helps to compute, which is no loop.
+    pub kernel: &'p Kernel,
+    /// The code.
+    pub written: Written,
+    /// Bytes of each of the kernel's workspaces.
+    pub workspaces: Vec<u64>,
+}
+
+/// The largest buffer, in elements: offsets have 32 bits.
+const MAX_ELEMENTS: u64 = 1 << 31;
+
+impl<'p> Site<'p> {
+    /// Refuses buffers whose offsets 32 bits do not hold.
+    pub fn refuse_large(&self) -> Result<(), BuildError> {
+        for id in self.kernel.reads().into_iter().chain(self.kernel.writes()) {
+            let buffer = self.program.buffer(id);
+            if buffer.elements().is_none_or(|n| n as u64 >= MAX_ELEMENTS) {
+                let message = format!("`{}` has 2^31 elements or more", buffer.name);
+                return Err(BuildError::Kernel { kernel: self.kernel.name.clone(), message });
+            }
+        }
+        Ok(())
+    }
+
+    /// How it is computed, for people to read.
+    pub fn schedule(&self) -> String {
+        match &self.kernel.form {
+            Form::Map { segments } => self.map_schedule(segments).to_string(),
+            Form::Row { outer, inner, exprs, steps } => {
+                RowSchedule::new(self.program, self.loops, [outer, inner], exprs, steps).to_string()
+            }
+            Form::ScatterAdd { .. } => self.scatter_schedule().to_string(),
+            Form::Contract { .. } => self.contract_schedule().to_string(),
+            Form::Loop { steps, start, body } => {
+                let inside = Site { loops: self.loops + 1, ..*self };
+                let of = |site: &Site<'p>, kernel: &'p Kernel| {
+                    format!("  {}:\n{}", kernel.name, Site { kernel, ..*site }.schedule())
+                };
+                let start: String = start.iter().map(|kernel| of(self, kernel)).collect();
+                let body: String = body.iter().map(|kernel| of(&inside, kernel)).collect();
+                format!("{start}  {} steps of\n{body}", bound(steps))
+            }
+            form @ (Form::Reshape { .. } | Form::Check { .. }) => format!("  {}\n", form.name()),
+        }
+    }
+
+    /// What computes it. A loop is its start, and its body again and again.
+    pub fn work(&self) -> Vec<Work<Piece<'p>>> {
+        let Form::Loop { steps, start, body } = &self.kernel.form else {
+            return self.write();
+        };
+        let inside = Site { loops: self.loops + 1, ..*self };
+        let start = start.iter().map(|kernel| Site { kernel, ..*self });
+        let mut works: Vec<_> = start.flat_map(|site| site.work()).collect();
+        let steps = bound(steps) as u32;
+        if steps > 0 {
+            let body = body.iter().map(|kernel| Site { kernel, ..inside });
+            let body: Vec<_> = body.flat_map(|site| site.work()).collect();
+            works.extend((!body.is_empty()).then_some(Work::Repeat { steps, works: body }));
+        }
+        works
+    }
+
+    fn write(&self) -> Vec<Work<Piece<'p>>> {
+        let (launches, workspaces) = match &self.kernel.form {
+            Form::Map { segments } => {
+                let schedule = self.map_schedule(segments);
+                let launch = self.launch(schedule.blocks(), |w| map::write(w, &schedule));
+                (launch.into_iter().collect(), Vec::new())
+            }
+            Form::Row { outer, inner, exprs, steps } => {
+                let (program, axes) = (self.program, [&outer[..], inner]);
+                let schedule = RowSchedule::new(program, self.loops, axes, exprs, steps);
+                self.row(&schedule, steps)
+            }
+            Form::Contract { stores, .. } => self.contract(stores),
+            Form::ScatterAdd { .. } => (self.scatter(&self.scatter_schedule()), Vec::new()),
+            Form::Reshape { src, dst } => {
+                (self.reshape(*src, *dst).into_iter().collect(), Vec::new())
+            }
+            Form::Check { buffers } => (self.check(buffers), Vec::new()),
+            Form::Loop { .. } => unreachable!("the kernels of a loop are written one by one"),
+        };
+        let piece =
+            |written| Piece { kernel: self.kernel, written, workspaces: workspaces.clone() };
+        launches.into_iter().map(|written| Work::Once(piece(written))).collect()
+    }
+
+    fn map_schedule(&self, segments: &'p [Segment]) -> MapSchedule<'p> {
+        MapSchedule::new(self.program, self.loops, segments)
+    }
+
+    fn scatter_schedule(&self) -> ScatterSchedule<'p> {
+        let Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } = &self.kernel.form
+        else {
+            panic!("a scatter-add is expected");
+        };
+        let to = (*buffer, access, lookups.as_slice());
+        ScatterSchedule::new(self.program, (axes, self.loops), exprs, to, *value)
+    }
+
+    fn contract_schedule(&self) -> ContractSchedule<'p> {
+        let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = &self.kernel.form else {
+            panic!("a contraction is expected");
+        };
+        let axes = [&out[..], &reduce[..]].concat();
+        let roots = [*lhs, *rhs].into_iter().chain(stores.iter().map(|s| s.value));
+        let destinations = stores.iter().map(destination);
+        let domain = Domain::new(self.program, (&axes, self.loops), exprs, roots, destinations);
+        ContractSchedule::new(domain, out.len() - self.loops, [*lhs, *rhs], self.target.math)
+    }
+
+    fn contract(&self, stores: &[Store]) -> (Vec<Written>, Vec<u64>) {
+        let schedule = self.contract_schedule();
+        let threads = u64::from(THREADS);
+        let blocks = (schedule.results() as u64).div_ceil(threads) as u32;
+        let Some(tiling) = &schedule.tiling else {
+            let launch = self.launch(blocks, |w| direct::write(w, &schedule, stores));
+            return (launch.into_iter().collect(), Vec::new());
+        };
+        let workspace: &[Given] = if tiling.split > 1 { &[Given::Workspace(0)] } else { &[] };
+        let (grid, threads) = (tiling.grid(), tiling.threads());
+        let mut launches = vec![self.launch_grid(grid, threads, workspace, |w| {
+            tiled::write(w, &schedule, stores);
+        })];
+        if tiling.split > 1 {
+            launches.push(self.launch_grid([blocks, 1, 1], THREADS, workspace, |w| {
+                finish::write_total(w, &schedule, stores);
+            }));
+        }
+        (launches, (tiling.split > 1).then(|| tiling.workspace()).into_iter().collect())
+    }
+
+    fn row(&self, schedule: &RowSchedule<'_>, steps: &[Step]) -> (Vec<Written>, Vec<u64>) {
+        if schedule.blocks() == 0 {
+            return (Vec::new(), Vec::new());
+        }
+        let is_shared = schedule.parts > 1;
+        let workspace = is_shared.then(|| schedule.workspace(steps.len()));
+        let more: &[Given] = if is_shared { &[Given::Workspace(0)] } else { &[] };
+        let launch = |phase: &Phase| {
+            let grid = [schedule.blocks(), phase.parts, 1];
+            let write = |w: &mut Writer<'p>| row::write(w, schedule, steps, phase);
+            self.launch_grid(grid, THREADS, more, write)
+        };
+        let launches = schedule.phases(steps).iter().map(launch).collect();
+        (launches, workspace.into_iter().collect())
+    }
+
+    fn scatter(&self, schedule: &ScatterSchedule<'_>) -> Vec<Written> {
+        let clear = self.launch(scatter::clear_blocks(schedule.elements), |w| {
+            scatter::clear(w, schedule);
+        });
+        let grid = [schedule.blocks(), schedule.shares, 1];
+        let write = |w: &mut Writer<'p>| scatter::write(w, schedule);
+        let update = (grid[0] > 0).then(|| self.launch_grid(grid, THREADS, &[], write));
+        clear.into_iter().chain(update).collect()
+    }
+
+    fn check(&self, buffers: &[BufferId]) -> Vec<Written> {
+        let launch = |(what, &buffer): (usize, &BufferId)| {
+            let elements = self.elements(buffer);
+            let blocks = check::blocks(elements);
+            let write = |w: &mut Writer<'p>| check::write(w, buffer, what as u32, elements, blocks);
+            let launch = self.launch(blocks, write)?;
+            Some(Written { checks: Some(buffer), ..launch })
+        };
+        buffers.iter().enumerate().filter_map(launch).collect()
+    }
+
+    fn elements(&self, buffer: BufferId) -> u64 {
+        self.program.buffer(buffer).elements().expect("sizes are bound") as u64
+    }
+
+    /// The buffer whose storage another has.
+    fn root(&self, id: BufferId) -> BufferId {
+        self.aliases.get(&id).copied().unwrap_or(id)
+    }
+
+    fn reshape(&self, src: BufferId, dst: BufferId) -> Option<Written> {
+        let bytes = self.elements(src) * self.program.buffer(src).dtype.bytes() as u64;
+        if self.root(src) == self.root(dst) {
+            return None;
+        }
+        self.launch(copy::blocks(bytes), |w| copy::write(w, src, dst, bytes))
+    }
+
+    /// One launch of so many blocks, none if there are none.
+    fn launch(&self, blocks: u32, write: impl FnOnce(&mut Writer<'p>)) -> Option<Written> {
+        let grid = [blocks, 1, 1];
+        (blocks > 0).then(|| self.launch_grid(grid, THREADS, &[], write))
+    }
+
+    /// One launch; `more` is given besides what every kernel of this form is.
+    fn launch_grid(
+        &self,
+        grid: [u32; 3],
+        threads: u32,
+        more: &[Given],
+        write: impl FnOnce(&mut Writer<'p>),
+    ) -> Written {
+        let mut given = self.given();
+        given.extend(more);
+        // What is read may lie where something is written.
+        let written: Vec<BufferId> = self.kernel.writes().iter().map(|&id| self.root(id)).collect();
+        let reads = self.kernel.reads().into_iter();
+        let overwritten = reads.filter(|&id| written.contains(&self.root(id)));
+        let mut w = Writer::new(self.program, &given, overwritten.collect());
+        if self.commits {
+            w.unless_failed(write);
+        } else {
+            write(&mut w);
+        }
+        w.finish(threads, grid)
+    }
+
+    fn given(&self) -> Vec<Given> {
+        let mut ids = self.kernel.reads();
+        ids.extend(self.kernel.writes());
+        let mut seen = rustc_hash::FxHashSet::default();
+        ids.retain(|&id| seen.insert(id));
+        let mut given: Vec<Given> = ids.into_iter().map(Given::Buffer).collect();
+        if self.kernel.may_fail() || self.commits {
+            given.push(Given::Error);
+        }
+        if self.kernel.may_fail() {
+            given.push(Given::Launch);
+        }
+        given.extend((0..self.loops).map(Given::Step));
+        given
+    }
+}
