@@ -92,7 +92,7 @@ impl Example {
             .unwrap_or_else(|errors| panic!("{}", unit.render(&errors, dlc_front::Style::Plain)));
         bindings.insert(training.batch_dim.clone(), training.settings.batch);
         let bind = |name, graph: &Graph| EntryGraph { name, graph: graph.bind(&bindings).unwrap() };
-        vec![bind("train", &training.step), bind("eval", &training.eval)]
+        vec![bind("train".into(), &training.step), bind("eval".into(), &training.eval)]
     }
 }
 

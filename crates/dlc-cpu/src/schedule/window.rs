@@ -34,7 +34,7 @@ impl Window {
 fn sides(domain: &Domain, axis: Axis, check: &Check) -> [bool; 2] {
     let terms = check.index.terms.iter().filter(|t| t.0 != axis).copied().collect();
     let rest = Linear { terms, offset: check.index.offset };
-    let Some((least, largest)) = domain.range(&rest) else { return [false; 2] };
+    let Some((least, largest)) = rest.range(&domain.extents) else { return [false; 2] };
     let last = domain.extents[axis.0 as usize] - 1;
     let below = check.extent * check.div;
     match check.index.coef(axis) {
