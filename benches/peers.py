@@ -36,6 +36,41 @@ train ResNet18C {
   loss  cross_entropy(ResNet18C(image), label)
   optim adam(lr = 1e-3)
 }
+
+model Lstm(x: f32[N, 64, 256]) -> f32[N, 64, 256] { x |> lstm(256, layers = 2) }
+model Encoder(x: f32[N, 128, 768]) -> f32[N, 128, 768] {
+  x |> layers: repeat 4 { encoder_layer(12, 3072, activation = gelu, rate = 0.0) }
+}
+model Attention(x: f32[3, 512, 12, 64]) -> f32[1, 512, 12, 64] { attention(x[0:1], x[1:2], x[2:3]) }
+model Causal(x: f32[3, 512, 12, 64]) -> f32[1, 512, 12, 64] {
+  attention(x[0:1], x[1:2], x[2:3], causal = yes)
+}
+
+model LstmClass(x: f32[N, 64, 256]) -> f32[N, 10] {
+  h = x |> lstm(256, layers = 2)
+  h[:, 63] |> linear(10)
+}
+train LstmClass {
+  data  tensors(x = f32[N, 64, 256], label = i32[N]) batch 32
+  loss  cross_entropy(LstmClass(x), label)
+  optim adam(lr = 1e-3)
+}
+
+block Layer(A)(x: [N, T, D]) -> [N, T, D] {
+  norm1 = layer_norm()
+  norm2 = layer_norm()
+  h = x + (x |> norm1 |> self_attention(A, causal = yes))
+  h + (h |> norm2 |> linear(4*D) |> gelu |> linear(D))
+}
+model Characters(ids: i32[N, T]) -> f32[N, T, 128] {
+  ids |> embedding(128, 256) |> learned_positions(128)
+    |> layers: repeat 4 { Layer(4) } |> layer_norm |> linear(128, bias = no)
+}
+train Characters {
+  data  tensors(ids = i32[N, 128], next = i32[N, 128]) batch 16
+  loss  cross_entropy(Characters(ids), next)
+  optim adam(lr = 1e-3)
+}
 """
 
 
@@ -44,10 +79,11 @@ GRAPH = ["torch", "onnxruntime", "openvino"]
 
 class Case:
     """A function: a model of dlc, the same in PyTorch, and the shape of its input. `optimizer` makes
-    it a training step; `jax` is the function once more, of jax.nn, weights and input."""
+    it a training step; `jax` is the function once more, of jax.nn, weights and input. The input is
+    numbers, or ids below `ids`."""
 
-    def __init__(self, file, model, module, shape, binds=(), name="x", peers=GRAPH, optimizer=None, jax=None):
-        self.file, self.model, self.module, self.shape = file, model, module, shape
+    def __init__(self, file, model, module, shape, binds=(), name="x", peers=GRAPH, optimizer=None, jax=None, ids=None):
+        self.file, self.model, self.module, self.shape, self.ids = file, model, module, shape, ids
         self.binds, self.name, self.optimizer, self.jax = list(binds), name, optimizer, jax
         self.train = optimizer is not None
         self.peers = list(peers) + (["jax"] if jax else [])
@@ -116,6 +152,60 @@ def cases():
     def mlp():
         return Net(("linear1", nn.Linear(784, 512)), nn.ReLU(), ("linear2", nn.Linear(512, 512)), nn.ReLU(), ("linear3", nn.Linear(512, 10)))
 
+    class Lstm(nn.Module):
+        """Two recurrent layers; of the last step, ten scores, if they are asked for."""
+
+        def __init__(self, scores=False):
+            super().__init__()
+            self.lstm1 = nn.LSTM(256, 256, 2, batch_first=True)
+            self.linear1 = nn.Linear(256, 10) if scores else None
+
+        def forward(self, x):
+            h = self.lstm1(x)[0]
+            return h if self.linear1 is None else self.linear1(h[:, -1])
+
+    class Attention(nn.Module):
+        """Of queries, keys and values in one tensor, heads last but one."""
+
+        def __init__(self, causal=False):
+            super().__init__()
+            self.causal = causal
+
+        def forward(self, x):
+            q, k, v = (x[i : i + 1].transpose(1, 2) for i in range(3))
+            return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2)
+
+    class Layer(nn.Module):
+        """A pre-norm layer that does not see ahead."""
+
+        def __init__(self):
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(256), nn.LayerNorm(256)
+            self.qkv, self.out = nn.Linear(256, 768), nn.Linear(256, 256)
+            self.linear1, self.linear2 = nn.Linear(256, 1024), nn.Linear(1024, 256)
+
+        def forward(self, x):
+            n, t, d = x.shape
+            q, k, v = (y.view(n, t, 4, d // 4).transpose(1, 2) for y in self.qkv(self.norm1(x)).split(d, -1))
+            found = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            h = x + self.out(found.transpose(1, 2).reshape(n, t, d))
+            return h + self.linear2(nn.functional.gelu(self.linear1(self.norm2(h))))
+
+    class Characters(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.positions = nn.Embedding(128, 256), nn.Parameter(0.02 * torch.randn(128, 256))
+            self.layers = nn.Sequential(*[Layer() for _ in range(4)])
+            self.norm, self.head = nn.LayerNorm(256), nn.Linear(256, 128, bias=False)
+
+        def forward(self, ids):
+            return self.head(self.norm(self.layers(self.table(ids) + self.positions)))
+
+    def encoder():
+        layer = lambda: nn.TransformerEncoderLayer(768, 12, 3072, 0.0, "gelu", batch_first=True)
+        return Net(("layers", nn.Sequential(*[layer() for _ in range(4)])))
+
+    import torch
     from torch import optim
 
     own, examples = "peers.dl", ROOT / "examples"
@@ -134,6 +224,13 @@ def cases():
     all["softmax"] = Case(own, "Softmax", lambda: nn.Softmax(1), (4096, 1024), jax=lambda nn, w, x: nn.softmax(x, 1))
     all["layer_norm"] = Case(own, "LayerNorm", lambda: Net(("layer_norm1", nn.LayerNorm(1024))), (4096, 1024), jax=jax_layer_norm)
     all["gelu"] = Case(own, "Gelu", nn.GELU, (16777216,), peers=GRAPH + ["torch-out"], jax=lambda nn, w, x: nn.gelu(x, approximate=False))
+    for n in (1, 32):
+        all[f"lstm_{n}"] = Case(own, "Lstm", Lstm, (n, 64, 256), [f"N={n}"])
+    all["encoder_128"] = Case(own, "Encoder", encoder, (1, 128, 768), ["N=1"])
+    all["attention_512"] = Case(own, "Attention", Attention, (3, 512, 12, 64))
+    all["causal_512"] = Case(own, "Causal", lambda: Attention(True), (3, 512, 12, 64))
+    all["lstm_step_32"] = Case(own, "LstmClass", lambda: Lstm(True), (32, 64, 256), peers=["torch"], optimizer=adam)
+    all["characters_step_16"] = Case(own, "Characters", Characters, (16, 128), peers=["torch"], optimizer=adam, ids=128)
     return all
 
 
@@ -159,7 +256,8 @@ def prepare(case):
             value.uniform_(0.8, 1.2)
         elif key.endswith("running_mean"):
             value.normal_(0, 0.05)
-    return module.train(case.train), torch.rand(case.shape)
+    x = torch.rand(case.shape) if case.ids is None else torch.randint(case.ids, case.shape)
+    return module.train(case.train), x
 
 
 # A peer: from case, module, input and threads to a call that computes, and gives the output if it is
@@ -183,12 +281,12 @@ def torch_peer(case, module, x, threads):
 def torch_step(case, module, x):
     import torch
 
-    label = torch.arange(case.shape[0]) % 10
+    label = torch.arange(case.shape[0]) % 10 if case.ids is None else x.flatten()
     optimizer = case.optimizer(module.parameters())
 
     def call():
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(module(x), label).backward()
+        torch.nn.functional.cross_entropy(module(x).flatten(0, -2), label).backward()
         optimizer.step()
 
     return call

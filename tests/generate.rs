@@ -70,17 +70,37 @@ struct Trained {
     weights: WeightsFile,
 }
 
-fn trained() -> Trained {
+/// The same of the library's blocks: `Whole`, and `Write` with rooms.
+const GPT: &str = r#"
+block Body(V, room = 0, at = 0)(ids: i32[N, T]) -> [N, T, V] {
+  ids
+    |> embedding(V, 16) |> learned_positions(48, room, at)
+    |> blocks: repeat 2 { gpt_block(2, room, at, rate = 0.0) }
+    |> layer_norm |> linear(V)
+}
+
+model Whole(ids: i32[N, T]) -> f32[N, T, V] { ids |> Body(V) }
+model Write(ids: i32[N, T], at: i32[]) -> f32[N, T, V] { ids |> Body(V, room = 48, at = at) }
+
+train Whole {
+  data text("fox.txt", T = 48, stride = 7) batch 8 shuffle
+  loss cross_entropy(Whole(ids), next)
+  optim adam(lr = 1e-2)
+  epochs 1
+}
+"#;
+
+fn trained(source: &str, model: &str) -> Trained {
     let dir = tempfile::tempdir().unwrap();
     let text = "the quick brown fox jumps over the lazy dog.\n".repeat(40);
     std::fs::write(dir.path().join("fox.txt"), text).unwrap();
     let file: PathBuf = dir.path().join("model.dl");
-    std::fs::write(&file, MODEL).unwrap();
+    std::fs::write(&file, source).unwrap();
     let module = Compiler::new().threads(1).compile_file(&file).unwrap();
     let out = Some(dir.path().join("run"));
     let options = TrainOptions { out, ..TrainOptions::default() };
     let trained =
-        dlc::train(&module, "Lm", &file, &options, &mut |_: &dlc_train::Event<'_>| {}).unwrap();
+        dlc::train(&module, model, &file, &options, &mut |_: &dlc_train::Event<'_>| {}).unwrap();
     assert_eq!(trained.test.unwrap().0, "validation");
     let weights = WeightsFile::new(dir.path().join("run/weights.safetensors"));
     Trained { dir, module, weights }
@@ -109,7 +129,7 @@ impl Trained {
 
 #[test]
 fn memory_changes_nothing_and_mistakes_are_told() {
-    let trained = trained();
+    let trained = trained(MODEL, "Lm");
     assert_eq!(dlc::generating_model(&trained.module).unwrap(), "Step");
     // Prompts of less than a chunk, of whole chunks, and of chunks and single ids.
     for prompt in ["t", "the quick brown ", "the quick brown fox jum"] {
@@ -149,4 +169,22 @@ fn memory_changes_nothing_and_mistakes_are_told() {
         format!("the {}\n", trained.generate("Step", &options).unwrap().text)
     };
     assert_eq!(String::from_utf8(output.stdout).unwrap(), (7..10).map(text).collect::<String>());
+}
+
+/// Keys and values that are remembered are those of the whole text.
+#[test]
+fn blocks_of_the_library_remember() {
+    let trained = trained(GPT, "Whole");
+    assert_eq!(dlc::generating_model(&trained.module).unwrap(), "Write");
+    for prompt in ["t", "the quick brown ", "the quick brown fox jum"] {
+        let drawn = GenerateOptions {
+            sampling: Sampling { top_k: Some(5), seed: 3, ..Sampling::default() },
+            ..asked(prompt, 20)
+        };
+        let [whole, step] =
+            ["Whole", "Write"].map(|model| trained.generate(model, &drawn).unwrap().ids);
+        assert_eq!(whole, step, "after {prompt:?}");
+    }
+    let full = trained.refused("Write", &asked("the quick brown fox", 60));
+    assert!(full.contains("no room at position 48"), "{full}");
 }

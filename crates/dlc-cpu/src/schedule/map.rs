@@ -82,7 +82,8 @@ impl<'k> MapSchedule<'k> {
             schedule.shape = schedule.choose_shape(site);
             let task = Task { stores: &schedule.stores, ..Task::default() };
             let stretch = |axis| Stretch::new(&schedule.domain, axis, task);
-            schedule.stretch = schedule.lanes().and_then(stretch);
+            let copies = matches!(schedule.shape, MapShape::Runs(_));
+            schedule.stretch = schedule.lanes().filter(|_| !copies).and_then(stretch);
             if steps == 0
                 && outgrows_caches(site, &schedule.domain, &schedule.stores, &schedule.roots())
             {
