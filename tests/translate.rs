@@ -198,6 +198,7 @@ fn it_learns_goes_on_to_the_bit_and_translates() {
     assert!(rights >= 3, "{greedy:?}");
 
     assert_eq!(setup.translate("Named", &new, None).unwrap(), greedy);
+    assert_eq!(setup.translate("Translate", &["", "a", " "], None).unwrap(), ["", "b", ""]);
     let one = Some(Beams { count: 1, length_penalty: 1.0 });
     assert_eq!(setup.translate("Translate", &new, one).unwrap(), greedy);
     setup.attention_is_of_the_translation(&greedy[1]);
