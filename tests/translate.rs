@@ -135,6 +135,38 @@ impl Setup {
         dlc::translate(&self.module, model, &weights, sentences, &options, &mut keep_on)
     }
 
+    /// What the command prints.
+    fn command(&self, args: &[&str]) -> String {
+        let mut command = assert_cmd::Command::cargo_bin("dlc").unwrap();
+        let command =
+            command.current_dir(self.dir.path()).args(["generate", "model.dl", "--threads"]);
+        let command = command.args(["1", "--weights", "run/weights.safetensors"]).args(args);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn commands_translate_measure_and_draw(&self) {
+        let file = ["--model", "Translate", "--input", "c.txt", "--beam", "2"];
+        let lines = self.command(&file);
+        assert_eq!(lines.lines().count(), VALIDATION);
+        let measured = self.command(&[&file[..], &["--reference", "d.txt", "--json"]].concat());
+        let measured: serde_json::Value = serde_json::from_str(&measured).unwrap();
+        let translations = measured["translations"].as_array().unwrap();
+        assert!(translations.iter().zip(lines.lines()).all(|(a, b)| a.as_str() == Some(b)));
+        let reference = std::fs::read_to_string(self.dir.path().join("d.txt")).unwrap();
+        let bleu = dlc::Bleu::of(lines.lines().zip(reference.lines()));
+        assert_eq!(measured["bleu"]["score"].as_f64(), Some(bleu.score));
+
+        let draw = ["--model", "Looking", "--prompt", "abc", "--attention", "looks.png"];
+        let translation = self.command(&draw);
+        let picture = image::open(self.dir.path().join("looks.png")).unwrap().into_rgb8();
+        // Squares of 24 pixels for `abc<end>` and the translation, `<end>` being the longest label.
+        let (across, down) = (5 * 8 + 24 + 4 * 24 + 12, 5 * 8 + 8 + 36 + 12);
+        let rows = translation.trim().len() as u32 + 1;
+        assert_eq!(picture.dimensions(), (across, down + rows * 24));
+    }
+
     fn attention_is_of_the_translation(&self, translation: &str) {
         let weights = self.weights("run");
         let options =
@@ -198,9 +230,11 @@ fn it_learns_goes_on_to_the_bit_and_translates() {
     assert!(rights >= 3, "{greedy:?}");
 
     assert_eq!(setup.translate("Named", &new, None).unwrap(), greedy);
+    assert_eq!(setup.translate("Translate", &["", "a", " "], None).unwrap(), ["", "b", ""]);
     let one = Some(Beams { count: 1, length_penalty: 1.0 });
     assert_eq!(setup.translate("Translate", &new, one).unwrap(), greedy);
     setup.attention_is_of_the_translation(&greedy[1]);
+    setup.commands_translate_measure_and_draw();
     let refused = setup.translate("Seeing", &new, None).unwrap_err().to_string();
     assert!(refused.contains("not causal"), "{refused}");
 }

@@ -1,6 +1,6 @@
 //! Text data sets, on small files made here.
 
-use dlc_kernel::Tensor;
+use dlc_kernel::{Data, Tensor};
 use dlc_train::text::{Pairing, Windows, Words, lines, pairs, windows};
 use dlc_train::{Batches, Dataset, Parts, Unit, chorales, sequences};
 use flate2::{Compression, write::GzEncoder};
@@ -123,6 +123,32 @@ fn pairs_belong_together() {
     let other = file(&dir, "b.de", b"x\n");
     let error = pairs(&from, &other, &how).unwrap_err().to_string();
     assert!(error.contains("b.de` has 1 lines, `") && error.ends_with("a.en` has 3"), "{error}");
+}
+
+/// Lengths 2, 4 and 5 of the longer side, ends included, in multiples of 2.
+#[test]
+fn pairs_come_in_batches_of_their_length() {
+    let dir = TempDir::new().unwrap();
+    let from = file(&dir, "a.en", b"a\nabc\nb\nab\nabcd\nba\n");
+    let to = file(&dir, "a.de", b"x\nx\ny\nxyx\nx\nyxy\n");
+    let how = Pairing { source: None, target: None, bucket: Some(2), words: CHARACTERS };
+    let data = pairs(&from, &to, &how).unwrap().train;
+    assert_eq!(Vec::from_iter(data.lengths()), [2, 4, 6]);
+    let mut batches = Batches::new(&data, &["source", "next", "length"], 2).unwrap();
+    let mut batch = |k: usize| {
+        let batch = batches.get(k);
+        let tensor = |name: &str| batch.get(name).unwrap().clone();
+        (tensor("source"), tensor("next"), tensor("length"))
+    };
+    // Samples 0 and 2, then 1 and 3; 5 waits for its like, and joins the longer 4.
+    let (source, next, length) = batch(0);
+    assert_eq!((source.shape, source.data), (vec![2, 2], Data::I32(vec![1, 0, 2, 0])));
+    assert_eq!((next.shape, length.data), (vec![2, 2], Data::I32(vec![2, 2])));
+    assert_eq!(batch(1).0.data, Data::I32(vec![1, 2, 3, 0, 1, 2, 0, 0]));
+    // The source has 5 places in all, the target 4.
+    let (source, next, _) = batch(2);
+    assert_eq!((source.shape, next.shape), (vec![2, 5], vec![2, 4]));
+    assert_eq!(batches.order(), [0, 2, 1, 3, 5, 4]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use dlc_kernel::Bindings;
 use rustc_hash::FxHashSet;
 
-use super::model::check_expectations;
+use super::model::{check_expectations, output_dims};
 use super::settings::TrainOverrides;
 use super::{DefId, Mode};
 use crate::Code;
@@ -25,11 +25,11 @@ pub(crate) fn check(unit: &Unit) -> Vec<Diagnostic> {
             }
             Item::Expect(expect) => found.extend(check_expectations(unit, expect)),
             Item::Train(train) => {
-                let overrides = TrainOverrides::default();
-                match super::training(unit, train, &overrides, &Bindings::new()) {
-                    Ok(training) => found.extend(training.warnings),
-                    Err(errors) => found.extend(errors),
-                }
+                let model = unit.model_id(&train.model.text);
+                found.extend(with_stand_ins(unit, model, |bindings| {
+                    let overrides = TrainOverrides::default();
+                    super::training(unit, train, &overrides, bindings).map(|t| t.warnings)
+                }));
             }
             _ => {}
         }
@@ -40,10 +40,32 @@ pub(crate) fn check(unit: &Unit) -> Vec<Diagnostic> {
 }
 
 fn check_model(unit: &Unit, id: DefId, mode: Mode) -> Vec<Diagnostic> {
-    match super::model(unit, id, &Bindings::new(), mode) {
-        (Some(model), _) => model.warnings,
-        (None, errors) => errors,
+    with_stand_ins(unit, Some(id), |bindings| match super::model(unit, id, bindings, mode) {
+        (Some(model), _) => Ok(model.warnings),
+        (None, errors) => Err(errors),
+    })
+}
+
+/// A number that many others divide.
+const STAND_IN: i64 = 5040;
+
+/// What `elaborate` finds. Where it gets no further without the sizes that only a model's output
+/// names, some number stands for them.
+fn with_stand_ins(
+    unit: &Unit,
+    model: Option<DefId>,
+    elaborate: impl Fn(&Bindings) -> Result<Vec<Diagnostic>, Vec<Diagnostic>>,
+) -> Vec<Diagnostic> {
+    let found = elaborate(&Bindings::new()).unwrap_or_else(|errors| errors);
+    let dims = model.map_or_else(Vec::new, |id| output_dims(unit, unit.def(id)));
+    let is_open = |d: &Diagnostic| d.code == Code::UnboundDim;
+    if dims.is_empty() || !found.iter().any(is_open) || !found.iter().all(is_open) {
+        return found;
     }
+    let sizes: Bindings = dims.iter().map(|dim| (dim.clone(), STAND_IN)).collect();
+    let note = format!("here {STAND_IN} stands for the size `{}`", dims.join("`, `"));
+    let found = elaborate(&sizes).unwrap_or_else(|errors| errors);
+    found.into_iter().map(|diagnostic| diagnostic.note(note.clone())).collect()
 }
 
 fn without_repetitions(found: Vec<Diagnostic>) -> Vec<Diagnostic> {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::intrinsic::Use;
 use super::value::{Func, Val};
-use super::{Elab, Eval, Reported};
+use super::{Elab, Eval};
 use crate::Code;
 use crate::diagnostic::{Diagnostic, sanitize};
 use crate::source::Span;
@@ -63,6 +63,6 @@ impl Elab<'_> {
         let diagnostic = Diagnostic::error(Code::DuplicateName, title, span, "again here")
             .label(first, "first here")
             .note("a `*` in the name of an instance puts its parameters beside others");
-        Err::<(), Reported>(self.fail(diagnostic))
+        Err(self.fail(diagnostic))
     }
 }

@@ -59,6 +59,12 @@ fn layers() {
     check("batch_norm_train", Mode::Train, picture, "x |> batch_norm");
 }
 
+/// Where PyTorch has no such layer; tests/reference has the others.
+#[test]
+fn a_gru_that_resets_the_state_before_the_product() {
+    check("gru_reset", Mode::Infer, "x: f32[2, 3, 4]", "x |> gru(2, reset_after = no)");
+}
+
 #[test]
 fn poolings_of_sequences() {
     let inputs = "h: f32[3, 4, 2], lengths: i32[3]";

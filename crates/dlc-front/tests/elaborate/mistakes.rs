@@ -182,6 +182,14 @@ fn unbound_dims_are_reported_where_they_must_be_numbers() {
 }
 
 #[test]
+fn models_with_sizes_that_data_defines() {
+    insta::assert_snapshot!(show(&["
+model M(ids: i32[N, T]) -> f32[N, T, V] {
+  ids |> embedding(V, 8) |> gru(8, revers = yes) |> linear(V)
+}",]));
+}
+
+#[test]
 fn constraints_wait_for_sizes() {
     let text = "block Heads(A)(x: [N, D]) where D % A == 0 { relu(x) }
 model M(x: f32[N, D]) { x |> Heads(4) }";

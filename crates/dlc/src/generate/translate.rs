@@ -123,8 +123,8 @@ impl<'m> Translator<'m> {
         }
     }
 
-    /// The translations of some sentences, in their order. `keep_on` gets how many are done, and may
-    /// break off; what is not done then is empty.
+    /// The translations of some sentences, in their order; nothing of nothing. `keep_on` gets how
+    /// many are done, and may break off; what is not done then is empty.
     pub fn translate(
         &mut self,
         sentences: &[Vec<i32>],
@@ -132,7 +132,8 @@ impl<'m> Translator<'m> {
         tokens: usize,
         keep_on: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<i32>>, Error> {
-        let mut order: Vec<usize> = (0..sentences.len()).collect();
+        let is_empty = |&k: &usize| sentences[k] == [END];
+        let mut order: Vec<usize> = (0..sentences.len()).filter(|k| !is_empty(k)).collect();
         order.sort_by_key(|&k| sentences[k].len());
         let mut translations = vec![Vec::new(); sentences.len()];
         let limits = Limits { tokens, has_end: true };

@@ -103,6 +103,17 @@ x3 = fill("x", 2, 3, 4)
 show("cross_entropy_3d", -np.take_along_axis(log_softmax(x3), np.array([[2, 0, 3], [1, 1, 0]])[..., None],
                                              axis=-1).mean())
 
+sequence, state, steps = fill("x", 2, 3, 4), np.zeros((2, 2)), []
+w, u = fill("gru1.weight_ih_l0", 6, 4), fill("gru1.weight_hh_l0", 6, 2)
+b, bu = fill("gru1.bias_ih_l0", 6), fill("gru1.bias_hh_l0", 6)
+for t in range(3):
+    a = sequence[:, t] @ w.T + b + bu
+    reset, update = (1 / (1 + np.exp(-(a[:, k:k + 2] + state @ u[k:k + 2].T))) for k in (0, 2))
+    new = np.tanh(a[:, 4:] + (reset * state) @ u[4:].T)
+    state = (1 - update) * new + update * state
+    steps.append(state)
+show("gru_reset", np.stack(steps, axis=1))
+
 h = fill("h", 3, 4, 2)
 lengths = [4, 1, 3]
 show("last_value", h[:, -1])
