@@ -31,12 +31,13 @@ fn in_every_math(program: &Program, flavour: Flavour) -> Vec<DeviceProgram> {
     Math::ALL.map(in_math).into_iter().filter(|code| !code.module.kernels.is_empty()).collect()
 }
 
-/// Values for a buffer: small numbers, and integers below `classes` for indices.
+/// Values for a buffer: small numbers, and integers below `classes` for indices and lengths, not 0.
 fn values(buffer: &dlc_kernel::Buffer, site: u64, classes: i64) -> Tensor {
     let shape: Vec<usize> = buffer.shape.iter().map(|s| s.as_const().unwrap() as usize).collect();
     let n: usize = shape.iter().product();
     let draw = |i: usize| philox::uniform(11, 0, site, i as i32);
-    let index = |i: usize| ((7 * i as i64 + 3) % classes) as i32;
+    let most = (classes - 1).max(1);
+    let index = |i: usize| (1 + (7 * i as i64 + 3) % most).min(classes - 1) as i32;
     match (buffer.dtype, buffer.class) {
         (DType::I32, _) => Tensor::i32(shape, (0..n).map(index).collect()),
         (_, Class::State) => Tensor::f32(shape, (0..n).map(|i| 0.5 + draw(i)).collect()),
@@ -69,7 +70,11 @@ impl Case {
             let given = sites.map(|(site, buffer)| values(buffer, site, classes)).collect();
             let case = Case { program: program.clone(), given, expected: Vec::new() };
             match case.by_machine() {
-                Ok(expected) => return Some(Case { expected, ..case }),
+                Ok(expected) => {
+                    let mut all = expected.iter().flat_map(|(_, array)| &array.data);
+                    assert!(!all.any(|x| x.is_nan()), "{} gives NaN", example.name());
+                    return Some(Case { expected, ..case });
+                }
                 Err(RunError::Index { extent, .. }) if extent < classes => classes = extent,
                 Err(other) => panic!("{}: {other}", example.name()),
             }
