@@ -75,7 +75,7 @@ const GPT: &str = r#"
 block Body(V, room = 0, at = 0)(ids: i32[N, T]) -> [N, T, V] {
   ids
     |> embedding(V, 16) |> learned_positions(48, room, at)
-    |> blocks: repeat 2 { gpt_block(2, room, at, rate = 0.0) }
+    |> gpt_block(2, room, at, rate = 0.0) |> llama_block(4, 24, 2, room, at)
     |> layer_norm |> linear(V)
 }
 
