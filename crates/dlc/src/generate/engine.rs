@@ -30,6 +30,8 @@ pub(super) struct Engine {
     length: usize,
     /// The ids in the model's states.
     seen: Vec<i32>,
+    /// How many ids the states have room for, once that is known.
+    room: Option<usize>,
     /// Whether later ids have been shown to leave earlier logits alone.
     is_causal: bool,
 }
@@ -117,7 +119,7 @@ impl Engine {
             )));
         }
         let length = lengths[0] as usize;
-        Ok(Engine { executable, way, length, seen: Vec::new(), is_causal: false })
+        Ok(Engine { executable, way, length, seen: Vec::new(), room: None, is_causal: false })
     }
 
     /// The number of ids that have logits.
@@ -127,7 +129,7 @@ impl Engine {
         *extents(output).last().expect("logits have dims")
     }
 
-    /// The logits of the id after `ids`. What a model that computes all anew cannot see at once is
+    /// The logits of the id after `ids`. What a model cannot see at once, or has no room for, is
     /// forgotten, the first ids first.
     pub fn after(&mut self, ids: &[i32]) -> Result<Vec<f32>, Error> {
         let last = &ids[ids.len().saturating_sub(self.length)..];
@@ -138,7 +140,7 @@ impl Engine {
                 self.length,
                 ids.len()
             ))),
-            Way::LastPosition => self.call(0, last, None),
+            Way::LastPosition => Ok(self.call(0, last, None)?),
             Way::EachPosition => self.whole(last),
         }
     }
@@ -159,15 +161,27 @@ impl Engine {
         Ok(logits)
     }
 
-    /// Computes what is not in the states yet; where they hold something else, from there on.
+    /// Computes what is not in the states yet; where they hold something else, from there on. Where
+    /// they have no room for all, the first ids are forgotten, half a room at a time.
     fn go_on(&mut self, ids: &[i32]) -> Result<Vec<f32>, Error> {
+        let beyond = ids.len().saturating_sub(self.room.unwrap_or(usize::MAX));
+        let half = self.room.map_or(1, |room| (room / 2).max(1));
+        let ids = &ids[beyond.div_ceil(half) * half..];
         let same = self.seen.iter().zip(ids).take_while(|(a, b)| a == b).count();
         let mut at = same.min(ids.len() - 1);
         loop {
             let left = ids.len() - at;
             let (entry, count) = if left >= self.length { (0, self.length) } else { (1, 1) };
             self.seen.truncate(at);
-            let logits = self.call(entry, &ids[at..at + count], Some(at))?;
+            let logits = match self.call(entry, &ids[at..at + count], Some(at)) {
+                Err(RunError::Index { extent, .. })
+                    if self.room.is_none() && at > 0 && (at + count) as i64 > extent =>
+                {
+                    self.room = Some(extent as usize);
+                    return self.go_on(ids);
+                }
+                called => called?,
+            };
             at += count;
             self.seen.extend_from_slice(&ids[at - count..at]);
             if at == ids.len() {
@@ -181,27 +195,15 @@ impl Engine {
         logits[position * width..][..width].to_vec()
     }
 
-    fn call(&self, entry: usize, ids: &[i32], at: Option<usize>) -> Result<Vec<f32>, Error> {
+    fn call(&self, entry: usize, ids: &[i32], at: Option<usize>) -> Result<Vec<f32>, RunError> {
         let program = self.executable.program();
         let outputs = program.entries[entry].outputs.iter();
         let mut outputs: Vec<Tensor> = outputs.map(|&b| empty(program.buffer(b))).collect();
         let ids = Tensor::i32([1, ids.len()], ids.to_vec());
         let at = at.map(|at| Tensor::i32([], vec![at as i32]));
         let inputs: Vec<&Tensor> = std::iter::once(&ids).chain(&at).collect();
-        self.executable
-            .call(entry, &inputs, &mut outputs)
-            .map_err(|error| self.explain(error, &at))?;
+        self.executable.call(entry, &inputs, &mut outputs)?;
         Ok(outputs[0].as_f32().expect("logits are f32").to_vec())
-    }
-
-    fn explain(&self, error: RunError, at: &Option<Tensor>) -> Error {
-        match (&error, at) {
-            (RunError::Index { .. }, Some(at)) => Error::Argument(format!(
-                "the model's states have no room at position {}, or an id is none: {error}",
-                at.as_i32().expect("a position")[0]
-            )),
-            _ => error.into(),
-        }
     }
 }
 
