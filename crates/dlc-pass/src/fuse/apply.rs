@@ -2,10 +2,10 @@
 
 use super::apart::{Apart, Fusion};
 use super::facts::{Facts, Unit};
-use crate::class::Class;
-use crate::reads::{Mode, Read, reads};
+use crate::class::{Class, class};
+use crate::reads::Mode;
 use crate::rewrite::schedule;
-use dlc_graph::op::{Fused, FusedKind, Lowering, Op, Part, Source, SourceClass};
+use dlc_graph::op::{Fused, FusedKind, Op, Part, Source, SourceClass};
 use dlc_graph::{Graph, Operands, Role, Value};
 use dlc_kernel::Scalar;
 use rustc_hash::FxHashMap;
@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// The graph with every cluster as one operation, after `refusals`.
 pub fn apply(facts: &Facts<'_>, refusals: Vec<Apart>) -> Fusion {
     let graph = facts.graph;
-    let mut copier = Copier::default();
+    let looked_up = looked_up(facts);
+    let mut copier = Copier::new(&looked_up);
     for (value, _) in graph.sources() {
         copier.push(graph, value);
     }
@@ -30,7 +31,7 @@ pub fn apply(facts: &Facts<'_>, refusals: Vec<Apart>) -> Fusion {
     for result in graph.results() {
         copier.graph.add_result(result.name.clone(), copier.image[&result.value], result.role);
     }
-    let Copier { graph: fused, image } = copier;
+    let Copier { graph: fused, image, .. } = copier;
     let mut fusion = Fusion { graph: fused, homes: FxHashMap::default(), refusals };
     for (value, made) in image {
         fusion.settle(value, made);
@@ -39,9 +40,9 @@ pub fn apply(facts: &Facts<'_>, refusals: Vec<Apart>) -> Fusion {
 }
 
 /// A cluster as a fused operation: name its inputs in the order in which they are first read.
-fn add_fused(facts: &Facts<'_>, outer: &mut Copier, unit: &Unit) {
+fn add_fused(facts: &Facts<'_>, outer: &mut Copier<'_>, unit: &Unit) {
     let (old, mut inputs) = (facts.graph, Vec::new());
-    let mut body = Copier::default();
+    let mut body = Copier::new(outer.looked_up);
     for &member in &unit.members {
         body.ensure(old, member, |body, v| {
             inputs.push(v);
@@ -85,24 +86,34 @@ pub fn add_input(body: &mut Graph, position: usize, old: &Graph, value: Value) -
     body.push(Source { name, class: SourceClass::Input, ty, default }, &[], None)
 }
 
-/// Whether a value is computed again wherever it is read: a free one, unless data decides where.
-fn is_copied(graph: &Graph, value: Value) -> bool {
-    let looks_up = |&user: &Value| {
-        let read = |r: &Read| r.value == value && r.mode == Mode::Lookup;
-        let is_pointwise = matches!(graph.op(user).rules().lower(), Lowering::Point(_));
-        is_pointwise && reads(graph, user).iter().any(read)
-    };
-    crate::class::class(graph, value) == Class::Free && !graph.users(value).iter().any(looks_up)
+/// By value: whether data decides where some kernel reads it.
+fn looked_up(facts: &Facts<'_>) -> Vec<bool> {
+    let mut found = vec![false; facts.graph.len()];
+    for value in facts.graph.values().filter(|&v| facts.class(v) == Class::Point) {
+        for read in facts.reads(value).iter().filter(|r| r.mode == Mode::Lookup) {
+            found[read.value.0 as usize] = true;
+        }
+    }
+    found
 }
 
 /// Copies values of one graph into another, and what they need before them.
-#[derive(Default)]
-struct Copier {
+struct Copier<'a> {
     graph: Graph,
     image: FxHashMap<Value, Value>,
+    looked_up: &'a [bool],
 }
 
-impl Copier {
+impl<'a> Copier<'a> {
+    fn new(looked_up: &'a [bool]) -> Copier<'a> {
+        Copier { graph: Graph::default(), image: FxHashMap::default(), looked_up }
+    }
+
+    /// Whether a value is computed again wherever it is read: a free one, unless data decides where.
+    fn is_copied(&self, old: &Graph, value: Value) -> bool {
+        class(old, value) == Class::Free && !self.looked_up[value.0 as usize]
+    }
+
     /// Copies `value` and the free values before it; `leaf` makes what is neither free nor copied.
     fn ensure(
         &mut self,
@@ -122,7 +133,7 @@ impl Copier {
                     self.push(old, top);
                     pending.pop();
                 }
-                Some(operand) if is_copied(old, operand) => {
+                Some(operand) if self.is_copied(old, operand) => {
                     pending.push(operand);
                 }
                 Some(operand) => {

@@ -1,7 +1,7 @@
 //! What fusion asks about a graph, computed once, and the clusters decided so far.
 
 use crate::class::{Class, class};
-use crate::reads::{Read, reads};
+use crate::reads::Read;
 use crate::stored::stored;
 use dlc_graph::op::FusedKind;
 use dlc_graph::{Graph, Role, Value};
@@ -45,12 +45,12 @@ impl<'g> Facts<'g> {
     /// The facts of `graph`.
     pub fn new(graph: &'g Graph) -> Facts<'g> {
         let n = graph.len();
-        let active = stored(graph);
+        let (active, reads) = stored(graph);
         let mut facts = Facts {
             graph,
             units: Vec::new(),
             classes: graph.values().map(|v| class(graph, v)).collect(),
-            reads: vec![Vec::new(); n],
+            reads,
             users: vec![SmallVec::new(); n],
             returned: vec![false; n],
             early: vec![false; n],
@@ -66,7 +66,7 @@ impl<'g> Facts<'g> {
 
     fn connect(&mut self) {
         for value in self.graph.values().filter(|&v| self.active[at(v)]) {
-            let found = reads(self.graph, value);
+            let found = std::mem::take(&mut self.reads[at(value)]);
             for read in &found {
                 let users = &mut self.users[at(read.value)];
                 if users.last() != Some(&value) {
