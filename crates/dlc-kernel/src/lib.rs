@@ -24,7 +24,7 @@
 //!   [`philox`].
 //! - `Display` of a [`Program`] is what `--emit kernels` shows.
 //! - [`plan`] lets temporaries share memory once a target has chosen layouts.
-//! - [`place`] turns accesses into element offsets, for targets whose buffers are row-major.
+//! - [`mod@place`] turns accesses into element offsets, for targets whose buffers are row-major.
 //! - [`lanes`] says how targets compute scalar operations: straight-line code, without width.
 //! - [`Target`] and [`Executable`] are what a target offers.
 #![forbid(unsafe_code)]
