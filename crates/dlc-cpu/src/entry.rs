@@ -7,6 +7,7 @@ use crate::memory::Memory;
 use crate::schedule::Schedule;
 use crate::share::{Share, share_out};
 use dlc_kernel::{BufferId, Class, Form, Kernel, Program};
+use rustc_hash::FxHashSet;
 use std::sync::atomic::AtomicBool;
 
 /// An entry ready to be called.
@@ -23,6 +24,10 @@ pub struct EntryCode {
     pub outside: Vec<Outside>,
     /// Whether it writes parameters or state.
     pub updates: bool,
+    /// Which ones.
+    writes: FxHashSet<BufferId>,
+    /// Parameters and state that what it packs may depend on.
+    fixed: FxHashSet<BufferId>,
 }
 
 /// What a kernel, or a phase of it, does.
@@ -153,11 +158,21 @@ impl EntryCode {
             Linking { program, scheduled, phases, threads, functions, leaf: 0, contexts: 0 };
         let kernels = entry.kernels.iter();
         let works: Vec<Work> = kernels.flat_map(|k| linking.works(k)).collect();
-        let updates = entry.kernels.iter().any(|k| writes_lasting(program, k));
+        let written = entry.kernels.iter().flat_map(Kernel::writes);
+        let writes: FxHashSet<BufferId> =
+            written.filter(|&id| is_lasting(program.buffer(id).class)).collect();
+        let updates = !writes.is_empty();
+        let read = entry.kernels.iter().flat_map(Kernel::reads);
+        let fixed = read.filter(|id| scheduled.facts.fixed.contains(id)).collect();
         let packs = works.iter().any(Work::is_at_load);
         let outside = outside(program, scheduled, &works);
         let stale = AtomicBool::new(packs);
-        EntryCode { works, packs, stale, plan, outside, updates }
+        EntryCode { works, packs, stale, plan, outside, updates, writes, fixed }
+    }
+
+    /// Whether what it packs may be old after a call of `other`.
+    pub fn depends_on(&self, other: &EntryCode) -> bool {
+        self.packs && !self.fixed.is_disjoint(&other.writes)
     }
 }
 
@@ -323,8 +338,4 @@ fn copy(
     let bytes = crate::lower::bytes(program, dst).expect("sizes were bound when planned") as usize;
     let action = Action::Copy { src, dst, bytes };
     (bytes > 0).then_some(Work { kernel, when, action })
-}
-
-fn writes_lasting(program: &Program, kernel: &Kernel) -> bool {
-    kernel.writes().iter().any(|&id| is_lasting(program.buffer(id).class))
 }

@@ -220,9 +220,9 @@ impl CpuExecutable {
         }
     }
 
-    /// What depends on parameters will be packed anew by every entry's next call.
-    fn parameters_changed(&self) {
-        for entry in self.entries.iter().filter(|e| e.packs) {
+    /// What depends on parameters will be packed anew by the next calls of these entries.
+    fn parameters_changed(&self, which: impl Fn(&EntryCode) -> bool) {
+        for entry in self.entries.iter().filter(|e| which(e)) {
             entry.stale.store(true, Ordering::Relaxed);
         }
     }
@@ -352,7 +352,7 @@ impl CpuExecutable {
         }
         let result = self.run(at, code, When::Call, &mut arena, seconds);
         if code.updates {
-            self.parameters_changed();
+            self.parameters_changed(|entry| entry.depends_on(code));
         }
         if result.is_ok() {
             for (lent, tensor) in outputs_lent.iter().zip(outputs) {
@@ -462,7 +462,7 @@ impl Executable for CpuExecutable {
         // SAFETY: the buffer's own storage, which nobody else uses while the lock is held.
         unsafe { copy_in(&value.data, self.lasting.at(self.lasting_plan.offsets[&id])) };
         if self.program.buffer(id).class != Class::Scalar {
-            self.parameters_changed();
+            self.parameters_changed(|entry| entry.packs);
         }
         Ok(())
     }
