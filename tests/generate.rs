@@ -110,6 +110,12 @@ fn asked(prompt: &str, tokens: usize) -> GenerateOptions {
     GenerateOptions { prompt: prompt.into(), tokens, ..GenerateOptions::default() }
 }
 
+/// Twenty ids, drawn from the likeliest.
+fn drawn(prompt: &str) -> GenerateOptions {
+    let sampling = Sampling { top_k: Some(5), seed: 3, ..Sampling::default() };
+    GenerateOptions { sampling, ..asked(prompt, 20) }
+}
+
 impl Trained {
     fn generate(&self, model: &str, options: &GenerateOptions) -> Result<Generated, dlc::Error> {
         let mut streamed = String::new();
@@ -133,10 +139,7 @@ fn memory_changes_nothing_and_mistakes_are_told() {
     assert_eq!(dlc::generating_model(&trained.module).unwrap(), "Step");
     // Prompts of less than a chunk, of whole chunks, and of chunks and single ids.
     for prompt in ["t", "the quick brown ", "the quick brown fox jum"] {
-        let drawn = GenerateOptions {
-            sampling: Sampling { top_k: Some(5), seed: 3, ..Sampling::default() },
-            ..asked(prompt, 20)
-        };
+        let drawn = drawn(prompt);
         let [whole, step, free] =
             ["Lm", "Step", "Free"].map(|model| trained.generate(model, &drawn).unwrap());
         assert_eq!(whole.ids, free.ids);
@@ -177,10 +180,7 @@ fn blocks_of_the_library_remember() {
     let trained = trained(GPT, "Whole");
     assert_eq!(dlc::generating_model(&trained.module).unwrap(), "Write");
     for prompt in ["t", "the quick brown ", "the quick brown fox jum"] {
-        let drawn = GenerateOptions {
-            sampling: Sampling { top_k: Some(5), seed: 3, ..Sampling::default() },
-            ..asked(prompt, 20)
-        };
+        let drawn = drawn(prompt);
         let [whole, step] =
             ["Whole", "Write"].map(|model| trained.generate(model, &drawn).unwrap().ids);
         assert_eq!(whole, step, "after {prompt:?}");

@@ -83,8 +83,9 @@ impl Task {
 ///
 /// The vocabulary is that in the weights' file. The model takes ids, `i32[N, T]`, and gives logits,
 /// `f32[N, T, V]` for each position or `f32[N, V]` for the last one; if it takes a position too,
-/// `i32[]`, it is asked only about new ids and is to remember the others in its states. A model that
-/// takes a source, `i32[N, S]`, its lengths, `i32[N]`, and ids translates the prompt.
+/// `i32[]`, it is asked only about new ids and is to remember the others in its states; where these
+/// have no more room, the first ids are forgotten. A model that takes a source, `i32[N, S]`, its
+/// lengths, `i32[N]`, and ids translates the prompt.
 ///
 /// # Errors
 /// If model, weights, vocabulary and prompt do not fit together, or a call fails.

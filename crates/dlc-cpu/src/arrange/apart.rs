@@ -1,14 +1,13 @@
 //! Rows of temporaries a line of the cache further apart than they are long.
 //!
-//! Neighbours whose distance is a multiple of a page's size share the same few places of the first
-//! level, so that a tile which reads or stores several rows at once throws out its own lines. No
+//! Neighbours whose distance is a quarter of a page, or a multiple of it, share a few places of the
+//! first level, so that a tile which reads or stores several rows at once throws out its own lines. No
 //! kernel sees the gap: it is beyond every row's end.
 
 use super::piece::pieces;
 use crate::schedule::domain::extents;
 use dlc_kernel::{Access, BufferId, Class, DType, Form, Kernel, Program, Size};
 use rustc_hash::FxHashSet;
-use std::cell::RefCell;
 
 /// Elements between neighbours that share places.
 const COLLIDING: i64 = 256;
@@ -49,15 +48,14 @@ fn collides(program: &Program, id: BufferId) -> bool {
 fn keep_dense(program: &Program, kernel: &mut Kernel, movable: &mut FxHashSet<BufferId>) {
     match &mut kernel.form {
         Form::Map { .. } | Form::Row { .. } | Form::Contract { .. } => {
-            let dense = RefCell::new(movable);
-            for mut piece in pieces(&mut kernel.form) {
+            for piece in pieces(&mut kernel.form) {
                 let axes = piece.axes();
-                piece.change_accesses(|id, access, lookups| {
+                for (id, access, lookups) in piece.accesses() {
                     let length = program.buffer(id).shape.last();
                     if !lookups.is_empty() || length.is_none_or(|n| leaves(access, &axes, n)) {
-                        dense.borrow_mut().remove(&id);
+                        movable.remove(&id);
                     }
-                });
+                }
             }
         }
         Form::Loop { start, body, .. } => {

@@ -57,6 +57,15 @@ impl Piece<'_> {
         self.groups.iter().flat_map(|g| g.extents.iter().cloned()).collect()
     }
 
+    /// The places where buffers are read and stored.
+    pub fn accesses(&self) -> impl Iterator<Item = (BufferId, &Access, &[Lookup])> {
+        let loads = self.exprs.iter().filter_map(|(_, expr)| match expr {
+            Expr::Load { buffer, access, lookups, .. } => Some((*buffer, access, &lookups[..])),
+            _ => None,
+        });
+        loads.chain(self.stores.iter().map(|s| (s.buffer, &s.access, &[][..])))
+    }
+
     /// Changes the places where buffers are read and stored.
     pub fn change_accesses(&mut self, change: impl Fn(BufferId, &mut Access, &mut [Lookup])) {
         *self.exprs = self.exprs.changed(|_, expr| {
@@ -73,12 +82,7 @@ impl Piece<'_> {
     /// the buffers that are `wanted`, the farthest first.
     pub fn sort_axes(&mut self, program: &Program, wanted: impl Fn(BufferId) -> bool) {
         let mut steps: Vec<i64> = vec![0; self.groups.iter().map(|g| g.extents.len()).sum()];
-        let loads = self.exprs.iter().filter_map(|(_, expr)| match expr {
-            Expr::Load { buffer, access, .. } => Some((*buffer, access)),
-            _ => None,
-        });
-        let stores = self.stores.iter().map(|s| (s.buffer, &s.access));
-        for (buffer, access) in loads.chain(stores).filter(|(buffer, _)| wanted(*buffer)) {
+        for (buffer, access, _) in self.accesses().filter(|a| wanted(a.0)) {
             let shape = domain::extents(&program.buffer(buffer).shape).expect("sizes are bound");
             for (coord, stride) in access.coords.iter().zip(domain::strides(&shape)) {
                 for &(axis, coef) in &coord.terms {
