@@ -10,6 +10,7 @@ use crate::schedule::{Config, Schedule, Site, Workspace};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::place::extent;
 use dlc_kernel::plan::{self, Aliases, Block};
+use dlc_kernel::region::Regions;
 use dlc_kernel::{BufferId, BuildError, Class, Entry, Form, Kernel, Program};
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -69,6 +70,8 @@ pub struct Facts {
     pub fixed: FxHashSet<BufferId>,
     /// By kernel: whether it computes such temporaries, and so runs when parameters have changed.
     pub at_load: Vec<bool>,
+    /// Which elements of temporaries matter.
+    pub regions: Regions,
     /// By kernel that is a loop: what it writes.
     pub changing: FxHashMap<usize, FxHashSet<BufferId>>,
 }
@@ -85,6 +88,7 @@ impl Facts {
             program,
             aliases: &self.aliases,
             fixed: &self.fixed,
+            regions: &self.regions,
             config,
             choices,
             steps: 0,
@@ -134,7 +138,8 @@ pub fn facts(program: &Program) -> Vec<Facts> {
         let loops = entry.kernels.iter().enumerate();
         let loops = loops.filter(|(_, k)| matches!(k.form, Form::Loop { .. }));
         let changing = loops.map(|(at, k)| (at, k.writes().into_iter().collect())).collect();
-        Facts { aliases: plan::aliases(program, entry, &kept), fixed, at_load, changing }
+        let aliases = plan::aliases(program, entry, &kept);
+        Facts { aliases, fixed, at_load, regions: Regions::of(program, entry), changing }
     };
     program.entries.iter().map(entry).collect()
 }

@@ -25,6 +25,7 @@
 //! - `Display` of a [`Program`] is what `--emit kernels` shows.
 //! - [`plan`] lets temporaries share memory once a target has chosen layouts.
 //! - [`mod@place`] turns accesses into element offsets, for targets whose buffers are row-major.
+//! - [`region`] says which elements of tensors matter.
 //! - [`lanes`] says how targets compute scalar operations: straight-line code, without width.
 //! - [`Target`] and [`Executable`] are what a target offers.
 #![forbid(unsafe_code)]
@@ -42,6 +43,7 @@ pub mod place;
 pub mod plan;
 mod print;
 pub mod program;
+pub mod region;
 mod scalar;
 mod size;
 mod target;

@@ -4,6 +4,7 @@
 //! `Expr::Folded(0)`. [`Algorithm::Tiled`] packs both operands, lets a leaf compute a block of sums
 //! in the worker's own workspace, and then walks over the block once for the stores.
 
+mod bands;
 mod panels;
 mod tiled;
 

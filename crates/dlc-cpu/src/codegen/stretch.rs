@@ -34,12 +34,10 @@ pub(super) fn call(
         call_leaf(e, ev, stretch, [from, count])
     };
     let mut results = part(stretch, low, high);
+    let Some(stretch) = &window.beyond else { return results };
     let beyond = [(window.before, start, low), (window.after, high, end)];
-    let beyond: Vec<_> = beyond
-        .into_iter()
-        .filter(|&(exists, ..)| exists)
-        .map(|(_, from, to)| part(&window.beyond, from, to))
-        .collect();
+    let beyond = beyond.into_iter().filter(|&(exists, ..)| exists);
+    let beyond: Vec<_> = beyond.map(|(_, from, to)| part(stretch, from, to)).collect();
     for others in beyond {
         for ((result, other), fold) in results.iter_mut().zip(others).zip(&stretch.leaf.folds) {
             let reducer = Reducer { op: fold.op, element: fold.dtype };

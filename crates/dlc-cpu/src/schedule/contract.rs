@@ -9,6 +9,7 @@
 mod choices;
 mod choose;
 mod epilogue;
+mod reach;
 mod tiling;
 mod words;
 
@@ -19,6 +20,7 @@ pub use choices::{Alternatives, Choices};
 use choose::Nest;
 use dlc_kernel::{Axis, BufferId, ExprId, Form, Scalar};
 pub use epilogue::{Epilogue, TileStream};
+pub use reach::Reach;
 use std::fmt;
 pub use tiling::{Steps, Sums, Supply, Tile, Tiling};
 
@@ -43,6 +45,8 @@ pub struct ContractSchedule<'k> {
     pub steps: usize,
     /// What is summed over.
     pub depth: Axes,
+    /// What of it matters.
+    pub reach: Reach,
     /// The loops.
     pub algorithm: Algorithm,
     /// About how many cycles it takes one thread.
@@ -412,9 +416,10 @@ fn nest<'s, 'k>(site: Site<'s>, form: &'k Form) -> Result<(Nest<'s, 'k>, ExprId,
     let values = stores.iter().map(|s| s.value);
     let roots: Vec<ExprId> = [*lhs, *rhs].into_iter().chain(values).collect();
     let groups = [site.steps, out.len() - site.steps, reduce.len()];
-    let kept = domain.merge(&roots, &mut placed, &groups);
+    let mut conditions = reach::conditions(site, &domain, [*lhs, *rhs], stores)?;
+    let kept = domain.merge(&roots, &mut placed, &mut conditions, &groups);
     let (steps, out) = (kept[0], kept[0] + kept[1]);
-    let nest = Nest { site, stores: placed, domain, steps, out };
+    let nest = Nest { site, stores: placed, conditions, domain, steps, out };
     Ok((nest, *lhs, *rhs))
 }
 

@@ -98,11 +98,13 @@ impl<'k> Domain<'k> {
     }
 
     /// Drops axes of extent 1 and merges neighbours within `groups` (which partition the axes in
-    /// order) that all accesses walk through as one. Gives the number of axes left in each group.
+    /// order) that all accesses walk through as one, and no condition tells apart. Gives the number
+    /// of axes left in each group.
     pub fn merge(
         &mut self,
         roots: &[ExprId],
         stores: &mut [PlacedStore],
+        conditions: &mut [Check],
         groups: &[usize],
     ) -> SmallVec<[usize; 2]> {
         let used = self.reachable(roots);
@@ -117,7 +119,7 @@ impl<'k> Domain<'k> {
                 if self.extents[axis] == 1 {
                     continue;
                 }
-                match last.filter(|&l| self.walks_as_one(&used, stores, l, axis)) {
+                match last.filter(|&l| self.walks_as_one(&used, (stores, conditions), l, axis)) {
                     Some(outer) => {
                         new[outer] = None;
                         *extents.last_mut().expect("the outer axis was kept") *= self.extents[axis];
@@ -133,6 +135,7 @@ impl<'k> Domain<'k> {
         self.extents = extents;
         self.renumber(&used, &new);
         stores.iter_mut().flat_map(|s| s.place.forms()).for_each(|l| l.renumber(&new));
+        conditions.iter_mut().for_each(|c| c.index.renumber(&new));
         kept
     }
 
@@ -160,7 +163,7 @@ impl<'k> Domain<'k> {
     fn walks_as_one(
         &self,
         used: &[ExprId],
-        stores: &[PlacedStore],
+        (stores, conditions): (&[PlacedStore], &[Check]),
         outer: usize,
         inner: usize,
     ) -> bool {
@@ -174,6 +177,7 @@ impl<'k> Domain<'k> {
                 && p.checks.iter().all(|c| absent(&c.index))
         };
         stores.iter().all(|s| place_fits(&s.place))
+            && conditions.iter().all(|c| absent(&c.index))
             && used.iter().all(|id| {
                 let id = id.0 as usize;
                 self.affine[id].as_ref().is_none_or(as_one)

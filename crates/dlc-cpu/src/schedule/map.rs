@@ -75,7 +75,7 @@ impl<'k> MapSchedule<'k> {
         let mut stores = place_stores(program, &domain, &segment.stores)?;
         let roots: Vec<ExprId> = segment.stores.iter().map(|s| s.value).collect();
         let groups = [site.steps, segment.axes.len() - site.steps];
-        let steps = domain.merge(&roots, &mut stores, &groups)[0];
+        let steps = domain.merge(&roots, &mut stores, &mut [], &groups)[0];
         let shape = MapShape::Scalar;
         let mut schedule = MapSchedule { config, domain, steps, stores, shape, stretch: None };
         if config.opt_level > OptLevel::O0 {

@@ -15,6 +15,7 @@ pub mod window;
 use crate::level::Level;
 use contract::{Choices, ContractSchedule};
 use dlc_kernel::plan::Aliases;
+use dlc_kernel::region::Regions;
 use dlc_kernel::{Buffer, BufferId, DType, ExprId, Form, Kernel, OptLevel, Program, Store};
 use domain::{Domain, Place};
 use map::MapSchedule;
@@ -53,6 +54,8 @@ pub struct Site<'k> {
     pub aliases: &'k Aliases,
     /// Parameters and state that the kernel's entry never writes.
     pub fixed: &'k FxHashSet<BufferId>,
+    /// Which elements of temporaries matter.
+    pub regions: &'k Regions,
     /// What everything is made for.
     pub config: Config,
     /// What measurements have chosen for contractions.

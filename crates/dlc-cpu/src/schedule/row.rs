@@ -104,7 +104,7 @@ impl<'k> RowSchedule<'k> {
         let mut stores = place_stores(site.program, &domain, all_stores)?;
         let roots: Vec<ExprId> = steps.iter().map(value_of).collect();
         let groups = [site.steps, outer.len() - site.steps, inner.len()];
-        let kept = domain.merge(&roots, &mut stores, &groups);
+        let kept = domain.merge(&roots, &mut stores, &mut [], &groups);
         let mut schedule = RowSchedule {
             config: site.config,
             domain,

@@ -92,8 +92,11 @@ impl Stretch {
         let (mut stretch, checks) = Stretch::part(draft, axis, task)?;
         if let Some(checks) = checks {
             let mut draft = Draft::new(domain, Area::Line(axis), task.row);
-            draft.beyond = true;
-            let (beyond, _) = Stretch::part(draft, axis, task)?;
+            draft.go_beyond();
+            let beyond = match draft.is_idle(task) {
+                true => None,
+                false => Some(Stretch::part(draft, axis, task)?.0),
+            };
             stretch.window = Some(Box::new(Window::new(domain, axis, checks, beyond)));
         }
         Some(stretch)
@@ -102,7 +105,9 @@ impl Stretch {
     /// What `draft` becomes by doing `task`, and the conditions under which it does.
     fn part(mut draft: Draft, axis: Axis, task: Task) -> Option<(Stretch, Option<Checks>)> {
         let domain = draft.domain;
-        for kept in task.finds {
+        let is_open = |kept: &&Kept| draft.fixed(kept.id).is_none();
+        let finds: Vec<&Kept> = task.finds.iter().filter(is_open).collect();
+        for kept in finds {
             let vector = draft.input(kept.stream(domain))?;
             draft.vectors.insert(kept.id, vector);
             if matches!(domain.exprs.get(kept.id), Expr::Folded(_)) {
@@ -158,8 +163,8 @@ impl Stretch {
         let leaf = Arc::make_mut(&mut self.leaf);
         let all = leaf.stores.iter().all(|s| may(&self.streams[usize::from(s.0)]));
         leaf.streaming = all && !leaf.stores.is_empty();
-        if let Some(window) = &mut self.window {
-            window.beyond.stream_results();
+        if let Some(beyond) = self.window.as_mut().and_then(|window| window.beyond.as_mut()) {
+            beyond.stream_results();
         }
     }
 }

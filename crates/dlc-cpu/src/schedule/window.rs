@@ -13,8 +13,8 @@ pub type Checks = SmallVec<[Check; 2]>;
 pub struct Window {
     /// The conditions.
     pub checks: Checks,
-    /// What is done at the other points.
-    pub beyond: Stretch,
+    /// What is done at the other points, if anything.
+    pub beyond: Option<Stretch>,
     /// Whether there may be such points before the window.
     pub before: bool,
     /// Whether there may be such points after it, or no window at all.
@@ -23,7 +23,7 @@ pub struct Window {
 
 impl Window {
     /// The points along `axis` of `domain` at which all `checks` hold.
-    pub fn new(domain: &Domain, axis: Axis, checks: Checks, beyond: Stretch) -> Window {
+    pub fn new(domain: &Domain, axis: Axis, checks: Checks, beyond: Option<Stretch>) -> Window {
         let sides: Vec<[bool; 2]> = checks.iter().map(|c| sides(domain, axis, c)).collect();
         let [before, after] = [0, 1].map(|side| sides.iter().any(|s| s[side]));
         Window { checks, beyond, before, after }

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 #[path = "../../../dlc-kernel/tests/shared/draft.rs"]
-mod draft;
+pub mod draft;
 
 use dlc_cpu::CpuTarget;
 use dlc_kernel::{Array, BuildOptions, Machine, OptLevel, Program, RunError, Target, Tensor};

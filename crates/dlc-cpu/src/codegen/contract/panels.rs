@@ -37,6 +37,8 @@ pub(super) struct Panel {
     pub at: Value,
     /// From one position to the next.
     pub side_step: i64,
+    /// From the panel to the next one of its width.
+    pub next: Value,
     /// From one step to the next along each loop of steps, outermost first.
     pub steps: SmallVec<[i64; MAX_LEVELS]>,
 }
@@ -81,6 +83,7 @@ impl Contraction<'_, '_> {
             Panels::Direct(ref steps) => Panel {
                 at: self.direct_address(e, which, terms, position),
                 side_step: 4 * steps.side,
+                next: e.int(4 * steps.side * width),
                 steps: steps.depth.iter().map(|step| 4 * step).collect(),
             },
             Panels::Packed { base, first, depth, skipped } => {
@@ -88,7 +91,8 @@ impl Contraction<'_, '_> {
                 let floats = e.b.ins().imul(distance, depth);
                 let floats = e.add_scaled(floats, skipped, width);
                 let at = e.add_scaled(base, floats, 4);
-                Panel { at, side_step: 4, steps: self.packed_steps(4 * width) }
+                let next = e.b.ins().imul_imm_s(depth, 4 * width);
+                Panel { at, side_step: 4, next, steps: self.packed_steps(4 * width) }
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::codegen::nest::Point;
 use crate::codegen::pack::offset;
 use crate::codegen::{Emitter, LANES, NOTRAP};
 use crate::leaf::{GEMM_ARGS_BYTES, GemmField, GemmTile, Leaf, Left, MAX_RUN};
-use crate::schedule::contract::{Epilogue, Sums, Supply, Tile, TileStream, Tiling, Which};
+use crate::schedule::contract::{Epilogue, Sums, Tile, TileStream, Tiling, Which};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
@@ -111,13 +111,15 @@ impl Contraction<'_, '_> {
         let rows = self.panels(e, t, Which::Rows, terms, block.rows);
         let columns = self.panels(e, t, Which::Columns, terms, block.columns);
         let args = self.argument_block(e, t, terms);
-        let tiles = Tiles { t, terms, block, args };
-        self.for_strips(e, t, block.columns, |e, column, width| {
-            let right = self.panel(e, Which::Columns, (&columns, terms), column, width);
-            self.for_stacks(e, t, block.rows, |e, row, height, count| {
-                let left = self.panel(e, Which::Rows, (&rows, terms), row, height);
-                let size = Tile { rows: height, columns: width };
-                self.call(e, tiles, size, (row, column, count), (left, right.clone()));
+        self.for_bands(e, t, terms, (block.rows, block.columns), |e, terms, band| {
+            let tiles = Tiles { t, terms, block, args };
+            self.for_strips(e, t, band.1, |e, column, width| {
+                let right = self.panel(e, Which::Columns, (&columns, terms), column, width);
+                self.for_stacks(e, t, band.0, |e, row, height, count| {
+                    let left = self.panel(e, Which::Rows, (&rows, terms), row, height);
+                    let size = Tile { rows: height, columns: width };
+                    self.call(e, tiles, size, (row, column, count), (left, right.clone()));
+                });
             });
         });
     }
@@ -213,11 +215,6 @@ impl Contraction<'_, '_> {
         let nest = self.nest(e, t, terms);
         let sums = offset(e, block.base, row, block.rows.0, block.step);
         let sums = offset(e, sums, column, block.columns.0, 4);
-        let a_tile = match t.rows {
-            Supply::Direct(_) => e.int(size.rows * left.side_step),
-            Supply::PerUnit => e.b.ins().imul_imm_s(nest.depth, 4 * size.rows),
-            _ => e.int(4 * size.rows * self.schedule.depth.points()),
-        };
         let [a_row, c_step] = [left.side_step, block.step].map(|bytes| e.int(bytes));
         let mut fields = vec![
             (GemmField::A.at(0), left.at),
@@ -226,7 +223,7 @@ impl Contraction<'_, '_> {
             (GemmField::ARow.at(0), a_row),
             (GemmField::CStep.at(0), c_step),
             (GemmField::Tiles.at(0), count),
-            (GemmField::ATile.at(0), a_tile),
+            (GemmField::ATile.at(0), left.next),
             (GemmField::Accumulate.at(0), terms.accumulate),
             (GemmField::Finish.at(0), terms.finish),
         ];
@@ -287,13 +284,13 @@ impl Contraction<'_, '_> {
         let extents = &self.schedule.depth.extents;
         let depth = e.b.ins().isub(terms.depth.1, terms.depth.0);
         if t.levels(&self.schedule.depth) == 1 {
-            return Nest { depth, counts: vec![depth], inner: Vec::new(), run: None };
+            return Nest { counts: vec![depth], inner: Vec::new(), run: None };
         }
         let inner: Vec<i64> = extents[1..].iter().rev().copied().collect();
         let mut counts: Vec<Value> = inner.iter().map(|&extent| e.int(extent)).collect();
         counts.push(e.divide(depth, inner.iter().product()).0);
         let run = u8::try_from(inner[0]).ok().filter(|&run| run <= MAX_RUN);
-        Nest { depth, counts, inner, run }
+        Nest { counts, inner, run }
     }
 
     /// Adds the shares of a row and makes its stores.
@@ -333,8 +330,6 @@ struct Tiles<'t> {
 
 /// The loops of a tile's steps.
 struct Nest {
-    /// Steps in all.
-    depth: Value,
     /// The count of every loop, innermost first.
     counts: Vec<Value>,
     /// The counts of all loops but the outermost.

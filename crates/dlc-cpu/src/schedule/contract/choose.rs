@@ -2,8 +2,8 @@
 
 use super::choices::{Alternatives, Way, Ways};
 use super::tiling::{Ending, Offer, Problem, even_block};
-use super::{Algorithm, Axes, BareLoad, ContractSchedule, Epilogue, PackOrder, Side, Steps};
-use crate::schedule::domain::{AxisSet, Domain};
+use super::{Algorithm, Axes, BareLoad, ContractSchedule, Epilogue, PackOrder, Reach, Side, Steps};
+use crate::schedule::domain::{AxisSet, Check, Domain};
 use crate::schedule::map::loaded;
 use crate::schedule::{PlacedStore, Site};
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel};
@@ -19,6 +19,7 @@ const MAX_LASTING_GROWTH: i64 = 2;
 pub(super) struct Nest<'s, 'k> {
     pub site: Site<'s>,
     pub stores: Vec<PlacedStore>,
+    pub conditions: Vec<Check>,
     pub domain: Domain<'k>,
     pub steps: usize,
     pub out: usize,
@@ -48,6 +49,7 @@ impl<'k> Nest<'_, 'k> {
             true => (left, right, Algorithm::Plain, PLAIN * work as f64),
             false => self.assign(left, right, &batch, &depth),
         };
+        let reach = Reach::new(self.conditions, &rows.axes, &columns.axes, &depth);
         ContractSchedule {
             config: self.site.config,
             domain: self.domain,
@@ -58,6 +60,7 @@ impl<'k> Nest<'_, 'k> {
             batch,
             steps,
             depth,
+            reach,
             algorithm,
             cycles,
         }

@@ -1,7 +1,7 @@
 //! Words for the parts of a tiling, as dumps show them.
 
 use super::tiling::{Ending, Tiling};
-use super::{Algorithm, ContractSchedule, Sums, Supply};
+use super::{Algorithm, ContractSchedule, Reach, Sums, Supply};
 use std::fmt;
 
 impl fmt::Display for Supply {
@@ -41,6 +41,18 @@ impl fmt::Display for Ending {
     }
 }
 
+impl fmt::Display for Reach {
+    /// `some columns and some terms for each`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.columns.is_empty(), self.depth.is_empty()) {
+            (true, true) => "all columns and terms for each",
+            (true, false) => "some terms for each",
+            (false, true) => "some columns for each",
+            (false, false) => "some columns and some terms for each",
+        })
+    }
+}
+
 impl fmt::Display for ContractSchedule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.algorithm {
@@ -55,6 +67,9 @@ impl fmt::Display for ContractSchedule<'_> {
         writeln!(f, "columns  {}", self.columns)?;
         writeln!(f, "batch    {}", self.batch)?;
         writeln!(f, "depth    {}", self.depth)?;
+        if let Some((reach, rows)) = self.bands() {
+            writeln!(f, "bands    {rows} rows, {reach}")?;
+        }
         for stage in self.stages() {
             writeln!(f, "{:<9} {} units", stage.name(), self.units(stage))?;
         }

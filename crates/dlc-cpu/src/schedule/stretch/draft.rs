@@ -1,12 +1,13 @@
 //! Code in the making: the expressions of a kernel become lanes, its loads and stores streams.
 
-use super::{Area, MOST_STATES, Stream, Stretch};
+use super::{Area, MOST_STATES, Stream, Stretch, Task};
 use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
 use crate::leaf::loops::{self, Fold, Loop, MAX_ADDRESSES};
 use crate::schedule::PlacedStore;
 use crate::schedule::domain::{AxisSet, Check, Domain, Linear, Place};
 use crate::schedule::row::RowFold;
 use crate::schedule::window::Checks;
+use dlc_kernel::region::fixed_values;
 use dlc_kernel::{Axis, BinaryOp, DType, Expr, ExprId, FoldOp, Scalar};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -28,8 +29,9 @@ pub(in crate::schedule) struct Draft<'d, 'k> {
     pub vectors: FxHashMap<ExprId, Vector>,
     /// The conditions under which loads are inside, if they are not always.
     pub window: Option<Checks>,
-    /// Whether this is what is computed where the conditions fail.
-    pub beyond: bool,
+    /// By expression, of what is computed where the conditions fail: its value there, if it is
+    /// fixed.
+    beyond: Option<Vec<Option<f64>>>,
     /// Whether it has random numbers: then lanes must begin at a multiple of four.
     pub random: bool,
 }
@@ -49,9 +51,44 @@ impl<'d, 'k> Draft<'d, 'k> {
             counts: Vec::new(),
             vectors: FxHashMap::default(),
             window: None,
-            beyond: false,
+            beyond: None,
             random: false,
         }
+    }
+
+    /// Computes where the conditions of loads fail.
+    pub fn go_beyond(&mut self) {
+        let domain = self.domain;
+        let checked = |id: ExprId| {
+            domain.places[id.0 as usize].as_ref().is_some_and(|place| !place.checks.is_empty())
+        };
+        let fixed = fixed_values(domain.exprs, |id, expr| match expr {
+            Expr::Inside(_) => self.varies(id).then_some(0.0),
+            Expr::Load { fill, .. } => (self.varies(id) && checked(id)).then(|| fill.value()),
+            _ => None,
+        });
+        self.beyond = Some(fixed);
+    }
+
+    /// The value where the conditions fail, if this is there and it is fixed.
+    pub fn fixed(&self, id: ExprId) -> Option<f64> {
+        self.beyond.as_ref()?[id.0 as usize]
+    }
+
+    /// Whether nothing is stored, and what is folded changes no fold.
+    pub fn is_idle(&self, task: Task) -> bool {
+        let neutral = |fold: &RowFold| match fold.op {
+            FoldOp::Sum => Some(0.0),
+            FoldOp::Prod => Some(1.0),
+            FoldOp::Max => Some(f64::NEG_INFINITY),
+            FoldOp::Min => Some(f64::INFINITY),
+            FoldOp::ArgMax | FoldOp::ArgMin => None,
+        };
+        let of_floats = |f: &RowFold| self.domain.exprs.dtype(f.value) == DType::F32;
+        let idles =
+            |f: &RowFold| of_floats(f) && neutral(f).is_some() && self.fixed(f.value) == neutral(f);
+        let stores = !task.stores.is_empty() || !task.leaves.is_empty();
+        !stores && task.folds.iter().all(idles)
     }
 
     fn varies(&self, id: ExprId) -> bool {
@@ -78,7 +115,11 @@ impl<'d, 'k> Draft<'d, 'k> {
         if self.vectors.contains_key(&id) {
             return Some(());
         }
-        if self.varies(id) {
+        if let Some(value) = self.fixed(id) {
+            let fixed = Scalar::new(self.domain.exprs.dtype(id), value);
+            let vector = ops::constant(&mut self.lanes, fixed);
+            self.vectors.insert(id, vector);
+        } else if self.varies(id) {
             let vector = self.varying(id)?;
             self.vectors.insert(id, vector);
         } else if wanted {
@@ -129,9 +170,6 @@ impl<'d, 'k> Draft<'d, 'k> {
                 let (buffer, dtype) = (Some(*buffer), fill.dtype);
                 if !place.checks.is_empty() {
                     self.enter_window(&place.checks)?;
-                    if self.beyond {
-                        return Some(ops::constant(&mut self.lanes, *fill));
-                    }
                 }
                 let place = Place { checks: Checks::new(), ..place.clone() };
                 self.input(Stream { buffer, dtype, place })
@@ -139,7 +177,7 @@ impl<'d, 'k> Draft<'d, 'k> {
             Expr::Inside(_) => {
                 let checks = self.domain.guards[id.0 as usize].as_ref().expect("it has checks");
                 self.enter_window(checks)?;
-                Some(self.lanes.truth(!self.beyond))
+                Some(self.lanes.truth(true))
             }
             Expr::Random { site, seed, step, element } => {
                 let uniform = ![seed, step].iter().any(|&&id| self.varies(id));

@@ -1,0 +1,85 @@
+//! What of a contraction matters to some rows: a range of the columns and a range of the terms.
+
+use super::{Algorithm, Axes, ContractSchedule, Which};
+use crate::schedule::Site;
+use crate::schedule::domain::{Check, Domain};
+use dlc_kernel::{Axis, Expr, ExprId, Guard, Store};
+
+/// How many rows, at least, have their ranges in common: so many that a panel of columns is worth
+/// bringing near.
+const BAND_ROWS: i64 = 48;
+
+/// Conditions beyond which sums are not needed, or terms are 0.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Over a row, a column and the batch.
+    pub columns: Vec<Check>,
+    /// Over a row, a term and the batch.
+    pub depth: Vec<Check>,
+    /// The one axis of the rows.
+    pub row: Option<Axis>,
+}
+
+impl Reach {
+    /// The conditions that rows of that one axis and columns or terms of one axis decide.
+    pub(super) fn new(conditions: Vec<Check>, rows: &Axes, columns: &Axes, depth: &Axes) -> Reach {
+        let &[row] = &rows.axes[..] else { return Reach::default() };
+        let only = |axes: &Axes| if let &[axis] = &axes.axes[..] { Some(axis) } else { None };
+        let decided_by = |axis: Option<Axis>, none: &Axes| {
+            let fits = |check: &&Check| {
+                let unit = axis.is_some_and(|axis| check.index.coef(axis).abs() == 1);
+                let absent = none.axes.iter().all(|&axis| check.index.coef(axis) == 0);
+                check.div == 1 && unit && absent && check.index.coef(row) != 0
+            };
+            conditions.iter().filter(fits).cloned().collect()
+        };
+        let (columns, depth) = (decided_by(only(columns), depth), decided_by(only(depth), columns));
+        Reach { columns, depth, row: Some(row) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.columns.is_empty() && self.depth.is_empty()
+    }
+}
+
+impl ContractSchedule<'_> {
+    /// What matters to bands of rows of its blocks, and how many rows a band has, if not everything
+    /// matters to all.
+    pub fn bands(&self) -> Option<(&Reach, i64)> {
+        let Algorithm::Tiled(tiling) = &self.algorithm else { return None };
+        let flat = |which| tiling.run(which, self.side(which)).is_none();
+        let is_whole = tiling.splits == 1 && flat(Which::Rows) && flat(Which::Columns);
+        let height = tiling.tile.rows;
+        let rows = super::div_ceil(BAND_ROWS, height) * height;
+        (is_whole && !self.reach.is_empty()).then_some((&self.reach, rows))
+    }
+}
+
+/// Over the axes of a contraction: the conditions of `Reach::new`.
+///
+/// # Errors
+/// If a size is not bound.
+pub(super) fn conditions(
+    site: Site,
+    domain: &Domain,
+    operands: [ExprId; 2],
+    stores: &[Store],
+) -> Result<Vec<Check>, String> {
+    let mut guards: Vec<Guard> = Vec::new();
+    for operand in operands {
+        if let Expr::Load { buffer, access, lookups, .. } = domain.exprs.get(operand)
+            && lookups.is_empty()
+        {
+            guards.extend(site.regions.support(*buffer, access));
+        }
+    }
+    let demands = stores.iter().map(|s| site.regions.demand(s.buffer, &s.access));
+    let common = demands.reduce(|mut all, own| {
+        all.retain(|guard| own.contains(guard));
+        all
+    });
+    guards.extend(common.into_iter().flatten());
+    let checks = guards.iter().map(|guard| Check::of_guard(guard, &domain.extents));
+    let checks: Vec<Option<Check>> = checks.collect::<Result<_, _>>()?;
+    Ok(checks.into_iter().flatten().collect())
+}

@@ -1,0 +1,191 @@
+//! Which elements of tensors matter: of a causal mask's scores and weights, one triangle.
+//!
+//! Outside its *demand* nobody reads a tensor; outside its *support* all its elements are 0. A target
+//! may leave out what lies outside, products with zeros among it, so that infinities and NaN that
+//! a factor has there do not turn up in sums. Both are conditions over the tensor's coordinates, found
+//! in the guards of those who read and write it.
+
+use crate::{
+    Access, Axis, BinaryOp, BufferId, Class, Entry, Expr, ExprId, Exprs, Form, Guard, Index,
+    Kernel, Part, Program,
+};
+use rustc_hash::FxHashMap;
+
+/// By buffer: conditions that hold together, where axis `d` is the coordinate along dim `d`.
+type Conditions = FxHashMap<BufferId, Vec<Guard>>;
+
+/// What matters of the temporaries of an entry.
+#[derive(Clone, Debug, Default)]
+pub struct Regions {
+    demand: Conditions,
+    support: Conditions,
+}
+
+impl Regions {
+    /// Those of an entry's temporaries.
+    pub fn of(program: &Program, entry: &Entry) -> Regions {
+        let mut support = Conditions::default();
+        entry.kernels.iter().for_each(|kernel| add_support(program, kernel, &mut support));
+        Regions { demand: demand(program, entry), support }
+    }
+
+    /// Over the axes of a kernel that stores at `access`: nobody reads what is stored where one of
+    /// these fails.
+    pub fn demand(&self, buffer: BufferId, access: &Access) -> Vec<Guard> {
+        seen_through(&self.demand, buffer, access)
+    }
+
+    /// Over the axes of a kernel that loads at `access`: it loads 0 where one of these fails.
+    pub fn support(&self, buffer: BufferId, access: &Access) -> Vec<Guard> {
+        seen_through(&self.support, buffer, access)
+    }
+}
+
+/// A buffer's conditions as an access sees them.
+fn seen_through(conditions: &Conditions, buffer: BufferId, access: &Access) -> Vec<Guard> {
+    let own = conditions.get(&buffer).into_iter().flatten();
+    own.map(|guard| Guard { index: guard.index.compose(&access.coords), ..guard.clone() }).collect()
+}
+
+/// A condition over axes as one over the dims of a buffer, if the access has all of its axes.
+fn over_dims(guard: &Guard, access: &Access) -> Option<Guard> {
+    let dim = |axis: Axis| access.coords.iter().position(|c| c.as_axis() == Some(axis));
+    let terms = guard.index.terms.iter();
+    let terms: Option<Vec<(u32, i64)>> = terms.map(|t| Some((dim(t.0)? as u32, t.1))).collect();
+    let index = Index::affine(terms?, guard.index.offset.clone());
+    Some(Guard { index: Index { div: guard.index.div, ..index }, extent: guard.extent.clone() })
+}
+
+/// What all loads of each temporary ask.
+fn demand(program: &Program, entry: &Entry) -> Conditions {
+    let mut demand = Conditions::default();
+    for kernel in &entry.kernels {
+        let parts = kernel.parts();
+        for (_, expr) in parts.iter().flat_map(Part::nodes) {
+            let Expr::Load { buffer, access, .. } = expr else { continue };
+            let asked = || access.guards.iter().filter_map(|g| over_dims(g, access));
+            let of_all = demand.entry(*buffer).or_insert_with(|| asked().collect());
+            of_all.retain(|guard| asked().any(|own| own == *guard));
+        }
+        if matches!(kernel.form, Form::Reshape { .. } | Form::Check { .. }) {
+            kernel.reads().into_iter().for_each(|id| _ = demand.insert(id, Vec::new()));
+        }
+    }
+    let is_own =
+        |id: &BufferId| program.buffer(*id).class == Class::Temp && !entry.outputs.contains(id);
+    demand.retain(|id, guards| !guards.is_empty() && is_own(id));
+    demand
+}
+
+/// Adds where the temporaries that a kernel writes may be other than 0.
+fn add_support(program: &Program, kernel: &Kernel, support: &mut Conditions) {
+    if let Form::Loop { start, body, .. } = &kernel.form {
+        start.iter().chain(body).for_each(|kernel| add_support(program, kernel, support));
+    }
+    let mut found = Vec::new();
+    for part in kernel.parts() {
+        for store in &part.stores {
+            let guards = conditions(&part, store.value, support);
+            let holds = |g: &Guard| {
+                let values = fixed_values(part.exprs, |_, expr| outside(g, expr, support));
+                values[store.value.0 as usize] == Some(0.0)
+            };
+            let guards = guards.into_iter().filter(holds);
+            let guards = guards.filter_map(|g| over_dims(&g, &store.access));
+            found.push((store.buffer, guards.collect::<Vec<Guard>>()));
+        }
+    }
+    for (buffer, guards) in found {
+        if program.buffer(buffer).class == Class::Temp {
+            let of_all = support.entry(buffer).or_insert_with(|| guards.clone());
+            of_all.retain(|guard| guards.contains(guard));
+        }
+    }
+}
+
+/// The conditions that a value may depend on.
+fn conditions(part: &Part<'_>, value: ExprId, support: &Conditions) -> Vec<Guard> {
+    let mut found = Vec::new();
+    for id in part.exprs.reachable([value]) {
+        match part.exprs.get(id) {
+            Expr::Inside(guard) => found.push(guard.clone()),
+            Expr::Load { buffer, access, .. } => {
+                found.extend(access.guards.iter().cloned());
+                found.extend(seen_through(support, *buffer, access));
+            }
+            _ => {}
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The value of a load or condition where `guard` fails, if it is fixed there.
+fn outside(guard: &Guard, expr: &Expr, support: &Conditions) -> Option<f64> {
+    match expr {
+        Expr::Inside(own) => (own == guard).then_some(0.0),
+        Expr::Load { access, fill, .. } if access.guards.contains(guard) => Some(fill.value()),
+        Expr::Load { buffer, access, .. } => {
+            seen_through(support, *buffer, access).contains(guard).then_some(0.0)
+        }
+        _ => None,
+    }
+}
+
+/// By expression: its value, if it is the same wherever some condition fails; `known` gives those of
+/// loads and conditions. What data decides is taken for finite.
+pub fn fixed_values(
+    exprs: &Exprs,
+    known: impl Fn(ExprId, &Expr) -> Option<f64>,
+) -> Vec<Option<f64>> {
+    let mut values: Vec<Option<f64>> = Vec::with_capacity(exprs.len());
+    for (id, expr) in exprs.iter() {
+        let of = |id: &ExprId| values[id.0 as usize];
+        let value = match expr {
+            Expr::Const(scalar) => Some(scalar.value()),
+            Expr::Inside(_) | Expr::Load { .. } => known(id, expr),
+            Expr::Unary(op, x) => of(x).map(|value| op.eval(exprs.dtype(*x), value)),
+            Expr::Binary(op, a, b) => match (of(a), of(b)) {
+                (Some(x), Some(y)) => Some(op.eval(exprs.dtype(*a), x, y)),
+                (x, y) => absorbed(*op, (x, is_bounded(exprs, *a)), (y, is_bounded(exprs, *b))),
+            },
+            Expr::Select(condition, a, b) => match of(condition) {
+                Some(0.0) => of(b),
+                Some(_) => of(a),
+                None => of(a).filter(|value| Some(*value) == of(b)),
+            },
+            Expr::Cast(dtype, x) => of(x).map(|value| crate::cast(*dtype, value)),
+            Expr::Extent(..) | Expr::Axis(_) | Expr::Folded(_) | Expr::Random { .. } => None,
+        };
+        values.push(value);
+    }
+    values
+}
+
+/// What an operation gives, whatever the operand is whose value is not fixed: it is not infinitely
+/// small if it is bounded.
+fn absorbed(
+    op: BinaryOp,
+    (a, a_is_bounded): (Option<f64>, bool),
+    (b, b_is_bounded): (Option<f64>, bool),
+) -> Option<f64> {
+    let lowest = |x: Option<f64>| x == Some(f64::NEG_INFINITY);
+    match (op, a, b) {
+        (BinaryOp::Mul | BinaryOp::And, Some(0.0), _) => Some(0.0),
+        (BinaryOp::Mul | BinaryOp::And, _, Some(0.0)) => Some(0.0),
+        (BinaryOp::Div, Some(0.0), _) => Some(0.0),
+        (BinaryOp::Add | BinaryOp::Sub, a, _) if lowest(a) && b_is_bounded => a,
+        (BinaryOp::Add, _, b) if lowest(b) && a_is_bounded => b,
+        _ => None,
+    }
+}
+
+/// Whether a value is at least some finite constant.
+fn is_bounded(exprs: &Exprs, id: ExprId) -> bool {
+    let finite = |id: &ExprId| matches!(exprs.get(*id), Expr::Const(x) if x.value().is_finite());
+    match exprs.get(id) {
+        Expr::Binary(BinaryOp::Max, a, b) => finite(a) || finite(b),
+        _ => finite(&id),
+    }
+}

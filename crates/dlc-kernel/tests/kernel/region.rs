@@ -1,0 +1,101 @@
+//! Demand and support: what a mask leaves of scores and weights.
+
+use crate::attention::{Mask, Sizes, attention};
+use crate::build::*;
+use dlc_kernel::region::{Regions, fixed_values};
+use dlc_kernel::*;
+
+const SIZES: Sizes = Sizes { heads: 2, queries: 6, keys: 8, depth: 3, width: 4 };
+
+#[test]
+fn a_mask_bounds_what_is_read_of_scores_and_what_weights_are_not_zero() {
+    let mask = Mask { backwards: false, shift: 2, width: 5 };
+    let (program, scores, weights) = attention(SIZES, Some(mask));
+    let regions = Regions::of(&program, &program.entries[0]);
+    assert_eq!(regions.demand(scores, &axes(&[0, 1, 2])), [mask.guard(1, 2)]);
+    assert_eq!(regions.support(weights, &axes(&[0, 1, 3])), [mask.guard(1, 3)]);
+    assert!(regions.support(scores, &axes(&[0, 1, 2])).is_empty());
+    assert!(regions.demand(weights, &axes(&[0, 1, 2])).is_empty());
+    // The interpreter's weights are 0 exactly there.
+    let mut machine = Machine::new(&program);
+    let shapes = [[6usize, 2, 3], [8, 2, 3], [8, 2, 4]];
+    let numbers = |shape: &[usize; 3]| {
+        let data = (0..shape.iter().product::<usize>()).map(|i| (i * 37 % 11) as f64 - 5.0);
+        Array { shape: shape.to_vec(), data: data.collect() }
+    };
+    machine.call("run", &shapes.each_ref().map(numbers)).unwrap();
+    let guard = &regions.support(weights, &Access::identity(3))[0];
+    for (at, &value) in machine.array(weights).data.iter().enumerate() {
+        let point = [at / 48, at / 8 % 6, at % 8].map(|x| x as i64);
+        let inside = guard.index.at(&point).is_some_and(|x| (0..5).contains(&x));
+        assert_eq!(value != 0.0, inside, "{point:?}");
+    }
+}
+
+#[test]
+fn without_a_mask_everything_matters() {
+    let (program, scores, weights) = attention(SIZES, None);
+    let regions = Regions::of(&program, &program.entries[0]);
+    assert!(regions.demand(scores, &axes(&[0, 1, 2])).is_empty());
+    assert!(regions.support(weights, &axes(&[0, 1, 2])).is_empty());
+}
+
+/// `y = x[i] where i < 3 else 0; z = y[i] + y[i + 1]`: each reader sees another range.
+#[test]
+fn readers_of_different_ranges_want_all() {
+    let mut p = Program::default();
+    let x = buffer(&mut p, Class::Temp, "x", DType::F32, &[4]);
+    let y = buffer(&mut p, Class::Output, "y", DType::F32, &[4]);
+    let guarded = |extent: i64| {
+        let guard = Guard { index: Index::axis(0), extent: extent.into() };
+        Access { guards: [guard].into_iter().collect(), ..axes(&[0]) }
+    };
+    let segment = |e: Exprs, to, value| {
+        let stores = vec![store(to, axes(&[0]), value)];
+        Form::Map { segments: vec![Segment { axes: sizes(&[4]), exprs: e, stores }] }
+    };
+    let mut ones = Exprs::new();
+    let one = ones.constant(DType::F32, 1.0);
+    let mut e = Exprs::new();
+    let (a, b) = (load(&mut e, x, guarded(3)), load(&mut e, x, guarded(2)));
+    let sum = binary(&mut e, BinaryOp::Add, a, b);
+    let forms = [segment(ones, x, one), segment(e, y, sum)];
+    let kernels = forms.into_iter().enumerate();
+    let kernel = |(k, form)| Kernel { name: format!("k{k}"), origin: None, form };
+    p.entries = vec![Entry {
+        name: "run".into(),
+        inputs: Vec::new(),
+        outputs: vec![y],
+        kernels: kernels.map(kernel).collect(),
+        commit: 2,
+    }];
+    verify(&p).unwrap();
+    let regions = Regions::of(&p, &p.entries[0]);
+    assert!(regions.demand(x, &axes(&[0])).is_empty());
+}
+
+#[test]
+fn only_what_no_operand_can_change_is_fixed() {
+    let mut p = Program::default();
+    let x = buffer(&mut p, Class::Input, "x", DType::F32, &[4]);
+    let mut e = Exprs::new();
+    let data = load(&mut e, x, axes(&[0]));
+    let [zero, lowest, two] =
+        [0.0, f64::NEG_INFINITY, 2.0].map(|value| e.constant(DType::F32, value));
+    let bounded = binary(&mut e, BinaryOp::Max, data, two);
+    let cases = [
+        (binary(&mut e, BinaryOp::Mul, data, zero), Some(0.0)),
+        (binary(&mut e, BinaryOp::Div, zero, data), Some(0.0)),
+        (binary(&mut e, BinaryOp::Div, data, zero), None),
+        (binary(&mut e, BinaryOp::Sub, lowest, bounded), Some(f64::NEG_INFINITY)),
+        (binary(&mut e, BinaryOp::Sub, lowest, data), None),
+        (binary(&mut e, BinaryOp::Add, data, lowest), None),
+        (binary(&mut e, BinaryOp::Add, two, two), Some(4.0)),
+        (unary(&mut e, UnaryOp::Exp, lowest), Some(0.0)),
+        (data, None),
+    ];
+    let values = fixed_values(&e, |_, _| None);
+    for (id, expected) in cases {
+        assert_eq!(values[id.0 as usize], expected, "{id}");
+    }
+}
