@@ -8,10 +8,14 @@
 //!    written out, so that its operand lies in memory in constant steps.
 //! 5. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
 //!
+//! 6. `bands`: kernels that follow each other are computed part by part, where their temporaries are
+//!    too large for the caches.
+//!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
 //! forms of kernels have in common (`piece.rs`).
 
 mod apart;
+mod bands;
 mod entries;
 mod layout;
 mod pad;
@@ -33,7 +37,7 @@ pub fn arrange(program: &Program, config: Config) -> Program {
                 true => laid_out,
                 false => winograd::winograd(laid_out, config, &winograd::SIZES, 1.0),
             };
-            apart::rows_apart(pad::pad(transformed))
+            bands::in_bands(apart::rows_apart(pad::pad(transformed)))
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::abi::{Context, ErrorSlot, KernelFn};
 use crate::codegen::{Phase, When};
-use crate::lower::{ArenaPlan, ScheduledEntry, is_lasting};
+use crate::lower::{ArenaPlan, ScheduledEntry, is_lasting, padded};
 use crate::memory::Memory;
 use crate::schedule::Schedule;
 use crate::share::{Share, share_out};
 use dlc_kernel::{BufferId, Class, Form, Kernel, Program};
 use rustc_hash::FxHashSet;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 /// An entry ready to be called.
@@ -63,6 +64,8 @@ pub enum Action {
         shares: Vec<Vec<Share>>,
         /// Bytes from one worker's workspace to the next.
         scratch_stride: i64,
+        /// The same of the workspace that workers share, where each has steps of its own.
+        shared_stride: u64,
         /// Where errors are to be looked for afterwards, in the words of messages.
         may_fail: Option<String>,
     },
@@ -72,6 +75,10 @@ pub enum Action {
         steps: i64,
         /// In order.
         works: Vec<Work>,
+        /// Where those of its own works find what lives within a step.
+        local: Vec<Local>,
+        /// How many workers have steps of their own; with one, steps are in turn.
+        workers: usize,
     },
     /// Bytes from one buffer to another.
     Copy {
@@ -82,6 +89,18 @@ pub enum Action {
         /// How many.
         bytes: usize,
     },
+}
+
+/// An operand that is in the same place at every step, wherever its code takes it to be.
+pub struct Local {
+    /// The context that names it.
+    pub context: usize,
+    /// Its position among the operands.
+    pub operand: usize,
+    /// What it is.
+    pub buffer: BufferId,
+    /// The bytes of a step.
+    pub bytes: u64,
 }
 
 /// A compiled function and the buffers it sees.
@@ -98,8 +117,9 @@ pub struct RunnablePart {
 pub struct Arena {
     /// Everything but what callers lend.
     pub memory: Memory,
-    /// One for each entry.
-    pub frames: Vec<Frame>,
+    /// By entry, one for each worker that has steps of a loop of its own, and one at least: that of
+    /// everything else.
+    pub frames: Vec<Vec<Mutex<Frame>>>,
     /// One for each worker.
     pub errors: Box<[ErrorSlot]>,
 }
@@ -113,15 +133,22 @@ pub struct Frame {
     tables: Vec<Box<[*mut u8]>>,
 }
 
-// SAFETY: its addresses go into its own memory, into the executable's lasting block, which may be
+// SAFETY: its addresses go into the arena's memory, into the executable's lasting block, which may be
 // used from any thread under the executable's lock, and into what the caller of the moment lends.
-unsafe impl Send for Arena {}
+unsafe impl Send for Frame {}
 
 impl Arena {
     /// An arena without frames.
     pub fn new(memory: Memory, workers: usize) -> Arena {
         let errors = vec![ErrorSlot::default(); workers].into();
         Arena { memory, frames: Vec::new(), errors }
+    }
+
+    /// Lets all kernels of an entry find an input or output at `address`.
+    pub fn bind(&mut self, entry: usize, outside: &Outside, address: *mut u8) {
+        for frame in &mut self.frames[entry] {
+            frame.get_mut().unwrap_or_else(|e| e.into_inner()).bind(outside, address);
+        }
     }
 }
 
@@ -136,9 +163,19 @@ impl Frame {
     /// Lets operand tables name `address` for an input or output.
     pub fn bind(&mut self, outside: &Outside, address: *mut u8) {
         for &(context, operand) in outside.named.iter().flatten() {
-            self.tables[context][operand] = address;
-            self.contexts[context].operands = self.tables[context].as_ptr();
+            self.set_operand(context, operand, address);
         }
+    }
+
+    /// Lets an operand at `address` be found there at a step.
+    pub fn follow(&mut self, local: &Local, address: *mut u8, step: i64) {
+        let before = (step as u64).wrapping_mul(local.bytes) as usize;
+        self.set_operand(local.context, local.operand, address.wrapping_sub(before));
+    }
+
+    fn set_operand(&mut self, context: usize, operand: usize, address: *mut u8) {
+        self.tables[context][operand] = address;
+        self.contexts[context].operands = self.tables[context].as_ptr();
     }
 }
 
@@ -177,6 +214,19 @@ impl EntryCode {
 }
 
 impl EntryCode {
+    /// The most workers that have steps of their own of one of its loops.
+    pub fn step_workers(&self) -> usize {
+        let mut most = 1;
+        self.works.iter().for_each(|work| {
+            work.visit(&mut |action| {
+                if let Action::Loop { workers, .. } = action {
+                    most = most.max(*workers);
+                }
+            });
+        });
+        most
+    }
+
     /// All runs, in the order of their contexts: packing comes before a loop, but is counted with
     /// the kernel that it is for.
     pub fn runs(&self) -> Vec<&Action> {
@@ -276,9 +326,26 @@ impl Linking<'_, '_> {
         }
         let top = self.scheduled.leaves[self.leaf - 1].top;
         let steps = steps.as_const().expect("sizes were bound when scheduled");
-        let when = self.when(top);
-        works.push(Work { kernel: top, when, action: Action::Loop { steps, works: steps_works } });
+        let local = self.local(&steps_works);
+        let workers = self.scheduled.step_workers(top, self.threads);
+        let action = Action::Loop { steps, works: steps_works, local, workers };
+        works.push(Work { kernel: top, when: self.when(top), action });
         (before, works)
+    }
+
+    /// Where the works of a loop name what lives within a step.
+    fn local(&self, works: &[Work]) -> Vec<Local> {
+        let mut found = Vec::new();
+        for work in works {
+            let Action::Run { parts, first, .. } = &work.action else { continue };
+            for (context, part) in (*first..).zip(parts) {
+                for (operand, &buffer) in part.operands.iter().enumerate() {
+                    let bytes = self.scheduled.facts.local.get(&buffer);
+                    found.extend(bytes.map(|&bytes| Local { context, operand, buffer, bytes }));
+                }
+            }
+        }
+        found
     }
 
     fn when(&self, top: usize) -> When {
@@ -295,6 +362,8 @@ impl Linking<'_, '_> {
             works.extend(copy(self.program, (kernel, self.when(kernel)), *src, *dst));
         }
         let stride = schedule.workspace().scratch.next_multiple_of(crate::abi::ALIGNMENT);
+        let shared = padded(schedule.workspace().shared as u64);
+        let alone = self.scheduled.step_workers(kernel, self.threads) > 1;
         let last = self.phases[at].len();
         for (number, phase) in self.phases[at].iter().enumerate() {
             let steps = if phase.once { 1 } else { steps };
@@ -309,6 +378,7 @@ impl Linking<'_, '_> {
                 leaf: at,
                 shares: share_out(&phase.parts, steps, self.threads),
                 scratch_stride: stride as i64,
+                shared_stride: if alone { shared } else { 0 },
                 may_fail: may_fail.then(|| leaf.kernel.place()),
             };
             let out = if phase.once { &mut before } else { &mut works };

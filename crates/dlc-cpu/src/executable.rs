@@ -5,23 +5,22 @@
 //! take turns in one arena if none runs beside another. A call that
 //! updates is alone: the lock below is the discipline all the `unsafe` code here relies on.
 
-use crate::abi::{Context, ErrorKind, ErrorSlot, SLACK};
+mod run;
+
+use crate::abi::{Context, SLACK};
 use crate::codegen::When;
-use crate::entry::{Action, Arena, EntryCode, Frame, RunnablePart, Work};
+use crate::entry::{Action, Arena, EntryCode, Frame};
 use crate::jit::Module;
 use crate::lower::{ArenaPlan, LastingPlan, Place, is_lasting};
 use crate::memory::Memory;
 use crate::pool::Pool;
-use crate::schedule::scanned;
-use crate::share::Share;
 use crate::transfer::{self, copy_in, copy_out};
 use dlc_kernel::{
-    BufferId, BuildError, Class, DType, Data, Entry, Executable, Kernel, Program, RunError,
-    StageTime, Tensor,
+    BufferId, BuildError, Class, DType, Data, Entry, Executable, Program, RunError, StageTime,
+    Tensor,
 };
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
 
 /// Bytes that loads outside their buffer read instead.
 #[repr(align(64))]
@@ -120,16 +119,22 @@ impl CpuExecutable {
         let bytes = self.entries.iter().map(|e| e.plan.bytes).max().unwrap_or(0);
         let mut arena = Arena::new(Memory::new(bytes)?, self.pool.workers());
         let entries = self.entries.iter().enumerate();
-        let frames = entries.map(|(at, entry)| self.frame(at, entry, &mut arena)).collect();
+        let of_workers = |(at, entry): (usize, &EntryCode)| {
+            let workers = 0..entry.step_workers() as u64;
+            workers.map(|w| Mutex::new(self.frame((at, entry), w, &mut arena))).collect()
+        };
+        let frames = entries.map(of_workers).collect();
         Some(Arena { frames, ..arena })
     }
 
-    /// How the kernels of an entry see `arena`.
-    fn frame(&self, at: usize, entry: &EntryCode, arena: &mut Arena) -> Frame {
+    /// How the kernels of an entry that a worker runs see `arena`.
+    fn frame(&self, (at, entry): (usize, &EntryCode), worker: u64, arena: &mut Arena) -> Frame {
         let kept = &self.lasting_plan.workspaces[at];
         let mut frame = Frame::default();
         for run in entry.runs() {
-            let Action::Run { parts, leaf, scratch_stride, .. } = run else { continue };
+            let Action::Run { parts, leaf, scratch_stride, shared_stride, .. } = run else {
+                continue;
+            };
             let (shared, scratch) = entry.plan.workspaces[*leaf];
             let rooms = self.pool.workers() as u64 * *scratch_stride as u64;
             if rooms > 0 {
@@ -142,7 +147,7 @@ impl CpuExecutable {
                     operands: std::ptr::null(),
                     errors: arena.errors.as_mut_ptr(),
                     lasting: self.lasting.at(kept[*leaf]),
-                    shared: arena.memory.at(shared),
+                    shared: arena.memory.at(shared + worker * shared_stride),
                     scratch: arena.memory.at(scratch),
                     scratch_stride: *scratch_stride,
                     nowhere: NOWHERE.0.as_ptr(),
@@ -158,65 +163,6 @@ impl CpuExecutable {
         match entry.plan.places[&id] {
             Place::Lasting(offset) => self.lasting.at(offset),
             Place::Arena(offset) => arena.at(offset),
-        }
-    }
-
-    /// Runs those works of an entry that are due, in order; stops at the first error. Adds to
-    /// `seconds` what each kernel took, if that is asked for.
-    fn run(
-        &self,
-        at: usize,
-        entry: &EntryCode,
-        when: When,
-        arena: &mut Arena,
-        mut seconds: Option<&mut [f64]>,
-    ) -> Result<(), RunError> {
-        let mut start = seconds.is_some().then(Instant::now);
-        for work in entry.works.iter().filter(|work| work.when == when) {
-            self.run_work((at, entry), work, arena, 0)?;
-            if let (Some(seconds), Some(start)) = (&mut seconds, &mut start) {
-                seconds[work.kernel] += start.elapsed().as_secs_f64();
-                *start = Instant::now();
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs a work at a step, counted over all loops around it.
-    fn run_work(
-        &self,
-        (at, entry): (usize, &EntryCode),
-        work: &Work,
-        arena: &mut Arena,
-        step: i64,
-    ) -> Result<(), RunError> {
-        match &work.action {
-            Action::Copy { src, dst, bytes } => {
-                let [src, dst] = [src, dst].map(|&id| self.address(entry, &arena.memory, id));
-                // SAFETY: both are storage of this call of `bytes` bytes, and distinct
-                // buffers that are alive at one kernel do not overlap.
-                unsafe { std::ptr::copy_nonoverlapping(src, dst, *bytes) };
-                Ok(())
-            }
-            Action::Run { parts, first, shares, may_fail, .. } => {
-                let contexts = &arena.frames[at].contexts[*first..first + parts.len()];
-                self.launch(parts, contexts, shares, step);
-                match may_fail {
-                    Some(place) => {
-                        let kernel = &self.program.entries[at].kernels[work.kernel];
-                        self.take_error(kernel, place, &mut arena.errors)
-                    }
-                    None => Ok(()),
-                }
-            }
-            Action::Loop { steps, works } => {
-                for inner in step * steps..(step + 1) * steps {
-                    for work in works {
-                        self.run_work((at, entry), work, arena, inner)?;
-                    }
-                }
-                Ok(())
-            }
         }
     }
 
@@ -265,62 +211,6 @@ impl CpuExecutable {
         self.arenas.lock().unwrap_or_else(|e| e.into_inner()).push(arena);
     }
 
-    fn launch(
-        &self,
-        parts: &[RunnablePart],
-        contexts: &[Context],
-        shares: &[Vec<Share>],
-        step: i64,
-    ) {
-        /// Contexts hold addresses, which a region hands to the pool's threads.
-        struct Shareable<'a>(&'a [Context]);
-        // SAFETY: workers execute disjoint units, and only ever write what is their own.
-        unsafe impl Sync for Shareable<'_> {}
-        impl<'a> Shareable<'a> {
-            fn get(&self, at: usize) -> &'a Context {
-                &self.0[at]
-            }
-        }
-        let contexts = Shareable(contexts);
-        self.pool.run(shares.len(), &|worker| {
-            for share in &shares[worker] {
-                let RunnablePart { function, units, .. } = parts[share.part];
-                let (begin, end) = (share.begin + step * units, share.end + step * units);
-                // SAFETY: the context points to this call's storage, planned for exactly these
-                // operands; the units are within the part's; the module is alive.
-                unsafe {
-                    function(contexts.get(share.part), begin, end, worker as i64);
-                }
-            }
-        });
-    }
-
-    /// The first error that any worker noted; workers take units in ascending order.
-    fn take_error(
-        &self,
-        kernel: &Kernel,
-        place: &str,
-        slots: &mut [ErrorSlot],
-    ) -> Result<(), RunError> {
-        // The compiled code wrote them through a pointer of its own.
-        let noted = slots.iter().map(|s| s as *const ErrorSlot);
-        // SAFETY: the pointers are to live slots that no worker uses any more.
-        let noted = noted.map(|s| unsafe { s.read_volatile() }).find(|s| s.kind != 0);
-        let Some(error) = noted else { return Ok(()) };
-        slots.fill(ErrorSlot::default());
-        if error.kind == ErrorKind::Index as i64 {
-            let (index, extent) = (error.value, error.extent);
-            return Err(RunError::Index { place: place.to_string(), index, extent });
-        }
-        let dlc_kernel::Form::Check { buffers } = &kernel.form else {
-            unreachable!("only checks look for numbers that are not finite")
-        };
-        let mut scanned = scanned(&self.program, buffers);
-        let offender = scanned.nth(error.value as usize).expect("each part scans a buffer");
-        let buffer = self.program.buffer(offender);
-        Err(RunError::NotFinite { name: buffer.name.clone() })
-    }
-
     /// A call, with the time of each kernel if that is asked for.
     fn call_timed(
         &self,
@@ -339,7 +229,7 @@ impl CpuExecutable {
         for (lent, tensor) in inputs_lent.iter().zip(inputs) {
             let own = self.address(code, &arena.memory, lent.buffer);
             let address = transfer::readable(tensor).filter(|_| lent.named.is_some());
-            arena.frames[at].bind(lent, address.unwrap_or(own));
+            arena.bind(at, lent, address.unwrap_or(own));
             if address.is_none() {
                 // SAFETY: the address is this call's storage of the input, whose type and shape
                 // the tensor was checked to have.
@@ -348,7 +238,7 @@ impl CpuExecutable {
         }
         for (lent, tensor) in outputs_lent.iter().zip(&mut *outputs) {
             let own = self.address(code, &arena.memory, lent.buffer);
-            arena.frames[at].bind(lent, transfer::writable(tensor).unwrap_or(own));
+            arena.bind(at, lent, transfer::writable(tensor).unwrap_or(own));
         }
         let result = self.run(at, code, When::Call, &mut arena, seconds);
         if code.updates {

@@ -3,6 +3,8 @@
 //! The back end's pipeline: [`facts`], [`schedule`], plan, [`generate`]. What it makes is
 //! machine code waiting to be compiled and a list of launches over offsets.
 
+mod local;
+
 use crate::abi::ALIGNMENT;
 use crate::codegen::{self, Phase, When};
 use crate::schedule::contract::Choices;
@@ -74,6 +76,11 @@ pub struct Facts {
     pub regions: Regions,
     /// By kernel that is a loop: what it writes.
     pub changing: FxHashMap<usize, FxHashSet<BufferId>>,
+    /// Temporaries that live within a step of the loops around: the bytes of a step, which are all
+    /// the room they have.
+    pub local: FxHashMap<BufferId, u64>,
+    /// By kernel that is a loop whose steps may run beside each other: how many they are.
+    pub independent: FxHashMap<usize, i64>,
 }
 
 impl Facts {
@@ -138,10 +145,20 @@ pub fn facts(program: &Program) -> Vec<Facts> {
         let loops = entry.kernels.iter().enumerate();
         let loops = loops.filter(|(_, k)| matches!(k.form, Form::Loop { .. }));
         let changing = loops.map(|(at, k)| (at, k.writes().into_iter().collect())).collect();
-        let aliases = plan::aliases(program, entry, &kept);
-        Facts { aliases, fixed, at_load, regions: Regions::of(program, entry), changing }
+        let mut aliases = plan::aliases(program, entry, &kept);
+        let local = local::local_bytes(program, entry, &aliases);
+        local::overwrite(program, entry, &local, &mut aliases);
+        let independent = local::independent_steps(entry, &local);
+        let regions = Regions::of(program, entry);
+        Facts { aliases, fixed, at_load, regions, changing, local, independent }
     };
     program.entries.iter().map(entry).collect()
+}
+
+/// By kernel: whether it computes what depends on nothing but parameters that the entry leaves as they
+/// are.
+pub fn fixed_work(program: &Program, entry: &Entry) -> Vec<bool> {
+    find_fixed_work(program, entry, &mut fixed_buffers(program, entry))
 }
 
 /// Adds what is computed from fixed buffers alone to them; says which kernels do that.
@@ -208,7 +225,26 @@ pub fn generate(entry: &ScheduledEntry, frontend: TargetFrontendConfig) -> Vec<V
     entry.schedules.par_iter().zip(&entry.leaves).map(phases).collect()
 }
 
+/// How much of so many threads' time steps must take that run beside each other, each of them on one
+/// thread; else they run in turn, each of them on all threads.
+const BUSY: f64 = 0.75;
+
 impl ScheduledEntry<'_> {
+    /// How many workers have steps of their own of the loop that a kernel is, of so many threads; one
+    /// if its steps are in turn.
+    pub fn step_workers(&self, kernel: usize, threads: usize) -> usize {
+        let Some(&steps) = self.facts.independent.get(&kernel) else { return 1 };
+        let workers = (threads as i64).min(steps).max(1);
+        let rounds = (steps + workers - 1) / workers;
+        let is_busy = steps as f64 >= BUSY * (rounds * threads as i64) as f64;
+        let mut inside = self.leaves.iter().zip(&self.schedules).filter(|l| l.0.top == kernel);
+        if is_busy && !inside.any(|(_, schedule)| schedule.prepares_loops()) {
+            workers as usize
+        } else {
+            1
+        }
+    }
+
     /// The fixed temporaries that calls read, and not only what is packed when parameters change.
     fn kept(&self) -> Vec<BufferId> {
         let leaves = self.leaves.iter().zip(&self.schedules);
@@ -285,14 +321,21 @@ impl ArenaPlan {
         let within = within.map(|l| (l.buffer, l.first, l.last));
         for (buffer, first, last) in whole_call.chain(within) {
             owners.push(buffer);
-            blocks.push(Block { bytes: bytes(program, buffer)?, first, last });
+            let rooms = |&step: &u64| {
+                let workers = scheduled.step_workers(first, threads) as u64;
+                Ok(padded(step).saturating_mul(workers))
+            };
+            let local = scheduled.facts.local.get(&buffer);
+            let bytes = local.map_or_else(|| bytes(program, buffer), rooms)?;
+            blocks.push(Block { bytes, first, last });
         }
         for (leaf, schedule) in scheduled.leaves.iter().zip(&scheduled.schedules) {
             let at = leaf.top;
             let Workspace { shared, scratch, .. } = schedule.workspace();
             let scratch =
                 (scratch.next_multiple_of(ALIGNMENT) as u64).saturating_mul(threads as u64);
-            for bytes in [shared as u64, scratch] {
+            let workers = scheduled.step_workers(at, threads) as u64;
+            for bytes in [padded(shared as u64).saturating_mul(workers), scratch] {
                 blocks.push(Block { bytes, first: at, last: at });
             }
         }
@@ -342,6 +385,7 @@ pub fn bytes(program: &Program, id: BufferId) -> Result<u64, BuildError> {
     })
 }
 
-fn padded(bytes: u64) -> u64 {
+/// Bytes from one worker's room of so many bytes to the next.
+pub fn padded(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(ALIGNMENT as u64).unwrap_or(u64::MAX)
 }

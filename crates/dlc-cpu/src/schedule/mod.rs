@@ -197,6 +197,13 @@ impl<'k> Schedule<'k> {
         })
     }
 
+    /// Whether something of it is done in every call before the loops around.
+    pub fn prepares_loops(&self) -> bool {
+        let Schedule::Contract(contract) = self else { return false };
+        let mut stages = contract.stages().into_iter();
+        stages.any(|stage| contract.is_once(stage) && !contract.is_at_load(stage))
+    }
+
     /// Memory it needs besides its buffers.
     pub fn workspace(&self) -> Workspace {
         match self {

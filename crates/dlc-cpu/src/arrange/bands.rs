@@ -1,0 +1,320 @@
+//! Chains of kernels whose temporaries are too large for the caches are computed in bands: a loop over
+//! parts of an axis that all of them have, so that what one kernel leaves the next one finds near.
+//!
+//! Attention is the case in point: scores, weights and sums of a few heads at a time, and never the
+//! scores of all. What lives within a step of a loop has the room of one step (`lower.rs`).
+
+use super::piece::pieces;
+use super::substitute::Substitution;
+use crate::lower::fixed_work;
+use crate::schedule::domain::extents;
+use dlc_kernel::{
+    Access, Axis, BufferId, Class, Expr, Exprs, Form, Index, Kernel, Part, Program, Segment, Size,
+    Step,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+
+/// What the temporaries of a step may take, in bytes: about a second-level cache. It is the same for
+/// all machines, and would not change a sum if it were not.
+const NEAR: i64 = 1 << 20;
+
+/// How many bytes must stay near for one that is read again: steps also have less of what products use
+/// many times.
+const WORTH: i64 = 8;
+
+/// Chains with fewer contractions are as fast from far memory: their kernels walk through it in order.
+const MIN_PRODUCTS: usize = 2;
+
+/// Cuts chains into bands, where that saves more than it costs.
+pub(super) fn in_bands(mut program: Program) -> Program {
+    for at in 0..program.entries.len() {
+        let fixed = fixed_work(&program, &program.entries[at]);
+        let outputs = program.entries[at].outputs.clone();
+        let commit = program.entries[at].commit;
+        let all = std::mem::take(&mut program.entries[at].kernels);
+        let (mut kernels, mut begins, mut from) = (Vec::with_capacity(all.len()), None, 0);
+        while from < all.len() {
+            if from == commit {
+                begins = Some(kernels.len());
+            }
+            let limit = if from < commit { commit } else { all.len() };
+            let open = (from..limit).take_while(|&k| !fixed[k]).count();
+            let chain = Chain::best(&program, &outputs, &all[from..], open);
+            let end = from + chain.as_ref().map_or(1, |chain| chain.axes.len());
+            kernels.push(match chain {
+                Some(chain) => chain.in_bands(&mut program, &all[from..end]),
+                None => all[from].clone(),
+            });
+            from = end;
+        }
+        let entry = &mut program.entries[at];
+        entry.commit = begins.unwrap_or(kernels.len());
+        entry.kernels = kernels;
+    }
+    program
+}
+
+/// Kernels in a row that are cut into bands along an axis that all of them have.
+struct Chain {
+    /// By kernel: which of its axes it is.
+    axes: Vec<Axis>,
+    /// How many steps.
+    steps: i64,
+    /// How many points a step has.
+    points: i64,
+    /// What lives within a step, and which of its dims the axis goes along.
+    local: FxHashMap<BufferId, usize>,
+}
+
+/// An axis that the kernels of a chain have in common, so far.
+#[derive(Clone)]
+struct Line {
+    axes: Vec<Axis>,
+    extent: i64,
+    /// By buffer that they write: which dim it goes along, if it is one.
+    dims: FxHashMap<BufferId, usize>,
+}
+
+impl Chain {
+    /// The chain from the first of `kernels` on, of `open` kernels at most, that saves most.
+    fn best(
+        program: &Program,
+        outputs: &[BufferId],
+        kernels: &[Kernel],
+        open: usize,
+    ) -> Option<Chain> {
+        let first = kernels.first().filter(|_| open > 1)?;
+        let writes = first.writes();
+        if !writes.iter().any(|&id| is_large(program, id)) {
+            return None;
+        }
+        let mut lines = Line::all(first);
+        let mut written = writes;
+        let mut best: Option<(i64, Chain)> = None;
+        for (k, kernel) in kernels[..open].iter().enumerate().skip(1) {
+            let reads = kernel.reads();
+            let goes_on = reads.iter().any(|id| written.contains(id) && is_large(program, *id));
+            lines = if goes_on { Line::go_on(lines, &written, kernel) } else { Vec::new() };
+            if lines.is_empty() {
+                break;
+            }
+            written.extend(kernel.writes());
+            let chain = (&kernels[..=k], &kernels[k + 1..]);
+            if products(chain.0) < MIN_PRODUCTS {
+                continue;
+            }
+            let Some(local) = local(program, outputs, chain, &written) else { continue };
+            for line in &lines {
+                if let Some((saved, chain)) = Chain::of(program, chain.0, &local, line)
+                    && best.as_ref().is_none_or(|(most, _)| saved > *most)
+                {
+                    best = Some((saved, chain));
+                }
+            }
+        }
+        Some(best?.1)
+    }
+
+    /// The chain along `line`, with the bytes that need not go far, if that is worth what has to be
+    /// read again at every step.
+    fn of(
+        program: &Program,
+        kernels: &[Kernel],
+        local: &[BufferId],
+        line: &Line,
+    ) -> Option<(i64, Chain)> {
+        let bytes = |id: &BufferId| bytes(program, *id);
+        let per_point = local.iter().map(bytes).sum::<i64>() / line.extent;
+        let fits = |n: &i64| line.extent % n == 0 && n * per_point <= NEAR;
+        let points = (1..=line.extent).rev().find(fits).unwrap_or(1);
+        let steps = line.extent / points;
+        let saved: i64 = local.iter().filter(|id| is_large(program, **id)).map(bytes).sum();
+        let read: FxHashSet<BufferId> = kernels.iter().flat_map(Kernel::reads).collect();
+        let stays = |id: &&BufferId| !local.contains(id) && !line.moves(kernels, **id);
+        let again = (steps - 1) * read.iter().filter(stays).map(bytes).sum::<i64>();
+        let dim = |id: &BufferId| Some((*id, *line.dims.get(id)?));
+        let local = local.iter().map(dim).collect::<Option<_>>()?;
+        let chain = Chain { axes: line.axes.clone(), steps, points, local };
+        (steps > 1 && saved > WORTH * again).then_some((saved - again, chain))
+    }
+
+    /// The loop over its bands. Temporaries that live within a step have the steps first.
+    fn in_bands(&self, program: &mut Program, kernels: &[Kernel]) -> Kernel {
+        for (&id, &dim) in &self.local {
+            let shape = &mut program.buffers[id.0 as usize].shape;
+            shape[dim] = Size::from(self.points);
+            shape.insert(0, Size::from(self.steps));
+        }
+        let last = kernels.last().expect("a chain has kernels");
+        let band = |(kernel, &axis): (&Kernel, &Axis)| {
+            let mut form = self.band(&kernel.form, axis);
+            for mut piece in pieces(&mut form) {
+                piece.change_accesses(|id, access, _| {
+                    if let Some(&dim) = self.local.get(&id) {
+                        access.coords[dim] = Index::axis(axis.0 + 1);
+                        access.coords.insert(0, Index::axis(0));
+                    }
+                });
+            }
+            Kernel { form, ..kernel.clone() }
+        };
+        let body = kernels.iter().zip(&self.axes).map(band).collect();
+        let form = Form::Loop { steps: Size::from(self.steps), start: Vec::new(), body };
+        Kernel { name: format!("{}_bands", last.name), origin: last.origin.clone(), form }
+    }
+
+    /// A kernel's form with the steps as its first axis, and the points of a step as `axis`.
+    fn band(&self, form: &Form, axis: Axis) -> Form {
+        let cut = |axes: &[Size]| -> SmallVec<[Size; 4]> {
+            let mut new = SmallVec::from(axes);
+            new[axis.0 as usize] = Size::from(self.points);
+            new.insert(0, Size::from(self.steps));
+            new
+        };
+        let over = |count: usize| -> Vec<Index> {
+            let index = |a: u32| match a == axis.0 {
+                true => Index::affine([(0, self.points), (a + 1, 1)], 0i64),
+                false => Index::axis(a + 1),
+            };
+            (0..count as u32).map(index).collect()
+        };
+        let mut new = Exprs::new();
+        match form {
+            Form::Map { segments } => {
+                let [Segment { axes, exprs, stores }] = &segments[..] else {
+                    unreachable!("a line is along all of a map")
+                };
+                let over = over(axes.len());
+                let mut copy = Substitution::new(exprs, &over);
+                let stores = stores.iter().map(|s| copy.store(&mut new, s)).collect();
+                Form::Map { segments: vec![Segment { axes: cut(axes), exprs: new, stores }] }
+            }
+            Form::Row { outer, inner, exprs, steps } => {
+                let over = over(outer.len() + inner.len());
+                let mut copy = Substitution::new(exprs, &over);
+                let steps = steps.iter().map(|step| match step {
+                    Step::Fold(op, value) => Step::Fold(*op, copy.copy(&mut new, *value)),
+                    Step::StoreRow(store) => Step::StoreRow(copy.store(&mut new, store)),
+                    Step::StoreEach(store) => Step::StoreEach(copy.store(&mut new, store)),
+                });
+                let steps = steps.collect();
+                Form::Row { outer: cut(outer), inner: inner.clone(), exprs: new, steps }
+            }
+            Form::Contract { out, reduce, exprs, lhs, rhs, stores } => {
+                let over = over(out.len() + reduce.len());
+                let mut copy = Substitution::new(exprs, &over);
+                let [lhs, rhs] = [lhs, rhs].map(|&factor| copy.copy(&mut new, factor));
+                let stores = stores.iter().map(|s| copy.store(&mut new, s)).collect();
+                let (out, reduce) = (cut(out), reduce.clone());
+                Form::Contract { out, reduce, exprs: new, lhs, rhs, stores }
+            }
+            _ => unreachable!("a line is along axes"),
+        }
+    }
+}
+
+/// What a chain writes and reads, if nobody else reads it.
+fn local(
+    program: &Program,
+    outputs: &[BufferId],
+    (kernels, later): (&[Kernel], &[Kernel]),
+    written: &[BufferId],
+) -> Option<Vec<BufferId>> {
+    let read: Vec<BufferId> = kernels.iter().flat_map(Kernel::reads).collect();
+    let found: Vec<BufferId> = written.iter().filter(|id| read.contains(id)).copied().collect();
+    let stays = |id: &BufferId| {
+        let is_own = program.buffer(*id).class == Class::Temp && !outputs.contains(id);
+        is_own && !later.iter().any(|kernel| kernel.reads().contains(id))
+    };
+    found.iter().all(stays).then_some(found)
+}
+
+impl Line {
+    /// The axes that a kernel's points may be taken apart by, if it can be part of a chain.
+    fn all(kernel: &Kernel) -> Vec<Line> {
+        let axes = match &kernel.form {
+            Form::Map { segments } if segments.len() == 1 => &segments[0].axes,
+            Form::Row { outer, .. } => outer,
+            Form::Contract { out, .. } => out,
+            _ => return Vec::new(),
+        };
+        let Ok(extents) = extents(axes) else { return Vec::new() };
+        if kernel.may_fail() {
+            return Vec::new();
+        }
+        let axes = (0u32..).map(Axis).zip(extents).filter(|a| a.1 > 1);
+        let line = |(axis, extent)| {
+            let mut line = Line { axes: Vec::new(), extent, dims: FxHashMap::default() };
+            line.add(kernel, axis);
+            line
+        };
+        axes.map(line).collect()
+    }
+
+    /// The lines that go on through the next kernel, which reads some of what is `written`.
+    fn go_on(lines: Vec<Line>, written: &[BufferId], kernel: &Kernel) -> Vec<Line> {
+        let own = Line::all(kernel);
+        let through = |line: Line| {
+            let fits = |next: &&Line| {
+                next.extent == line.extent
+                    && loads(kernel).all(|(id, access, plain)| {
+                        let dim = line.dims.get(&id).filter(|_| plain);
+                        let along =
+                            |&dim: &usize| access.coords[dim].as_axis() == Some(next.axes[0]);
+                        !written.contains(&id) || dim.is_some_and(along)
+                    })
+            };
+            let next = own.iter().find(fits)?;
+            let mut line = line;
+            line.add(kernel, next.axes[0]);
+            Some(line)
+        };
+        lines.into_iter().filter_map(through).collect()
+    }
+
+    /// Adds a kernel in which it is that axis.
+    fn add(&mut self, kernel: &Kernel, axis: Axis) {
+        self.axes.push(axis);
+        let parts = kernel.parts();
+        for store in parts.iter().flat_map(|part| &part.stores) {
+            let dim = store.access.coords.iter().position(|c| c.as_axis() == Some(axis));
+            self.dims.extend(dim.map(|dim| (store.buffer, dim)));
+        }
+    }
+
+    /// Whether the kernels read another part of a buffer at every step.
+    fn moves(&self, kernels: &[Kernel], id: BufferId) -> bool {
+        kernels.iter().zip(&self.axes).all(|(kernel, &axis)| {
+            loads(kernel).all(|(read, access, _)| read != id || access.uses(axis))
+        })
+    }
+}
+
+/// What a kernel loads: buffer, place, and whether no data decides it.
+fn loads(kernel: &Kernel) -> impl Iterator<Item = (BufferId, Access, bool)> {
+    let parts = kernel.parts();
+    let of = |part: &Part| {
+        let load = |(_, expr): (_, &Expr)| match expr {
+            Expr::Load { buffer, access, lookups, .. } => {
+                Some((*buffer, access.clone(), lookups.is_empty()))
+            }
+            _ => None,
+        };
+        part.nodes().filter_map(load).collect::<Vec<_>>()
+    };
+    parts.iter().flat_map(of).collect::<Vec<_>>().into_iter()
+}
+
+fn products(kernels: &[Kernel]) -> usize {
+    kernels.iter().filter(|kernel| matches!(kernel.form, Form::Contract { .. })).count()
+}
+
+fn bytes(program: &Program, id: BufferId) -> i64 {
+    let buffer = program.buffer(id);
+    buffer.elements().map_or(0, |n| n as i64 * buffer.dtype.bytes() as i64)
+}
+
+fn is_large(program: &Program, id: BufferId) -> bool {
+    program.buffer(id).class == Class::Temp && bytes(program, id) > NEAR
+}

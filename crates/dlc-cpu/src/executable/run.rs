@@ -1,0 +1,201 @@
+//! A call at work: launches, loops, errors.
+
+use super::CpuExecutable;
+use crate::abi::{Context, ErrorKind, ErrorSlot};
+use crate::codegen::When;
+use crate::entry::{Action, Arena, EntryCode, Frame, Local, RunnablePart, Work};
+use crate::lower::padded;
+use crate::memory::Memory;
+use crate::schedule::scanned;
+use crate::share::Share;
+use dlc_kernel::{Kernel, RunError};
+use std::ops::Range;
+use std::time::Instant;
+
+impl CpuExecutable {
+    /// Runs those works of an entry that are due, in order; stops at the first error. Adds to
+    /// `seconds` what each kernel took, if that is asked for.
+    pub(super) fn run(
+        &self,
+        at: usize,
+        entry: &EntryCode,
+        when: When,
+        arena: &mut Arena,
+        mut seconds: Option<&mut [f64]>,
+    ) -> Result<(), RunError> {
+        let mut start = seconds.is_some().then(Instant::now);
+        for work in entry.works.iter().filter(|work| work.when == when) {
+            self.run_work((at, entry), work, arena, 0)?;
+            if let (Some(seconds), Some(start)) = (&mut seconds, &mut start) {
+                seconds[work.kernel] += start.elapsed().as_secs_f64();
+                *start = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a work at a step, counted over all loops around it.
+    fn run_work(
+        &self,
+        (at, entry): (usize, &EntryCode),
+        work: &Work,
+        arena: &mut Arena,
+        step: i64,
+    ) -> Result<(), RunError> {
+        match &work.action {
+            Action::Copy { src, dst, bytes } => {
+                let [src, dst] = [src, dst].map(|&id| self.address(entry, &arena.memory, id));
+                // SAFETY: both are storage of this call of `bytes` bytes, and distinct
+                // buffers that are alive at one kernel do not overlap.
+                unsafe { std::ptr::copy_nonoverlapping(src, dst, *bytes) };
+                Ok(())
+            }
+            Action::Run { parts, first, shares, may_fail, .. } => {
+                let frame = arena.frames[at][0].get_mut().unwrap_or_else(|e| e.into_inner());
+                let contexts = &frame.contexts[*first..first + parts.len()];
+                self.launch(parts, contexts, shares, step);
+                match may_fail {
+                    Some(place) => {
+                        let kernel = &self.program.entries[at].kernels[work.kernel];
+                        self.take_error(kernel, place, &mut arena.errors)
+                    }
+                    None => Ok(()),
+                }
+            }
+            Action::Loop { steps, workers: 1, works, local } => {
+                for inner in step * steps..(step + 1) * steps {
+                    let frame = arena.frames[at][0].get_mut().unwrap_or_else(|e| e.into_inner());
+                    self.follow(entry, (&arena.memory, frame), local, (0, inner));
+                    for work in works {
+                        self.run_work((at, entry), work, arena, inner)?;
+                    }
+                }
+                Ok(())
+            }
+            Action::Loop { steps, workers, .. } => {
+                let (memory, frames) = (&arena.memory, &arena.frames[at]);
+                self.pool.run(*workers, &|worker| {
+                    let mut frame = frames[worker].lock().unwrap_or_else(|e| e.into_inner());
+                    let cut = |worker: usize| steps * worker as i64 / *workers as i64;
+                    let own = cut(worker)..cut(worker + 1);
+                    self.run_steps(entry, work, (memory, &mut frame), (worker, own));
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs some steps of a loop on this thread; they cannot fail.
+    fn run_steps(
+        &self,
+        entry: &EntryCode,
+        looped: &Work,
+        (memory, frame): (&Memory, &mut Frame),
+        (worker, steps): (usize, Range<i64>),
+    ) {
+        let Action::Loop { works, local, .. } = &looped.action else {
+            unreachable!("only loops have steps")
+        };
+        for step in steps {
+            self.follow(entry, (memory, frame), local, (worker, step));
+            for work in works {
+                match &work.action {
+                    Action::Run { parts, first, shares, .. } => {
+                        let contexts = &frame.contexts[*first..first + parts.len()];
+                        let all = shares.iter().flatten();
+                        // SAFETY: no other worker has these steps, nor this frame.
+                        all.for_each(|s| unsafe { execute(parts, contexts, s, (worker, step)) });
+                    }
+                    Action::Loop { steps: inner, .. } => {
+                        let inner = step * inner..(step + 1) * inner;
+                        self.run_steps(entry, work, (memory, frame), (worker, inner));
+                    }
+                    Action::Copy { .. } => unreachable!("nothing is copied in loops"),
+                }
+            }
+        }
+    }
+
+    /// Lets a worker's kernels find what lives within a step.
+    fn follow(
+        &self,
+        entry: &EntryCode,
+        (memory, frame): (&Memory, &mut Frame),
+        local: &[Local],
+        (worker, step): (usize, i64),
+    ) {
+        for local in local {
+            let room = worker * padded(local.bytes) as usize;
+            let address = self.address(entry, memory, local.buffer).wrapping_add(room);
+            frame.follow(local, address, step);
+        }
+    }
+
+    fn launch(
+        &self,
+        parts: &[RunnablePart],
+        contexts: &[Context],
+        shares: &[Vec<Share>],
+        step: i64,
+    ) {
+        /// Contexts hold addresses, which a region hands to the pool's threads.
+        struct Shareable<'a>(&'a [Context]);
+        // SAFETY: workers execute disjoint units, and only ever write what is their own.
+        unsafe impl Sync for Shareable<'_> {}
+        impl<'a> Shareable<'a> {
+            fn get(&self) -> &'a [Context] {
+                self.0
+            }
+        }
+        let contexts = Shareable(contexts);
+        self.pool.run(shares.len(), &|worker| {
+            for share in &shares[worker] {
+                // SAFETY: workers have disjoint shares.
+                unsafe { execute(parts, contexts.get(), share, (worker, step)) };
+            }
+        });
+    }
+
+    /// The first error that any worker noted; workers take units in ascending order.
+    fn take_error(
+        &self,
+        kernel: &Kernel,
+        place: &str,
+        slots: &mut [ErrorSlot],
+    ) -> Result<(), RunError> {
+        // The compiled code wrote them through a pointer of its own.
+        let noted = slots.iter().map(|s| s as *const ErrorSlot);
+        // SAFETY: the pointers are to live slots that no worker uses any more.
+        let noted = noted.map(|s| unsafe { s.read_volatile() }).find(|s| s.kind != 0);
+        let Some(error) = noted else { return Ok(()) };
+        slots.fill(ErrorSlot::default());
+        if error.kind == ErrorKind::Index as i64 {
+            let (index, extent) = (error.value, error.extent);
+            return Err(RunError::Index { place: place.to_string(), index, extent });
+        }
+        let dlc_kernel::Form::Check { buffers } = &kernel.form else {
+            unreachable!("only checks look for numbers that are not finite")
+        };
+        let mut scanned = scanned(&self.program, buffers);
+        let offender = scanned.nth(error.value as usize).expect("each part scans a buffer");
+        let buffer = self.program.buffer(offender);
+        Err(RunError::NotFinite { name: buffer.name.clone() })
+    }
+}
+
+/// Executes a worker's share of a step of some parts.
+///
+/// # Safety
+/// The contexts are those of a call that runs, and nobody else executes these units.
+unsafe fn execute(
+    parts: &[RunnablePart],
+    contexts: &[Context],
+    share: &Share,
+    (worker, step): (usize, i64),
+) {
+    let RunnablePart { function, units, .. } = parts[share.part];
+    let (begin, end) = (share.begin + step * units, share.end + step * units);
+    // SAFETY: the context points to this call's storage, planned for exactly these operands; the
+    // units are within the part's; the module is alive as long as the executable.
+    unsafe { function(&contexts[share.part], begin, end, worker as i64) };
+}
