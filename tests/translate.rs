@@ -24,6 +24,28 @@ model Named(source: i32[N, S], source_length: i32[N], ids: i32[N, T]) -> f32[N, 
   body(x, y) |> linear(Words)
 }
 
+block Parts(V, room, at = 0)(source: i32[N, S], source_length: i32[N], ids: i32[N, T]) {
+  x = source |> embedding(V, 32) |> sine_positions
+  y = ids    |> embedding(V, 32) |> sine_positions(at = at)
+  seen = length_mask(S)(source_length)
+  body = transformer(1, 2, 32, pre_norm = yes, mask = seen, room = room, at = at, rate = 0.1)
+  body(x, y) |> linear(V)
+}
+
+model Write(source: i32[N, S], source_length: i32[N], ids: i32[N, T], at: i32[])
+  -> f32[N, T, V]
+{
+  parts = named["*"](Parts(V, 24, at = at))
+  parts(source, source_length, ids)
+}
+
+model Short(source: i32[N, S], source_length: i32[N], ids: i32[N, T], at: i32[])
+  -> f32[N, T, V]
+{
+  parts = named["*"](Parts(V, 4, at = at))
+  parts(source, source_length, ids)
+}
+
 model Seeing(source: i32[N, S], source_length: i32[N], ids: i32[N, T]) -> f32[N, T, V] {
   x = source |> embedding(V, 32) |> sine_positions
   y = ids    |> embedding(V, 32) |> sine_positions
@@ -182,6 +204,18 @@ impl Setup {
         assert!(error.to_string().contains("does not tell where it looks"), "{error}");
     }
 
+    /// `Write` keeps keys and values, of 24 positions, of beams that change places; `Short` of 4.
+    fn memory_changes_nothing(&self, sentences: &[&str], greedy: &[String]) {
+        assert_eq!(self.translate("Write", sentences, None).unwrap(), greedy);
+        for count in [2, 5] {
+            let beams = Some(Beams { count, length_penalty: 1.0 });
+            let whole = self.translate("Translate", sentences, beams).unwrap();
+            assert_eq!(self.translate("Write", sentences, beams).unwrap(), whole);
+        }
+        let cut = greedy.iter().map(|text| text.chars().take(4).collect::<String>());
+        assert_eq!(self.translate("Short", sentences, None).unwrap(), cut.collect::<Vec<_>>());
+    }
+
     /// The likeliest next id again and again, by whole runs of the model.
     fn by_whole_runs(&self, weights: &Weights, sentence: &str) -> String {
         let vocabulary: &Vocabulary = weights.vocabulary().unwrap();
@@ -233,6 +267,7 @@ fn it_learns_goes_on_to_the_bit_and_translates() {
     assert_eq!(setup.translate("Translate", &["", "a", " "], None).unwrap(), ["", "b", ""]);
     let one = Some(Beams { count: 1, length_penalty: 1.0 });
     assert_eq!(setup.translate("Translate", &new, one).unwrap(), greedy);
+    setup.memory_changes_nothing(&new, &greedy);
     setup.attention_is_of_the_translation(&greedy[1]);
     setup.commands_translate_measure_and_draw();
     let refused = setup.translate("Seeing", &new, None).unwrap_err().to_string();

@@ -51,7 +51,8 @@ def recurrent(kind, steps=T, lengths=None, states=0, **options):
         y, last = module(x, *first)
         return (y, *last) if kind is nn.LSTM else (y, last)
 
-    shapes = [(N, steps, D)] + [(passes, N, H)] * states
+    widths = [options.get("proj_size", H), H][:states]
+    shapes = [(N, steps, D)] + [(passes, N, width) for width in widths]
     return kind(D, H, batch_first=True, **options), call, shapes
 
 
@@ -90,6 +91,12 @@ CASES = {
     "lstm_stacked": recurrent(nn.LSTM, lengths=LENGTHS, states=2, num_layers=2, bidirectional=True),
     "gru": recurrent(nn.GRU),
     "gru_stacked": recurrent(nn.GRU, lengths=LENGTHS, states=1, num_layers=2, bidirectional=True),
+    "rnn_no_bias": recurrent(nn.RNN, bias=False, num_layers=2),
+    "lstm_no_bias": recurrent(nn.LSTM, bias=False),
+    "gru_no_bias": recurrent(nn.GRU, bias=False, bidirectional=True),
+    "lstm_projected": recurrent(nn.LSTM, states=2, proj_size=2),
+    "lstm_projected_stacked": recurrent(
+        nn.LSTM, lengths=LENGTHS, states=2, proj_size=3, num_layers=2, bidirectional=True),
     "self_attention": attention(lambda m, x: m(x, x, x), (N, T, D)),
     "causal_attention": attention(lambda m, x: m(x, x, x, attn_mask=AHEAD), (N, T, D)),
     "padded_attention": attention(

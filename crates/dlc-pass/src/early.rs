@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 
 /// A graph in two: what is computed once, and what is computed again and again. Both have all
-/// parameters.
+/// parameters and states.
 pub struct Early {
     /// Takes the early inputs. Its results are what the other graph needs of it.
     pub first: Graph,
@@ -27,17 +27,16 @@ enum Needs {
 }
 
 /// Parts a graph by its inputs: what needs none but `early` ones goes to the first graph. Views of
-/// it, and what needs no input, are made where they are read.
-///
-/// # Panics
-/// If the graph has updates: a state cannot be in two graphs.
+/// it, and what needs no input, are made where they are read. What an update changes differs from
+/// call to call, so it is late, and the second graph has the update.
 pub fn split_early(graph: &Graph, early: &[&str]) -> Early {
-    let is_update = |role| role == Role::Update;
-    assert!(!graph.results().iter().any(|r| is_update(r.role)), "the graph has no states");
     let needs = needs(graph, early);
     let shared = shared(graph, &needs);
     let mut first = Part { graph, made: FxHashMap::default(), new: Graph::new() };
-    for (value, _) in graph.sources().filter(|(v, _)| needs[v.0 as usize] != Needs::Late) {
+    let is_late = |(value, source): &(Value, &Source)| {
+        source.class == SourceClass::Input && needs[value.0 as usize] == Needs::Late
+    };
+    for (value, _) in graph.sources().filter(|source| !is_late(source)) {
         first.copy(value);
     }
     for (number, &value) in shared.iter().enumerate() {
@@ -67,10 +66,16 @@ fn name(number: usize) -> String {
 }
 
 fn needs(graph: &Graph, early: &[&str]) -> Vec<Needs> {
+    let changes = |source: &Source| {
+        graph.results().iter().any(|r| r.role == Role::Update && *r.name == *source.name)
+    };
     let mut needs: Vec<Needs> = Vec::with_capacity(graph.len());
     for value in graph.values() {
         needs.push(match graph.op(value) {
-            Op::Source(source) if source.class != SourceClass::Input => Needs::Nothing,
+            Op::Source(source) if source.class != SourceClass::Input => match changes(source) {
+                true => Needs::Late,
+                false => Needs::Nothing,
+            },
             Op::Source(source) if early.contains(&&*source.name) => Needs::Early,
             Op::Source(_) => Needs::Late,
             _ => {

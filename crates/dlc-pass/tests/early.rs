@@ -55,3 +55,26 @@ fn nothing_is_shared_where_nothing_is_early() {
     assert!(parts.first.results().is_empty());
     assert_eq!(contractions(&parts.second), 2);
 }
+
+/// A sum that grows from call to call, by what becomes of `source` and of `x`.
+#[test]
+fn states_and_their_updates_are_late() {
+    let mut g = graph();
+    let y = g.results()[0].value;
+    let ty = g.ty(y).clone();
+    let sum = source(&mut g, "sum", SourceClass::State, ty);
+    let next = g.binary(BinaryOp::Add, sum, y, &None);
+    g.add_result("next", next, Role::Output);
+    g.add_result("sum", next, Role::Update);
+    let parts = split_early(&g, &["source"]);
+    assert!(parts.first.results().iter().all(|r| r.role == Role::Output));
+    let roles: Vec<Role> = parts.second.results().iter().map(|r| r.role).collect();
+    assert_eq!(roles, [Role::Output, Role::Output, Role::Update]);
+    let mut values = random_values(&g, 5);
+    let early = graph_results(&parts.first, &values);
+    let expected = graph_results(&g, &values);
+    for (result, value) in parts.first.results().iter().zip(early) {
+        values.insert(result.name.clone(), value);
+    }
+    assert_close(&graph_results(&parts.second, &values), &expected);
+}

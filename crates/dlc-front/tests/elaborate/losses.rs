@@ -88,3 +88,38 @@ fn even_odds_pull_towards_the_answer_by_a_half() {
     let found = with_gradient("24 * binary_cross_entropy(x, t)", &[("x", zeros), ("y", ones)]);
     assert_close("slope", &found[1..], &[-0.5; 24]);
 }
+
+/// A loss of what depends on the weights in another way, too; and its gradients by everything.
+fn of_a_last_product(loss: &str, mode: Mode) -> Vec<f64> {
+    let text = format!(
+        "model M(
+           z: f32[2, 3, 5], w: f32[4, 5], b: f32[4], labels: i32[2, 3], mask: f32[2, 3],
+           weight: f32[2, 3]
+         ) -> (loss: f32[], z: f32[2, 3, 5], w: f32[4, 5], b: f32[4]) {{
+           x = z * sum(w)
+           loss = {loss}
+           loss, grad(3 * loss, wrt = z), grad(3 * loss, wrt = w), grad(3 * loss, wrt = b)
+         }}"
+    );
+    let graph = differentiate(&model(&text, mode).graph);
+    let sources = values(&graph, &given());
+    results(&graph, &sources).into_iter().flat_map(|(_, array)| array.data).collect()
+}
+
+#[test]
+fn the_loss_in_parts_is_that_of_all_logits() {
+    for more in ["", "smoothing = 0.1", "mask = mask", "smoothing = 0.1, mask = weight"] {
+        let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+        for (own, bias) in [("", ""), (", bias = b", " + b")] {
+            let whole = format!("cross_entropy(x @ transpose(w){bias}, labels{more})");
+            let whole = of_a_last_product(&whole, Mode::Infer);
+            // Of 6 examples: in one part, in unequal ones, in more than there are examples.
+            for parts in [1, 4, 8] {
+                let loss = format!("linear_cross_entropy(x, w, labels, parts = {parts}{own}{more})");
+                for mode in [Mode::Train, Mode::Infer] {
+                    assert_close(&loss, &of_a_last_product(&loss, mode), &whole);
+                }
+            }
+        }
+    }
+}

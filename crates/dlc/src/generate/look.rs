@@ -49,7 +49,9 @@ pub fn attention(
     let length = Tensor::i32([1], vec![source.len() as i32]);
     let given = Tensor::i32([1, source.len()], source.clone());
     let ids = Tensor::i32([1, ids.len()], ids);
-    let outputs = network.run(&signature.inputs(&given, &length, &ids))?;
+    let inputs = signature.inputs(given, length, ids);
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (*name, t)).collect();
+    let outputs = network.run(&inputs)?;
     let found = outputs.iter().nth(1).map(|(_, tensor)| tensor);
     let extents = [target.len(), source.len()];
     let found = found.filter(|tensor| {

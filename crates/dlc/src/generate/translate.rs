@@ -1,5 +1,6 @@
 //! Encoder-decoder models: one sequence of ids from another. What depends on the source alone is
-//! computed once for each sentence, the rest for every word.
+//! computed once for each sentence, the rest for every word; of that, a model that keeps what it has
+//! seen in states computes what is new.
 
 use super::beam::{Limits, Scores, search};
 use super::{Beams, padded_to, require_causal, require_width};
@@ -7,10 +8,10 @@ use crate::network::{empty, extents, initialize};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Bindings, Error, Module};
 use dlc_graph::Type;
-use dlc_kernel::{BufferId, DType, Data, Executable, Tensor};
+use dlc_kernel::{BufferId, Class, DType, Data, Executable, Kernel, RunError, Tensor};
 use dlc_pass::{Early, split_early};
 use dlc_train::{END, Vocabulary, Weights, WeightsFile};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 /// The names of a model's inputs and of the dims of the two sequences.
@@ -19,6 +20,8 @@ pub(super) struct Signature {
     source: String,
     source_length: String,
     ids: String,
+    /// The position of the first of the ids, where the states hold those before.
+    at: Option<String>,
     batch: String,
     from: String,
     to: String,
@@ -52,14 +55,22 @@ struct Encoded<'t, 'm> {
     owners: Vec<usize>,
     /// The inputs of a decoder.
     rows: HashMap<String, Tensor>,
+    /// What the rows of the decoder's states come from: whose sequences, and the ids so far.
+    seen: Vec<(usize, Vec<i32>)>,
 }
 
 /// Sentences that are translated at a time.
 const TOGETHER: usize = 32;
 
 impl Signature {
-    /// The signature of a model that takes a source, its lengths, and ids.
+    /// The signature of a model that takes a source, its lengths, ids, and perhaps a position.
     pub fn of(inputs: &[(String, Type)]) -> Option<Signature> {
+        let (at, inputs) = match inputs {
+            [inputs @ .., (at, ty)] if ty.dtype == DType::I32 && ty.rank() == 0 => {
+                (Some(at.clone()), inputs)
+            }
+            _ => (None, inputs),
+        };
         let [source, source_length, ids] = inputs else { return None };
         let rank = |input: &(String, Type)| (input.1.dtype == DType::I32).then(|| input.1.rank());
         if [rank(source), rank(source_length), rank(ids)] != [Some(2), Some(1), Some(2)] {
@@ -77,25 +88,27 @@ impl Signature {
             source: source.0.clone(),
             source_length: source_length.0.clone(),
             ids: ids.0.clone(),
+            at,
         })
     }
-}
 
-impl Signature {
+    /// Whether the model goes on from its states.
+    pub fn is_continued(&self) -> bool {
+        self.at.is_some()
+    }
+
     /// The sizes of the dims for so many sequences and these lengths.
     pub fn sizes(&self, [rows, from, to]: [usize; 3]) -> Bindings {
         let dims = [(&self.batch, rows), (&self.from, from), (&self.to, to)];
         dims.into_iter().map(|(dim, size)| (dim.clone(), size as i64)).collect()
     }
 
-    /// The inputs with their names.
-    pub fn inputs<'a>(
-        &'a self,
-        source: &'a Tensor,
-        length: &'a Tensor,
-        ids: &'a Tensor,
-    ) -> [(&'a str, &'a Tensor); 3] {
-        [(&self.source, source), (&self.source_length, length), (&self.ids, ids)]
+    /// The inputs with their names; the ids are the first ones.
+    pub fn inputs(&self, source: Tensor, length: Tensor, ids: Tensor) -> Vec<(&str, Tensor)> {
+        let at = self.at.as_deref().map(|at| (at, Tensor::i32([], vec![0])));
+        let others =
+            [(&*self.source, source), (&*self.source_length, length), (&*self.ids, ids)];
+        others.into_iter().chain(at).collect()
     }
 }
 
@@ -176,7 +189,8 @@ impl<'m> Translator<'m> {
 
     fn encoder(&mut self, sizes: [usize; 2]) -> Result<&dyn Executable, Error> {
         if !self.encoders.contains_key(&sizes) {
-            let (graphs, init) = self.graphs([sizes[0], sizes[1], padded_to(1)])?;
+            let to = if self.signature.is_continued() { 1 } else { padded_to(1) };
+            let (graphs, init) = self.graphs([sizes[0], sizes[1], to])?;
             let built = self.build("encode", graphs.first, &init)?;
             self.encoders.insert(sizes, built);
         }
@@ -253,8 +267,8 @@ impl<'t, 'm> Encoded<'t, 'm> {
                 translator.model
             )));
         }
-        let (owners, rows) = Default::default();
-        Ok(Encoded { translator, sentences, length, encoded, owners, rows })
+        let (owners, rows, seen) = Default::default();
+        Ok(Encoded { translator, sentences, length, encoded, owners, rows, seen })
     }
 
     /// Copies what is known of the sentence of each row.
@@ -294,6 +308,16 @@ impl Scores for Encoded<'_, '_> {
     fn after(&mut self, sequences: &[(usize, &[i32])]) -> Result<Vec<Vec<f32>>, Error> {
         let owner = |row: usize| sequences.get(row).map_or(0, |&(owner, _)| owner);
         self.share_out((0..rows_for(sequences.len())).map(owner).collect());
+        match self.translator.signature.at.clone() {
+            Some(at) => self.go_on(sequences, at),
+            None => self.whole(sequences),
+        }
+    }
+}
+
+impl Encoded<'_, '_> {
+    /// The logits after sequences, all ids of which are computed anew.
+    fn whole(&mut self, sequences: &[(usize, &[i32])]) -> Result<Vec<Vec<f32>>, Error> {
         let to = padded_to(sequences.iter().map(|(_, ids)| ids.len()).max().unwrap_or(0));
         let scores = self.scores(sequences, to, END)?;
         let last = |scores: &Tensor| {
@@ -312,6 +336,74 @@ impl Scores for Encoded<'_, '_> {
         }
         Ok(logits)
     }
+
+    /// The logits after sequences that have all become an id longer. Where the states have no room
+    /// for it, they end.
+    fn go_on(&mut self, sequences: &[(usize, &[i32])], at: String) -> Result<Vec<Vec<f32>>, Error> {
+        let position = sequences.first().map_or(0, |(_, ids)| ids.len() - 1);
+        assert!(sequences.iter().all(|(_, ids)| ids.len() == position + 1), "they grow together");
+        if position > 0 {
+            self.follow(sequences)?;
+        }
+        self.seen = sequences.iter().map(|&(owner, ids)| (owner, ids.to_vec())).collect();
+        self.rows.insert(at, Tensor::i32([], vec![position as i32]));
+        let rows = self.owners.len();
+        let last = sequences.iter().map(|(_, ids)| ids[position]);
+        let last = last.chain(std::iter::repeat(END)).take(rows).collect();
+        self.rows.insert(self.translator.signature.ids.clone(), Tensor::i32([rows, 1], last));
+        let width = self.translator.vocabulary.len();
+        let decoder = self.translator.decoder([rows, self.length, 1])?;
+        let scores = match call(decoder, &self.rows) {
+            Err(Error::Run(RunError::Index { extent, .. }))
+                if position > 0 && position as i64 >= extent =>
+            {
+                let mut ended = vec![f32::NEG_INFINITY; width];
+                ended[END as usize] = 0.0;
+                return Ok(vec![ended; sequences.len()]);
+            }
+            called => called?.swap_remove(0).1,
+        };
+        let scores = scores.as_f32().expect("logits are f32").chunks_exact(width);
+        Ok(scores.take(sequences.len()).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Gives each row of the decoder's states what belongs to the sequence that it goes on with.
+    fn follow(&mut self, sequences: &[(usize, &[i32])]) -> Result<(), Error> {
+        let from = |&(owner, ids): &(usize, &[i32])| {
+            let before = &ids[..ids.len() - 1];
+            let place = self.seen.iter().position(|(o, seen)| *o == owner && seen == before);
+            place.expect("it was followed")
+        };
+        let mut from: Vec<usize> = sequences.iter().map(from).collect();
+        let (old, new) = (rows_for(self.seen.len()), self.owners.len());
+        if old == new && from.iter().enumerate().all(|(row, &from)| row == from) {
+            return Ok(());
+        }
+        from.resize(new, 0);
+        let sizes = [old, self.length, 1];
+        let states = states(self.translator.decoder(sizes)?)?;
+        let decoder = self.translator.decoder([new, self.length, 1])?;
+        for (name, state) in states {
+            if state.shape.first() != Some(&old) {
+                return Err(Error::Argument(format!(
+                    "the state `{name}` does not have the sentences as first dim"
+                )));
+            }
+            let mut rows = Tensor::zeros(state.dtype(), [&[new], &state.shape[1..]].concat());
+            copy_rows(&state, old, &from, &mut rows);
+            decoder.write(&name, &rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// The states that a decoder changes, by name.
+fn states(decoder: &dyn Executable) -> Result<Vec<(String, Tensor)>, Error> {
+    let program = decoder.program();
+    let written = program.entries[0].kernels.iter().flat_map(Kernel::writes);
+    let states = written.map(|b| program.buffer(b)).filter(|b| b.class == Class::State);
+    let names: BTreeSet<&str> = states.map(|b| b.name.as_str()).collect();
+    names.into_iter().map(|name| Ok((name.to_owned(), decoder.read(name)?))).collect()
 }
 
 /// Rows of a program for so many sequences: few programs, with few rows that nobody needs.
