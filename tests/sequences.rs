@@ -198,3 +198,54 @@ fn means_do_not_depend_on_the_batches() {
         assert!((perplexity - metrics.loss().exp()).abs() <= 1e-6 * perplexity);
     }
 }
+
+/// The same loss over a large vocabulary, from all logits and in parts; `ids` are embedded by the
+/// table that gives the scores, too.
+const LARGE: &str = "
+block Body(ids: i32[N, 64]) -> (h: [N, 64, 32], table: [8000, 32]) {
+  param table: [8000, 32] ~ normal(0.0, 0.1)
+  x[n, t, d] = table[ids[n, t], d]
+  x |> self_attention(2, causal = yes), table
+}
+model Whole(ids: i32[N, 64], next: i32[N, 64], mask: f32[N, 64]) -> f32[] {
+  h, table = Body(ids)
+  cross_entropy(h @ transpose(table), next, mask = mask)
+}
+model Parts(ids: i32[N, 64], next: i32[N, 64], mask: f32[N, 64]) -> f32[] {
+  h, table = Body(ids)
+  linear_cross_entropy(h, table, next, mask = mask)
+}
+train Whole {
+  data  tensors(ids = i32[N, 64], next = i32[N, 64], mask = f32[N, 64]) batch 32
+  loss  Whole(ids, next, mask)
+  optim sgd(lr = 1.0)
+}
+train Parts {
+  data  tensors(ids = i32[N, 64], next = i32[N, 64], mask = f32[N, 64]) batch 32
+  loss  Parts(ids, next, mask)
+  optim sgd(lr = 1.0)
+}";
+
+#[test]
+fn a_loss_in_parts_takes_less_memory_and_teaches_the_same() {
+    let module = Compiler::new().compile_text("large.dl", LARGE).unwrap_or_else(|e| panic!("{e}"));
+    let ids =
+        |step: usize| Tensor::i32([32, 64], (0..2048).map(|i| (i * step % 7919) as i32).collect());
+    let mask = Tensor::f32([32, 64], (0..2048).map(|i| (i % 5) as f32 / 4.0).collect());
+    let batch = Batch::new([("ids", ids(5)), ("next", ids(11)), ("mask", mask)]);
+    let [whole, parts] = ["Whole", "Parts"].map(|model| {
+        let mut trainer = module.trainer(model).unwrap_or_else(|e| panic!("{e}"));
+        let loss = trainer.step(&batch).unwrap().loss();
+        (loss, trainer.weights().unwrap(), trainer.executable().peak_bytes())
+    });
+    // Of 64 MiB of logits and as many of their gradients, an eighth is there at a time.
+    assert!(parts.2 < whole.2 / 2, "{} bytes instead of {}", parts.2, whole.2);
+    // Sums of 8,000 numbers, most of which are alike.
+    assert!((whole.0 - parts.0).abs() < 1e-5 * whole.0, "{} and {}", whole.0, parts.0);
+    for (name, tensor) in whole.1.iter() {
+        let other = parts.1.iter().find(|(n, _)| *n == name).unwrap().1;
+        for (a, b) in tensor.as_f32().unwrap().iter().zip(other.as_f32().unwrap()) {
+            assert!((a - b).abs() <= 1e-6, "{name}: {a} and {b}");
+        }
+    }
+}

@@ -115,7 +115,8 @@ fn the_loss_in_parts_is_that_of_all_logits() {
             let whole = of_a_last_product(&whole, Mode::Infer);
             // Of 6 examples: in one part, in unequal ones, in more than there are examples.
             for parts in [1, 4, 8] {
-                let loss = format!("linear_cross_entropy(x, w, labels, parts = {parts}{own}{more})");
+                let loss =
+                    format!("linear_cross_entropy(x, w, labels, parts = {parts}{own}{more})");
                 for mode in [Mode::Train, Mode::Infer] {
                     assert_close(&loss, &of_a_last_product(&loss, mode), &whole);
                 }

@@ -106,8 +106,7 @@ impl Signature {
     /// The inputs with their names; the ids are the first ones.
     pub fn inputs(&self, source: Tensor, length: Tensor, ids: Tensor) -> Vec<(&str, Tensor)> {
         let at = self.at.as_deref().map(|at| (at, Tensor::i32([], vec![0])));
-        let others =
-            [(&*self.source, source), (&*self.source_length, length), (&*self.ids, ids)];
+        let others = [(&*self.source, source), (&*self.source_length, length), (&*self.ids, ids)];
         others.into_iter().chain(at).collect()
     }
 }
