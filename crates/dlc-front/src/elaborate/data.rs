@@ -1,6 +1,7 @@
 //! Data sets as the language sees them: their fields and types.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use dlc_graph::Type;
 use dlc_kernel::{Bindings, DType, Size};
@@ -41,6 +42,9 @@ pub enum DataArg {
 pub(super) struct Fields {
     pub types: Vec<(String, Type)>,
     pub batch_dim: String,
+    /// The size that is bound to it. The dim stays open all the same: the last batch of an epoch may
+    /// be smaller.
+    pub batch: Option<i64>,
 }
 
 /// A data set that is read from files.
@@ -64,7 +68,9 @@ enum Extent {
 
 use Extent::{Known, Named};
 
-const N: Extent = Named("N");
+/// The batch of a data set that is read from files.
+const BATCH: &str = "N";
+const N: Extent = Named(BATCH);
 const S: Extent = Named("S");
 const T: Extent = Named("T");
 const IDS: DType = super::training::LABEL;
@@ -156,12 +162,13 @@ pub(super) fn describe(elab: &mut Elab<'_>, source: ExprId) -> Eval<(DataSpec, F
     let args = args.iter().map(|arg| value_argument(elab, kind, arg)).collect::<Eval<Vec<_>>>()?;
     let spec = DataSpec { dataset: name.to_string(), args, span };
     kind.check(elab, &spec)?;
+    let batch = elab.bindings.remove(BATCH);
     let types = kind.fields.iter().map(|(name, dtype, extents)| {
         let shape = extents.iter().map(|extent| extent.size(elab, &spec));
         ((*name).to_string(), Type::new(*dtype, shape))
     });
     let types = types.collect();
-    Ok((spec, Fields { types, batch_dim: "N".into() }))
+    Ok((spec, Fields { types, batch_dim: BATCH.into(), batch }))
 }
 
 /// The data sets that a section reads: its own, then that for validation if it names one.
@@ -184,12 +191,14 @@ pub(crate) fn sources(unit: &Unit, section: &Train) -> Result<Vec<DataSpec>, Vec
 }
 
 fn describe_tensors(elab: &mut Elab<'_>, args: &[Arg], span: Span) -> Eval<(DataSpec, Fields)> {
+    let first = args.first().and_then(|arg| first_dim(elab, arg));
+    let batch = first.and_then(|dim| elab.bindings.remove(&*dim));
     let types: Vec<(String, Type)> =
         args.iter().map(|arg| field_argument(elab, arg)).collect::<Eval<_>>()?;
     let batch_dim = batch_dim(elab, &types, span)?;
     let args = types.iter().cloned();
     let args = args.map(|(name, ty)| (Some(name), DataArg::Type(ty))).collect();
-    Ok((DataSpec { dataset: TENSORS.into(), args, span }, Fields { types, batch_dim }))
+    Ok((DataSpec { dataset: TENSORS.into(), args, span }, Fields { types, batch_dim, batch }))
 }
 
 impl DataSpec {
@@ -287,6 +296,17 @@ fn value_argument(elab: &mut Elab<'_>, kind: &Kind, arg: &Arg) -> Eval<(Option<S
     let diagnostic = Diagnostic::error(Code::HyperType, title, span, value.describe())
         .note(format!("the data set is written {}", kind.usage()));
     Err(elab.fail(diagnostic))
+}
+
+/// The `N` of `x = f32[N, 4]`.
+fn first_dim(elab: &Elab<'_>, arg: &Arg) -> Option<Arc<str>> {
+    let ast = elab.ast();
+    let ExprKind::Bracket { subscripts, .. } = &ast[arg.value].kind else { return None };
+    let Some(Subscript::Expr(dim)) = subscripts.first() else { return None };
+    match &ast[*dim].kind {
+        ExprKind::Name(name) => Some(name.clone()),
+        _ => None,
+    }
 }
 
 /// `x = f32[N, 4]`.

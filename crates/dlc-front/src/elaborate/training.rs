@@ -160,7 +160,9 @@ impl<'u> Elab<'u> {
         overrides: &TrainOverrides,
     ) -> Eval<Made> {
         let (data, fields) = self.start_section(section, id)?;
-        let settings = settings::read(self, section, overrides);
+        let batch = overrides.batch.or(fields.batch);
+        let settings =
+            settings::read(self, section, &TrainOverrides { batch, ..overrides.clone() });
         self.scalar_overrides.extend(overrides.lr.map(|lr| ("lr".to_string(), lr)));
         let clip = settings.as_ref().ok().and_then(|s| s.clip);
         self.accumulate = settings.as_ref().map_or(1, |s| s.accumulate);
