@@ -294,3 +294,18 @@ proptest! {
         assert_passes_keep(&random_graph(seed, length));
     }
 }
+
+/// Only the first of four rows is folded, and all are returned.
+#[test]
+fn a_kernel_that_needs_a_part_does_not_store_the_whole() {
+    let mut g = Graph::new();
+    let x = input(&mut g, "x", &[3, 4, 6]);
+    let wave = g.unary(UnaryOp::Sin, x, &None);
+    let first = g.slice(wave, 1, 0i64.into(), 1i64.into(), &None);
+    let sum = g.sum(first, &[2], &None);
+    g.add_result("wave", wave, Role::Output);
+    g.add_result("sum", sum, Role::Output);
+    assert_passes_keep(&g);
+    let fused = dlc_pass::run(&g, OptLevel::O2, &mut |_, _, _| {});
+    assert_lowers(&fused, &random_values(&g, 1));
+}

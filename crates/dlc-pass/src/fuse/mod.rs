@@ -311,6 +311,13 @@ impl Cluster {
         let reach = layout.reach(member).ok_or(Reason::OtherShape)?;
         let place = layout.place(member);
         let shape = &facts.graph.ty(member).shape;
+        let covers = |(index, extent): (&Index, &Size)| match index.as_axis() {
+            Some(axis) => layout.axes[axis.0 as usize] == *extent,
+            None => *extent == Size::ONE,
+        };
+        if !place.iter().zip(shape).all(covers) {
+            return Err(Reason::OtherShape);
+        }
         let uses_inner = |index: &Index| {
             (layout.outer..layout.axes.len()).any(|a| index.uses(dlc_kernel::Axis(a as u32)))
         };
