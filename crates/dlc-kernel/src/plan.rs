@@ -15,7 +15,7 @@
 //! assert_eq!(plan.peak, 384);
 //! ```
 
-use crate::{BufferId, Class, Entry, Expr, Form, Kernel, Program};
+use crate::{BufferId, Class, Entry, Expr, Form, Kernel, Program, Store};
 use rustc_hash::FxHashMap;
 
 /// Alignment of buffers in bytes: a cache line, and the widest vector.
@@ -178,20 +178,23 @@ impl Storage {
     }
 }
 
-/// Lets results of a one-segment map take over operands that die at it.
+/// Lets results of a one-segment map take over operands that die at it, and that no later store of
+/// it needs.
 fn overwrite(program: &Program, kernel: &Kernel, at: usize, found: &mut Storage) {
     let Form::Map { segments } = &kernel.form else { return };
     let [segment] = segments.as_slice() else { return };
-    let parts = kernel.parts();
-    let loads: Vec<_> = parts[0]
-        .nodes()
-        .filter_map(|(_, expr)| match expr {
+    let needed = |stores: &[Store]| {
+        let ids = segment.exprs.reachable(stores.iter().map(|store| store.value));
+        let loads = ids.into_iter().filter_map(|id| match segment.exprs.get(id) {
             Expr::Load { buffer, access, lookups, .. } => Some((*buffer, access, lookups)),
             _ => None,
-        })
-        .collect();
+        });
+        loads.collect::<Vec<_>>()
+    };
+    let loads = needed(&segment.stores);
     let mut taken = Vec::new();
-    for store in &segment.stores {
+    for (position, store) in segment.stores.iter().enumerate() {
+        let later = needed(&segment.stores[position + 1..]);
         let dst = program.buffer(store.buffer);
         let fits = |src: BufferId| {
             let (own, root) = (program.buffer(src), program.buffer(found.root(src)));
@@ -202,6 +205,7 @@ fn overwrite(program: &Program, kernel: &Kernel, at: usize, found: &mut Storage)
             dies && same
                 && !taken.contains(&found.root(src))
                 && from.all(|l| l.0 == src && l.1 == &store.access && l.2.is_empty())
+                && later.iter().all(|l| found.root(l.0) != found.root(src))
         };
         let candidate = loads.iter().map(|l| l.0).find(|&src| fits(src));
         if let Some(src) = candidate.filter(|_| dst.class == Class::Temp) {

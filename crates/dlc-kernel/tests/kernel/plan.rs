@@ -122,3 +122,32 @@ fn a_reshaped_input_needs_no_storage() {
     let without = lifetimes(&p, &p.entries[0], &Default::default());
     assert_eq!(without, [Lifetime { buffer: t, first: 0, last: 1 }]);
 }
+
+/// `a = -x; b = -a; c = b * a`, both from one map: `b` may not take over `a`, but `c` may.
+#[test]
+fn what_a_later_store_reads_is_not_overwritten() {
+    let (f, mut p) = (DType::F32, Program::default());
+    let x = buffer(&mut p, Class::Input, "x", f, &[6]);
+    let y = buffer(&mut p, Class::Output, "y", f, &[6]);
+    let [a, b, c] = ["a", "b", "c"].map(|name| buffer(&mut p, Class::Temp, name, f, &[6]));
+    let own = || Access::identity(1);
+    let mut e = Exprs::new();
+    let read = load(&mut e, x, own());
+    let neg = unary(&mut e, UnaryOp::Neg, read);
+    let first = map(&[6], e, vec![store(a, own(), neg)]);
+    let mut e = Exprs::new();
+    let read = load(&mut e, a, own());
+    let neg = unary(&mut e, UnaryOp::Neg, read);
+    let product = binary(&mut e, BinaryOp::Mul, neg, read);
+    let second = map(&[6], e, vec![store(b, own(), neg), store(c, own(), product)]);
+    let mut e = Exprs::new();
+    let (left, right) = (load(&mut e, b, own()), load(&mut e, c, own()));
+    let sum = binary(&mut e, BinaryOp::Add, left, right);
+    let third = map(&[6], e, vec![store(y, own(), sum)]);
+    let kernels = [first, second, third].into_iter().enumerate();
+    let kernels = kernels.map(|(k, form)| kernel(&format!("k{k}"), 1, form)).collect();
+    entry(&mut p, "run", &[x], &[y], kernels);
+    verify::verify(&p).unwrap();
+    let found = aliases(&p, &p.entries[0], &[]);
+    assert_eq!(found, [(c, a)].into_iter().collect());
+}
