@@ -249,3 +249,29 @@ fn a_loss_in_parts_takes_less_memory_and_teaches_the_same() {
         }
     }
 }
+
+/// In a model that also divides by 0 and masks by -inf, as one may.
+#[test]
+fn what_is_not_a_number_is_found_in_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    write_lines(dir.path());
+    let file = dir.path().join("lm.dl");
+    let bad = "ids |> embedding(V, 8) |> gpt_block(2)
+  z = 1 / (h - h) if h > 1e9 else 0
+  bad = sqrt(h)
+  bad + z |> linear(V)";
+    let good = "ids |> embedding(V, 8) |> blocks: repeat 1 { gpt_block(2) } |> linear(V)";
+    std::fs::write(&file, LM.replace(good, &format!("h = {bad}"))).unwrap();
+    for accumulate in [None, Some(2)] {
+        let module = Compiler::new().compile_file(&file).unwrap();
+        let options = TrainOptions {
+            overrides: TrainOverrides { accumulate, ..TrainOverrides::default() },
+            out: Some(dir.path().join(format!("run{accumulate:?}"))),
+            ..TrainOptions::default()
+        };
+        let trained = dlc::train(&module, "Lm", &file, &options, &mut |_: &Event<'_>| {});
+        let error = trained.err().expect("a root of a negative number").to_string();
+        let wanted = format!("from sqrt, {}:5", file.display());
+        assert!(error.starts_with("epoch 1, step 1: ") && error.contains(&wanted), "{error}");
+    }
+}

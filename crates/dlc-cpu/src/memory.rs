@@ -2,6 +2,7 @@
 
 use crate::abi::SLACK;
 use std::ops::Range;
+use std::path::Path;
 use std::ptr;
 
 /// Blocks from this size on are made of pages of this size, which spare the hardware most of its
@@ -84,17 +85,64 @@ impl Drop for Memory {
 }
 
 /// Bytes a program may take if its user sets no limit: 80 % of the machine's memory or of what the
-/// control group grants, whichever is less.
+/// process's control groups grant, whichever is less.
 pub fn default_limit() -> u64 {
     let machine = read_kib("/proc/meminfo", "MemTotal:").map(|kib| kib << 10);
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = group_limit(&groups, &|path| std::fs::read_to_string(path).ok());
     let all = machine.into_iter().chain(group).min().unwrap_or(u64::MAX);
     all / 10 * 8
+}
+
+/// The least limit of the groups that `groups`, a `/proc/PID/cgroup`, names and of those around them.
+fn group_limit(groups: &str, read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
+    let of_line = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|c| c == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        let own = Path::new(path.trim_start_matches('/'));
+        let limit =
+            |group: &Path| read(&Path::new(root).join(group).join(file))?.trim().parse().ok();
+        own.ancestors().filter_map(limit).min()
+    };
+    groups.lines().filter_map(of_line).min()
 }
 
 fn read_kib(path: &str, key: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(groups: &str, files: &[(&str, &str)]) -> Option<u64> {
+        let find = |path: &Path| files.iter().find(|(name, _)| Path::new(name) == path);
+        group_limit(groups, &|path| find(path).map(|(_, text)| (*text).to_owned()))
+    }
+
+    #[test]
+    fn the_least_limit_of_all_groups_around_counts() {
+        let files = [
+            ("/sys/fs/cgroup/user/memory.max", "3000\n"),
+            ("/sys/fs/cgroup/user/job/memory.max", "max\n"),
+            ("/sys/fs/cgroup/other/memory.max", "10\n"),
+            ("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "2000\n"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ];
+        assert_eq!(limit("0::/user/job\n", &files), Some(3000));
+        assert_eq!(limit("0::/\n", &files), None);
+        assert_eq!(limit("0::/\n", &[("/sys/fs/cgroup/memory.max", "500\n")]), Some(500));
+        let old = "7:cpu,cpuacct:/job\n5:memory:/job\n0::/user\n";
+        assert_eq!(limit(old, &files), Some(2000));
+        assert_eq!(limit("", &files), None);
+    }
 }

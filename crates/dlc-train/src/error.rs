@@ -51,7 +51,7 @@ pub enum Error {
     #[error(transparent)]
     Run(#[from] RunError),
     /// A training step failed. Parameters and state are as before the step.
-    #[error("epoch {epoch}, step {step}: {error}{}", kept(.checkpoint))]
+    #[error("epoch {epoch}, step {step}: {error}{}{}", made(.culprit), kept(.checkpoint))]
     Step {
         /// From 1.
         epoch: u32,
@@ -59,6 +59,8 @@ pub enum Error {
         step: u64,
         /// What failed.
         error: RunError,
+        /// What made the first number that is not finite, if that was the failure and it was found.
+        culprit: Option<String>,
         /// The last good checkpoint.
         checkpoint: Option<PathBuf>,
     },
@@ -237,6 +239,13 @@ pub enum FileProblem {
 impl FileProblem {
     pub(crate) fn at(self, path: &Path) -> Error {
         Error::File { path: path.to_owned(), problem: self }
+    }
+}
+
+fn made(culprit: &Option<String>) -> String {
+    match culprit {
+        Some(maker) => format!("; the first NaN or infinity is in what comes from {maker}"),
+        None => String::new(),
     }
 }
 

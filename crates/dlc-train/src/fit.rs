@@ -1,11 +1,12 @@
 //! The training loop: epochs of steps, validation, early stopping, checkpoints.
 
 use crate::checkpoint::{self, Identity, Progress};
-use crate::data::{Batches, Dataset};
+use crate::data::{Batch, Batches, Dataset};
 use crate::event::{CheckpointKind, Event, Observer, StopReason};
 use crate::metrics::{Mean, Metrics};
 use crate::run_dir::RunDir;
 use crate::{Error, Rebuild, Trainer, Vocabulary, Weights};
+use dlc_kernel::RunError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -356,11 +357,12 @@ impl Run<'_, '_> {
         for part in 0..parts {
             let batch = batches.get(self.progress.batch * parts + part);
             let begun = Instant::now();
-            let metrics = match part + 1 == parts {
+            let ends = part + 1 == parts;
+            let metrics = match ends {
                 true => self.trainer.step(batch),
                 false => self.trainer.accumulate(batch),
             };
-            let metrics = metrics.map_err(|error| self.failed(error))?;
+            let metrics = metrics.map_err(|error| self.failed(error, batch, ends))?;
             ms += begun.elapsed().as_secs_f64() * 1e3;
             mean.add(&metrics, samples);
             self.mean.add(&metrics, samples);
@@ -379,12 +381,16 @@ impl Run<'_, '_> {
         Ok(ms)
     }
 
-    /// The error of the present step.
-    fn failed(&self, error: Error) -> Error {
+    /// The error of the present step, in which a batch failed.
+    fn failed(&mut self, error: Error, batch: &Batch, ends: bool) -> Error {
         match error {
             Error::Run(error) => Error::Step {
                 epoch: self.progress.epoch + 1,
                 step: self.progress.step + 1,
+                culprit: match error {
+                    RunError::NotFinite { .. } => self.trainer.culprit(batch, ends, self.rebuild),
+                    _ => None,
+                },
                 error,
                 checkpoint: self.dir.as_ref().and_then(RunDir::newest).map(PathBuf::from),
             },

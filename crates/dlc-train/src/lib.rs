@@ -21,6 +21,7 @@
 
 mod bleu;
 mod checkpoint;
+mod culprit;
 mod data;
 mod error;
 mod event;
@@ -43,6 +44,7 @@ mod weights_file;
 
 pub use bleu::Bleu;
 pub use checkpoint::{Identity, fingerprint};
+pub use culprit::Checking;
 pub use data::{
     Batch, Batches, Dataset, END, Field, Parts, Unit, Vocabulary, chorales, idx, mnist, sequences,
     text,

@@ -3,7 +3,7 @@
 use crate::data::{Batch, Batches, Dataset};
 use crate::metrics::{self, Mean, Meter, Metrics};
 use crate::weights::{self, extents, type_of, type_of_buffer};
-use crate::{BoxError, Error, Weights, WeightsFile};
+use crate::{BoxError, Checking, Error, Weights, WeightsFile};
 use dlc_kernel::{Buffer, Class, Executable, RunError, Tensor};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -55,13 +55,16 @@ struct Call {
 }
 
 /// Makes executables of the same program for other batch sizes, so that evaluation counts every
-/// sample, the last ones of an incomplete batch too. What it made is kept.
+/// sample, the last ones of an incomplete batch too, and such that check a step. What it made for
+/// batch sizes is kept.
 pub struct Rebuild<'a> {
     build: Box<Build<'a>>,
+    check: Option<Box<Check<'a>>>,
     calls: BTreeMap<usize, Calls>,
 }
 
 type Build<'a> = dyn FnMut(usize) -> Result<Arc<dyn Executable>, BoxError> + 'a;
+type Check<'a> = dyn FnMut(&str) -> Result<Checking, BoxError> + 'a;
 
 impl<'a> Rebuild<'a> {
     /// `build(n)` compiles the program for batches of `n` samples with whole sequences; only its
@@ -69,7 +72,17 @@ impl<'a> Rebuild<'a> {
     pub fn new(
         build: impl FnMut(usize) -> Result<Arc<dyn Executable>, BoxError> + 'a,
     ) -> Rebuild<'a> {
-        Rebuild { build: Box::new(build), calls: BTreeMap::new() }
+        Rebuild { build: Box::new(build), check: None, calls: BTreeMap::new() }
+    }
+
+    /// `check(name)` compiles what finds out where the numbers of the entry of that name stop being
+    /// finite.
+    #[must_use]
+    pub fn checking(
+        self,
+        check: impl FnMut(&str) -> Result<Checking, BoxError> + 'a,
+    ) -> Rebuild<'a> {
+        Rebuild { check: Some(Box::new(check)), ..self }
     }
 
     fn calls(&mut self, size: usize) -> Result<&mut Calls, Error> {
@@ -157,6 +170,20 @@ impl Trainer {
         let metrics = self.accumulate.as_mut().ok_or_else(no_entry)?.run(batch)?;
         self.set_parts(self.parts + 1)?;
         finite(metrics)
+    }
+
+    /// What made the first number of a step that is not finite, for a batch that ends the step or is
+    /// only added to it; `None` where it cannot be found out.
+    pub(crate) fn culprit(
+        &self,
+        batch: &Batch,
+        ends: bool,
+        rebuild: &mut Rebuild<'_>,
+    ) -> Option<String> {
+        let calls = if ends { Some(&self.train) } else { self.accumulate.as_ref() }?;
+        let entry = &self.executable.program().entries[calls.fitting(batch).entry];
+        let checking = (rebuild.check.as_mut()?)(&entry.name).ok()?;
+        checking.culprit(&*self.executable, batch).ok()?.map(str::to_owned)
     }
 
     /// Measures one batch of the program's size; changes nothing.
@@ -354,6 +381,11 @@ impl Calls {
     /// One of them, for what all have in common.
     fn any(&self) -> &Call {
         &self.0[0]
+    }
+
+    /// The one that takes batches of this shape.
+    fn fitting(&self, batch: &Batch) -> &Call {
+        self.0.iter().find(|call| call.takes(batch)).unwrap_or(self.any())
     }
 
     /// Runs the one that takes batches of this shape.

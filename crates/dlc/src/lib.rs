@@ -27,6 +27,7 @@
 
 mod bench;
 mod cache;
+mod checking;
 mod compiler;
 mod datasets;
 mod error;

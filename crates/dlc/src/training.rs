@@ -1,13 +1,15 @@
 //! Training: from a `train` section to a compiled step, its data, and the loop.
 
+use crate::checking::checking;
 use crate::datasets::{self, Splits};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Compiler, Error, Module, network};
 use dlc_front::ast::Trend;
 use dlc_front::{EarlyStop, TrainOverrides, Training, Validation};
-use dlc_kernel::{Bindings, Executable, StageTime};
+use dlc_kernel::{Bindings, BuildOptions, Executable, OptLevel, StageTime};
 use dlc_train::{
-    BoxError, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer, WeightsFile,
+    BoxError, Checking, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer,
+    WeightsFile,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -173,6 +175,29 @@ impl Module {
         self.start(&all.collect::<Result<Vec<_>, Error>>()?)
     }
 
+    /// Builds what finds out where the numbers of an entry of [`Module::start_for`] stop being finite.
+    fn checking(
+        &self,
+        entry: &str,
+        model: &str,
+        splits: &Splits,
+        options: &TrainOptions,
+        bindings: &Bindings,
+    ) -> Result<Checking, BoxError> {
+        let boxed = |error: Error| -> BoxError { error.to_string().into() };
+        let (role, number) = entry.split_once('.').unwrap_or((entry, "0"));
+        let name = if role == "train" { "train" } else { "accumulate" };
+        let sizes = splits.sizes_by_length(bindings).swap_remove(number.parse()?);
+        let training = self.training(model, &options.overrides, &sizes).map_err(boxed)?;
+        let bound = self.bound(&training, &sizes, training.settings.batch, &[name]);
+        let (graph, makers) = checking(&bound.map_err(boxed)?.swap_remove(0).graph);
+        let entry = EntryGraph { name: "check".into(), graph };
+        let Compiler { target, options } = &self.compiler;
+        let options = BuildOptions { opt_level: OptLevel::O0, ..options.clone() };
+        let built = pipeline::build(&[entry], target.as_target(), &options).map_err(boxed)?;
+        Ok(Checking { executable: Arc::from(built.0), makers })
+    }
+
     /// Builds the evaluation for another batch size.
     fn rebuild<'a>(&'a self, training: &'a Training, bindings: &'a Bindings) -> Rebuild<'a> {
         let Compiler { target, options } = &self.compiler;
@@ -201,7 +226,8 @@ pub fn train(
     let splits = splits.with_validation(fraction(&training));
     let dir = run_dir(&training, file, model, options);
     let mut trainer = module.start_for(&splits, model, options, &bindings)?;
-    let mut rebuild = module.rebuild(&training, &bindings);
+    let check = |entry: &str| module.checking(entry, model, &splits, options, &bindings);
+    let mut rebuild = module.rebuild(&training, &bindings).checking(check);
     let stop = training.settings.stop.as_ref();
     let fit = Fit {
         epochs: training.settings.epochs as u32,
