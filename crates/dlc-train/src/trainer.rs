@@ -3,10 +3,9 @@
 use crate::data::{Batch, Batches, Dataset};
 use crate::metrics::{self, Mean, Meter, Metrics};
 use crate::weights::{self, extents, type_of, type_of_buffer};
-use crate::{BoxError, Checking, Error, Weights, WeightsFile};
+use crate::{Error, Rebuild, Weights, WeightsFile};
 use dlc_kernel::{Buffer, Class, Executable, RunError, Tensor};
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +41,7 @@ pub struct Trainer {
 }
 
 /// The entries that do one thing: the same computation for batches of different shapes.
-struct Calls(Vec<Call>);
+pub(crate) struct Calls(Vec<Call>);
 
 /// One entry of a program, with the buffers for its results.
 struct Call {
@@ -52,47 +51,6 @@ struct Call {
     /// The metrics among the outputs, and their names.
     meters: Vec<Meter>,
     names: Arc<[String]>,
-}
-
-/// Makes executables of the same program for other batch sizes, so that evaluation counts every
-/// sample, the last ones of an incomplete batch too, and such that check a step. What it made for
-/// batch sizes is kept.
-pub struct Rebuild<'a> {
-    build: Box<Build<'a>>,
-    check: Option<Box<Check<'a>>>,
-    calls: BTreeMap<usize, Calls>,
-}
-
-type Build<'a> = dyn FnMut(usize) -> Result<Arc<dyn Executable>, BoxError> + 'a;
-type Check<'a> = dyn FnMut(&str) -> Result<Checking, BoxError> + 'a;
-
-impl<'a> Rebuild<'a> {
-    /// `build(n)` compiles the program for batches of `n` samples with whole sequences; only its
-    /// `eval` entry is used.
-    pub fn new(
-        build: impl FnMut(usize) -> Result<Arc<dyn Executable>, BoxError> + 'a,
-    ) -> Rebuild<'a> {
-        Rebuild { build: Box::new(build), check: None, calls: BTreeMap::new() }
-    }
-
-    /// `check(name)` compiles what finds out where the numbers of the entry of that name stop being
-    /// finite.
-    #[must_use]
-    pub fn checking(
-        self,
-        check: impl FnMut(&str) -> Result<Checking, BoxError> + 'a,
-    ) -> Rebuild<'a> {
-        Rebuild { check: Some(Box::new(check)), ..self }
-    }
-
-    fn calls(&mut self, size: usize) -> Result<&mut Calls, Error> {
-        if !self.calls.contains_key(&size) {
-            let executable = (self.build)(size).map_err(Error::Build)?;
-            let calls = Calls::find(&executable, "eval")?.ok_or_else(no_eval)?;
-            self.calls.insert(size, calls);
-        }
-        Ok(self.calls.get_mut(&size).expect("it was just inserted"))
-    }
 }
 
 impl Trainer {
@@ -182,7 +140,7 @@ impl Trainer {
     ) -> Option<String> {
         let calls = if ends { Some(&self.train) } else { self.accumulate.as_ref() }?;
         let entry = &self.executable.program().entries[calls.fitting(batch).entry];
-        let checking = (rebuild.check.as_mut()?)(&entry.name).ok()?;
+        let checking = rebuild.check(&entry.name)?;
         checking.culprit(&*self.executable, batch).ok()?.map(str::to_owned)
     }
 
@@ -370,7 +328,10 @@ impl Trainer {
 
 impl Calls {
     /// The entries that do that, if there are any.
-    fn find(executable: &Arc<dyn Executable>, role: &str) -> Result<Option<Calls>, Error> {
+    pub(crate) fn find(
+        executable: &Arc<dyn Executable>,
+        role: &str,
+    ) -> Result<Option<Calls>, Error> {
         let entries = executable.program().entries.iter().enumerate();
         let named = entries.filter(|(_, entry)| entry.role() == role);
         let calls = named.map(|(index, _)| Call::new(executable, index));
@@ -497,7 +458,7 @@ fn finite(metrics: Metrics) -> Result<Metrics, Error> {
     }
 }
 
-fn no_eval() -> Error {
+pub(crate) fn no_eval() -> Error {
     Error::Usage("the program has no entry `eval`".into())
 }
 
