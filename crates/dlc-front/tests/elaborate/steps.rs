@@ -214,3 +214,23 @@ fn losses_improve_by_falling_and_counts_by_rising() {
     assert_eq!(trend("val.accuracy falling"), Trend::Falling);
     assert_eq!(trend("loss rising"), Trend::Rising);
 }
+
+/// The dim stays open: the last batch of an epoch may be smaller. `--batch` has the last word.
+#[test]
+fn a_size_bound_to_the_batch_is_its_size() {
+    for data in ["tensors(image = f32[N, 1, 28, 28], label = i32[N])", "mnist(\"digits\")"] {
+        let unit = unit(&format!(
+            "model Net(image: f32[N, 1, 28, 28]) -> f32[N, 10] {{ image |> flatten |> linear(10) }}
+             train Net {{ data {data} batch 8; loss cross_entropy(Net(image), label); optim sgd }}"
+        ));
+        for (batch, expected) in [(None, 32), (Some(5), 5)] {
+            let overrides = TrainOverrides { batch, ..TrainOverrides::default() };
+            let bound = Bindings::from([("N".to_string(), 32)]);
+            let training = unit.train("Net", &overrides, &bound);
+            let training = training.unwrap_or_else(|e| panic!("{}", unit.render(&e, Style::Plain)));
+            assert_eq!(training.settings.batch, expected);
+            let image = training.step.source("image").expect("an input");
+            assert_eq!(training.step.ty(image).to_string(), "f32[N, 1, 28, 28]");
+        }
+    }
+}
