@@ -3,10 +3,11 @@
 //!
 //! 1. `phases`: a contraction that divides coordinates becomes several that do not.
 //! 2. `layout`: the channels of convolutions become neighbours in memory.
-//! 3. `winograd`: convolutions become products of transformed tiles.
-//! 4. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
+//! 3. `written_out`: a contraction that uses every element once becomes a map, if it has few terms.
+//! 4. `winograd`: convolutions become products of transformed tiles.
+//! 5. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //!    written out, so that its operand lies in memory in constant steps.
-//! 5. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
+//! 6. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
 //!
 //! 6. `bands`: kernels that follow each other are computed part by part, where their temporaries are
 //!    too large for the caches.
@@ -23,6 +24,7 @@ mod phases;
 mod piece;
 mod substitute;
 pub mod winograd;
+mod written_out;
 
 use crate::schedule::Config;
 use dlc_kernel::{OptLevel, Program};
@@ -33,9 +35,10 @@ pub fn arrange(program: &Program, config: Config) -> Program {
         OptLevel::O0 | OptLevel::O1 => program.clone(),
         OptLevel::O2 => {
             let laid_out = layout::channels_last(phases::phases(program.clone()), config);
+            let written_out = written_out::write_out(laid_out);
             let transformed = match config.exact_conv {
-                true => laid_out,
-                false => winograd::winograd(laid_out, config, &winograd::SIZES, 1.0),
+                true => written_out,
+                false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),
             };
             bands::in_bands(apart::rows_apart(pad::pad(transformed)))
         }

@@ -48,7 +48,10 @@ impl Memory {
             // SAFETY: advice on pages of our own map. Without huge pages all still works.
             unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
         }
-        Some(Memory { start, bytes, map, map_bytes })
+        let memory = Memory { start, bytes, map, map_bytes };
+        // Nobody writes the end, but the tails of what lies before it are loaded with it.
+        memory.populate((bytes - SLACK) as u64..bytes as u64);
+        Some(memory)
     }
 
     /// Has the pages of a range there before they are touched: masked loads of leaves that reach

@@ -200,6 +200,16 @@ impl Access {
         Access { coords, guards: guards.into_iter().collect() }
     }
 
+    /// The same read of a tensor of shape `shape`, without guards that its coordinates are.
+    pub fn without_doubles(mut self, shape: &[Size]) -> Access {
+        let Access { coords, guards } = &mut self;
+        guards.retain(|guard| {
+            let is = |(c, n): (&Index, &Size)| *c == guard.index && *n == guard.extent;
+            !coords.iter().zip(shape).any(is)
+        });
+        self
+    }
+
     /// The same read with axes renumbered.
     pub fn renumber(&self, new: &dyn Fn(Axis) -> Axis) -> Access {
         let guard = |g: &Guard| Guard { index: g.index.renumber(new), extent: g.extent.clone() };

@@ -132,9 +132,10 @@ impl<'a> Emitter<'a> {
 
     fn load(&mut self, place: Place, access: &Access, fill: Scalar, shape: &[Size]) -> ExprId {
         let (buffer, lookups) = (place.buffer, SmallVec::new());
-        let access = place.access(access, shape, &self.axes);
+        let in_memory = place.shape(shape);
+        let access = place.access(access, shape, &self.axes).without_doubles(&in_memory);
         let load = self.exprs.add(Expr::Load { buffer, access, lookups, fill });
-        self.loaded.entry(load).or_insert_with(|| place.shape(shape).into());
+        self.loaded.entry(load).or_insert_with(|| in_memory.into());
         load
     }
 
