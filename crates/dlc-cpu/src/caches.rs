@@ -1,6 +1,27 @@
-//! The caches of this machine. They decide which way results take to memory, never what they are.
+//! The caches of a machine. They decide which way operands and results take, never what results are.
 
+use crate::machine::Machine;
 use std::sync::LazyLock;
+
+/// What a thread has for itself, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caches {
+    /// The first level.
+    pub first: usize,
+    /// The second level.
+    pub second: usize,
+}
+
+impl Caches {
+    /// What processors have at least that are as common as their level.
+    pub const USUAL: Caches = Caches { first: 32 << 10, second: 512 << 10 };
+
+    /// Those of this machine.
+    pub fn here() -> Caches {
+        let [first, second, _] = Machine::here().caches;
+        Caches { first, second }
+    }
+}
 
 /// What a machine is taken to have that does not tell.
 const USUAL: usize = 32 << 20;

@@ -81,8 +81,11 @@ fn of_contraction(contract: &ContractSchedule) -> (String, Option<String>, Strin
 }
 
 fn tile(t: &Tiling) -> String {
-    let shares =
-        if t.splits > 1 { format!(", {} shares of the depth", t.splits) } else { "".into() };
+    let shares = if t.shares.count > 1 {
+        format!(", {} shares of the depth", t.shares.count)
+    } else {
+        "".into()
+    };
     let (rows, columns) = (t.row_block, t.column_block);
     let Tiling { tile, depth_block, .. } = t;
     format!(

@@ -52,6 +52,7 @@ pub mod schedule;
 pub mod share;
 pub mod transfer;
 
+use caches::Caches;
 use dlc_kernel::{
     BuildError, BuildOptions, Decision, Decisions, Entry, Executable, Form, Kernel, Program,
     StageTime, Target,
@@ -70,14 +71,15 @@ use std::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuTarget {
     level: Level,
+    caches: Caches,
     choices: Arc<Choices>,
 }
 
 impl CpuTarget {
-    /// The target of that level. Building for a level that this machine lacks is refused; its
-    /// dumps can be made anywhere.
+    /// The target of that level, with blocks for usual caches. Building for a level that this machine
+    /// lacks is refused; its dumps can be made anywhere.
     pub fn new(level: Level) -> CpuTarget {
-        CpuTarget { level, choices: Arc::default() }
+        CpuTarget { level, caches: Caches::USUAL, choices: Arc::default() }
     }
 
     /// The same target, which takes these choices where the estimate would decide.
@@ -85,12 +87,13 @@ impl CpuTarget {
         CpuTarget { choices: Arc::new(choices), ..self }
     }
 
-    /// The best target of this machine.
+    /// The best target of this machine, with blocks for its caches.
     ///
     /// # Errors
     /// [`BuildError::Machine`] if it is below every level we know.
     pub fn detect() -> Result<CpuTarget, BuildError> {
-        Level::detect().map(CpuTarget::new)
+        let target = CpuTarget::new(Level::detect()?);
+        Ok(CpuTarget { caches: Caches::here(), ..target })
     }
 
     /// Its level.
@@ -126,7 +129,7 @@ impl CpuTarget {
 
     fn config(&self, options: &BuildOptions) -> Config {
         let BuildOptions { opt_level, exact_conv, .. } = *options;
-        Config { level: self.level, opt_level, exact_conv }
+        Config { level: self.level, caches: self.caches, opt_level, exact_conv }
     }
 }
 

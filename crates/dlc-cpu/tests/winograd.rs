@@ -8,6 +8,7 @@ mod support;
 
 use dlc_cpu::CpuTarget;
 use dlc_cpu::arrange::{arrange, winograd::winograd};
+use dlc_cpu::caches::Caches;
 use dlc_cpu::level::Level;
 use dlc_cpu::schedule::Config;
 use dlc_kernel::{
@@ -98,7 +99,7 @@ impl Conv {
 
 fn config() -> Config {
     let level = Level::detect().expect("tests run on a machine with a level");
-    Config { level, opt_level: OptLevel::O2, exact_conv: false }
+    Config { level, caches: Caches::USUAL, opt_level: OptLevel::O2, exact_conv: false }
 }
 
 /// The program in tiles of some size; it must have been rewritten.

@@ -1,6 +1,10 @@
 //! Programs with some kernels replaced by others.
 
-use dlc_kernel::{Buffer, BufferId, Class, DType, Kernel, Program, Size};
+use dlc_kernel::{
+    Access, Buffer, BufferId, Class, DType, Expr, Exprs, Form, Kernel, Origin, Program, Scalar,
+    Segment, Size, Store,
+};
+use smallvec::SmallVec;
 
 /// Puts `replace(program, entry, kernel)` in the place of every kernel. What it returns does
 /// together, in order, what the kernel did; it may add buffers to the program.
@@ -35,4 +39,20 @@ pub(super) fn add_temporary(
     let buffer = Buffer { name, dtype: DType::F32, shape, class: Class::Temp, default: 0.0 };
     program.buffers.push(buffer);
     BufferId(program.buffers.len() as u32 - 1)
+}
+
+/// The kernel that copies what is read of a buffer, and how, to all of another of that shape.
+pub(super) fn copy_kernel(
+    name: String,
+    origin: &Origin,
+    (buffer, access): (BufferId, Access),
+    fill: Scalar,
+    (copy, shape): (BufferId, Vec<i64>),
+) -> Kernel {
+    let mut exprs = Exprs::new();
+    let value = exprs.add(Expr::Load { buffer, access, lookups: SmallVec::new(), fill });
+    let stores = vec![Store { buffer: copy, access: Access::identity(shape.len()), value }];
+    let axes = shape.into_iter().map(Size::from).collect();
+    let form = Form::Map { segments: vec![Segment { axes, exprs, stores }] };
+    Kernel { name, origin: origin.clone(), form }
 }

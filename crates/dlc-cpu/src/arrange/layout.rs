@@ -12,6 +12,7 @@
 use super::pad::pad;
 use super::piece::pieces;
 use super::winograd;
+use crate::caches::Caches;
 use crate::lower::{Facts, facts};
 use crate::schedule::Config;
 use crate::schedule::contract::{Choices, ContractSchedule};
@@ -61,6 +62,8 @@ fn contractions(program: &Program, entry: usize) -> Program {
 /// Cycles of contractions.
 fn estimate(contractions: Program, facts: &Facts, config: Config) -> f64 {
     let program = &pad(contractions);
+    // A layout decides the order of sums.
+    let config = Config { caches: Caches::USUAL, ..config };
     let site = facts.site(program, config, Choices::none());
     let cycles = |kernel: &Kernel| match &kernel.form {
         Form::Contract { .. } => {

@@ -1,9 +1,9 @@
 //! Copies with the edges written out, for contractions and rows with windows that leave their tensor.
 
-use super::entries::{add_temporary, replace_kernels};
+use super::entries::{self, add_temporary, replace_kernels};
 use dlc_kernel::{
     Access, BufferId, Class, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Origin, Program,
-    Scalar, Segment, Size, Step, Store,
+    Scalar, Size, Step,
 };
 use smallvec::SmallVec;
 
@@ -149,13 +149,8 @@ pub(super) fn copy_kernel(
     fill: Scalar,
 ) -> Kernel {
     let coords = frame.starts.iter().zip(0u32..).map(|(&start, a)| Index::affine([(a, 1)], start));
-    let mut exprs = Exprs::new();
-    let access = Access::new(coords);
-    let value = exprs.add(Expr::Load { buffer: source, access, lookups: SmallVec::new(), fill });
-    let store = Store { buffer: copy, access: Access::identity(frame.extents.len()), value };
-    let axes = frame.extents.iter().map(|&n| Size::from(n)).collect();
-    let segments = vec![Segment { axes, exprs, stores: vec![store] }];
-    Kernel { name, origin: origin.clone(), form: Form::Map { segments } }
+    let shape = frame.extents.to_vec();
+    entries::copy_kernel(name, origin, (source, Access::new(coords)), fill, (copy, shape))
 }
 
 /// Lets the load `operand` read the copy of a frame instead.

@@ -3,22 +3,20 @@
 //! Where no element of an operand meets two of the other, as in a depthwise convolution, a register
 //! tile would have nothing to keep. If the terms of a sum are few, a map computes neighbouring sums
 //! in vectors: what moves along with them is read by its neighbours, the rest is the same for all.
-//! An operand whose neighbours lie elsewhere (steps of a convolution, edges that a window leaves,
-//! weights beside channels) gets a copy in which they are neighbours; steps of `s` put every `s`-th
-//! element side by side.
+//! An operand whose neighbours lie elsewhere (weights beside channels), or that a window leaves, gets a
+//! copy in which they are neighbours, with the edges written out. Where neighbours are `s` elements
+//! apart (a convolution in steps), a second copy puts every `s`-th of the first side by side.
 
-use super::entries::{add_temporary, replace_kernels};
+use super::entries::{add_temporary, copy_kernel, replace_kernels};
 use super::substitute::Substitution;
 use dlc_kernel::{
-    Access, Axis, BinaryOp, BufferId, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Origin,
-    Program, Scalar, Segment, Size, Store,
+    Access, Axis, BinaryOp, BufferId, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Program,
+    Scalar, Segment, Size,
 };
 use smallvec::SmallVec;
 
 /// The most terms that are written out.
 const MOST_TERMS: i64 = 64;
-/// Terms for each element of a copy from which on it pays.
-const MIN_READS: i64 = 2;
 
 /// Writes out the terms of contractions that use every element once.
 pub(super) fn write_out(program: Program) -> Program {
@@ -44,15 +42,13 @@ fn written_out(program: &mut Program, kernel: &Kernel) -> Option<Vec<Kernel>> {
     let (written, sum) = sum_of_products(out.len(), &taps, exprs, [*lhs, *rhs]);
     let mut walks = Walk::all(program, &written, out, lane)?;
     walks.retain(|walk| !walk.is_in_place(program));
-    if walks.iter().any(|walk| points / MIN_READS < walk.elements()) {
+    let is_read_once = |walk: &Walk| walk.length().saturating_mul(walk.others_points()) >= points;
+    if walks.iter().any(is_read_once) {
         return None;
     }
     let (mut kernels, mut copies) = (Vec::new(), Vec::new());
     for walk in walks {
-        let name = format!("{}_copy{}", kernel.name, copies.len() + 1);
-        let copied = format!("{}_copied", program.buffer(walk.buffer).name);
-        let copy = add_temporary(program, copied, walk.copied_shape());
-        kernels.push(walk.copy_kernel(name, &kernel.origin, copy));
+        let copy = walk.copy(program, kernel, &mut kernels);
         copies.push((walk, copy));
     }
     let mut written = redirected(&written, &copies);
@@ -185,43 +181,46 @@ impl Walk {
         is_last && self.frame.iter().zip(shape).all(inside)
     }
 
-    /// The elements of a copy.
-    fn elements(&self) -> i64 {
-        self.copied_shape().into_iter().fold(1, i64::saturating_mul)
-    }
-
-    /// The dims of a copy: all others; the remainder of a position, if there are steps; how many
-    /// steps it is.
-    fn copied_shape(&self) -> Vec<i64> {
-        let length = self.frame[self.dim].1;
-        let steps = (length + self.step - 1) / self.step;
-        let others = self.others().map(|dim| self.frame[dim].1);
-        others.chain((self.step > 1).then_some(self.step)).chain([steps]).collect()
-    }
-
+    /// The dims beside the one that moves.
     fn others(&self) -> impl Iterator<Item = usize> {
         (0..self.frame.len()).filter(|&dim| dim != self.dim)
     }
 
-    /// The kernel that makes a copy.
-    fn copy_kernel(&self, name: String, origin: &Origin, copy: BufferId) -> Kernel {
-        let shape = self.copied_shape();
-        let steps = shape.len() as u32 - 1;
+    fn others_points(&self) -> i64 {
+        self.others().fold(1, |n, dim| n.saturating_mul(self.frame[dim].1))
+    }
+
+    /// How many elements a copy has along the lanes: whole steps.
+    fn length(&self) -> i64 {
+        (self.frame[self.dim].1 + self.step - 1) / self.step * self.step
+    }
+
+    /// Adds the kernels that make a copy: the other dims; the position along the lanes, in which
+    /// elements whole steps apart are neighbours.
+    fn copy(&self, program: &mut Program, kernel: &Kernel, kernels: &mut Vec<Kernel>) -> BufferId {
+        let name = program.buffer(self.buffer).name.clone();
+        let others: Vec<i64> = self.others().map(|dim| self.frame[dim].1).collect();
+        let mut make = |suffix: &str, source: (BufferId, Access), shape: Vec<i64>| {
+            let copy = add_temporary(program, format!("{name}_{suffix}"), shape.iter().copied());
+            let name = format!("{}_{suffix}{}", kernel.name, kernels.len() + 1);
+            kernels.push(copy_kernel(name, &kernel.origin, source, self.fill, (copy, shape)));
+            copy
+        };
         let mut coords: SmallVec<[Index; 4]> = self.frame.iter().map(|_| Index::axis(0)).collect();
-        for (axis, dim) in self.others().enumerate() {
+        for (axis, dim) in self.others().chain([self.dim]).enumerate() {
             coords[dim] = Index::affine([(axis as u32, 1)], self.frame[dim].0);
         }
-        let remainder = (self.step > 1).then(|| (steps - 1, 1));
-        let position = remainder.into_iter().chain([(steps, self.step)]);
-        coords[self.dim] = Index::affine(position, self.frame[self.dim].0);
         let access = Access { coords, guards: SmallVec::new() };
-        let (buffer, fill, lookups) = (self.buffer, self.fill, SmallVec::new());
-        let mut exprs = Exprs::new();
-        let value = exprs.add(Expr::Load { buffer, access, lookups, fill });
-        let stores = vec![Store { buffer: copy, access: Access::identity(shape.len()), value }];
-        let axes = shape.into_iter().map(Size::from).collect();
-        let form = Form::Map { segments: vec![Segment { axes, exprs, stores }] };
-        Kernel { name, origin: origin.clone(), form }
+        let (lanes, length) = (others.len() as u32, self.length());
+        let shape = others.iter().copied().chain([length]).collect();
+        let framed = make("framed", (self.buffer, access), shape);
+        if self.step == 1 {
+            return framed;
+        }
+        let position = Index::affine([(lanes, 1), (lanes + 1, self.step)], 0i64);
+        let access = Access::new((0..lanes).map(Index::axis).chain([position]));
+        let shape = others.into_iter().chain([self.step, length / self.step]).collect();
+        make("apart", (framed, access), shape)
     }
 
     /// Where a load of this walk finds its element in the copy.

@@ -22,7 +22,7 @@ use dlc_kernel::{Axis, BufferId, ExprId, Form, Scalar};
 pub use epilogue::{Epilogue, TileStream};
 pub use reach::Reach;
 use std::fmt;
-pub use tiling::{Steps, Sums, Supply, Tile, Tiling};
+pub use tiling::{Shares, Steps, Sums, Supply, Tile, Tiling};
 
 /// How one contraction is computed.
 #[derive(Clone, Debug)]
@@ -228,7 +228,7 @@ impl<'k> ContractSchedule<'k> {
                 batch * div_ceil(self.side(which).axes.points(), t.tile.extent(which))
             }
             (Algorithm::Tiled(t), Stage::Sum) => {
-                batch * self.row_blocks(t) * self.column_blocks(t) * t.splits
+                batch * self.row_blocks(t) * self.column_blocks(t) * t.shares.count
             }
             (Algorithm::Tiled(_), Stage::Finish) => batch * rows,
         }
@@ -253,7 +253,7 @@ impl<'k> ContractSchedule<'k> {
     /// Shares of the depth.
     pub fn splits(&self) -> i64 {
         match &self.algorithm {
-            Algorithm::Tiled(tiling) => tiling.splits,
+            Algorithm::Tiled(tiling) => tiling.shares.count,
             _ => 1,
         }
     }
@@ -281,12 +281,6 @@ impl<'k> ContractSchedule<'k> {
             }
             _ => false,
         }
-    }
-
-    /// Depth of one share of a split: whole depth blocks.
-    pub fn split_depth(&self, tiling: &Tiling) -> i64 {
-        let blocks = div_ceil(self.depth.points(), tiling.depth_block);
-        div_ceil(blocks, tiling.splits) * tiling.depth_block
     }
 
     /// The batch as a side that is packed whole sees it: without the steps, if it is the same at
@@ -397,7 +391,7 @@ impl<'k> ContractSchedule<'k> {
     fn shares_bytes(&self) -> i64 {
         match &self.algorithm {
             Algorithm::Tiled(t) if t.sums == Sums::Shares => {
-                align(4 * t.splits * self.share_floats(t))
+                align(4 * t.shares.count * self.share_floats(t))
             }
             _ => 0,
         }

@@ -12,6 +12,7 @@ pub mod scatter;
 pub mod stretch;
 pub mod window;
 
+use crate::caches::Caches;
 use crate::level::Level;
 use contract::{Choices, ContractSchedule};
 use dlc_kernel::plan::Aliases;
@@ -28,6 +29,8 @@ use std::fmt;
 pub struct Config {
     /// The instruction set.
     pub level: Level,
+    /// The caches that blocks are made for. Sums do not depend on them.
+    pub caches: Caches,
     /// How hard to try.
     pub opt_level: OptLevel,
     /// See [`dlc_kernel::BuildOptions::exact_conv`].

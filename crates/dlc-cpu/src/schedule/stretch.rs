@@ -19,8 +19,11 @@ use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId};
 pub(super) use draft::Draft;
 use std::sync::Arc;
 
-/// The shortest axis that is worth calls of a leaf.
-const SHORTEST: i64 = 16;
+/// The shortest axis that is worth calls of a leaf, and of one with much to do at a point.
+const SHORTEST: [i64; 2] = [16, 4];
+
+/// Operations at a point that are much.
+const MUCH: usize = 32;
 
 /// The farthest that memory is brought near beforehand, in bytes: half of a first-level cache.
 const FARTHEST: i64 = 1 << 14;
@@ -85,11 +88,15 @@ pub struct Task<'t> {
 impl Stretch {
     /// The stretch along `axis` that does `task`, if leaves can.
     pub fn new(domain: &Domain, axis: Axis, task: Task) -> Option<Stretch> {
-        if domain.extents[axis.0 as usize] < SHORTEST {
+        let extent = domain.extents[axis.0 as usize];
+        if extent < SHORTEST[1] {
             return None;
         }
         let draft = Draft::new(domain, Area::Line(axis), task.row);
         let (mut stretch, checks) = Stretch::part(draft, axis, task)?;
+        if extent < SHORTEST[usize::from(stretch.leaf.lanes.len() >= MUCH)] {
+            return None;
+        }
         if let Some(checks) = checks {
             let mut draft = Draft::new(domain, Area::Line(axis), task.row);
             draft.go_beyond();

@@ -55,14 +55,14 @@ impl Contraction<'_, '_> {
     /// A block of the output, or one share of its depth.
     pub(super) fn sum_block(&self, e: &mut Emitter, t: &Tiling, unit: Value) {
         let s = self.schedule;
-        let (rest, split) = e.divide(unit, t.splits);
+        let (rest, split) = e.divide(unit, t.shares.count);
         let (rest, column_block) = e.divide(rest, s.column_blocks(t));
         let (batch, row_block) = e.divide(rest, s.row_blocks(t));
         let mut point = self.origin(e);
         e.set_axes(&mut point, &s.batch, batch);
         let columns = block_range(e, column_block, t.column_block, s.columns.axes.points());
         let rows = block_range(e, row_block, t.row_block, s.rows.axes.points());
-        let share = block_range(e, split, s.split_depth(t), s.depth.points());
+        let share = block_range(e, split, t.shares.depth, s.depth.points());
         let (base, step) = match &t.sums {
             Sums::Workspace | Sums::Registers(_) => {
                 let scratch = e.scratch();
@@ -299,7 +299,7 @@ impl Contraction<'_, '_> {
         let (batch, row) = e.divide(unit, s.rows.axes.points());
         let mut point = self.origin(e);
         e.set_axes(&mut point, &s.batch, batch);
-        let (zero, splits) = (e.int(0), e.int(t.splits));
+        let (zero, splits) = (e.int(0), e.int(t.shares.count));
         let base = self.share_row(e, t, zero, batch, row);
         let (one, width) = (e.int(1), e.int(s.share_step(t)));
         e.for_each(zero, width, LANES, |e, column| {

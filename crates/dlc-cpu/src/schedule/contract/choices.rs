@@ -1,12 +1,11 @@
 //! Choices among the ways to compute a contraction, where measurements know better than the estimate.
 //!
 //! A choice is kept by the *problem*: everything the estimate looks at, as text. A way is known by its
-//! text too. What holds: a choice never changes a sum. A way that would share out the depth otherwise
-//! than the estimate's own, or make its stores elsewhere, is no alternative, and neither is one that is
-//! not among the ways at all.
+//! text too. What holds: a choice never changes a sum. A way that would make its stores elsewhere than
+//! the estimate's own is no alternative, and neither is one that is not among the ways at all.
 
 use super::tiling::{Offer, Plan, Problem, Tiling};
-use super::{Sums, Supply, div_ceil};
+use super::{Sums, Supply};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -127,14 +126,10 @@ impl Way<'_> {
         self.plan.cut(self.problem, self.rows, self.columns)
     }
 
-    /// What decides how results come about: the shares of the depth, how deep each is, whether
-    /// columns that are used once are in tiles at all, and whether tiles make the stores.
-    fn order(&self) -> (i64, i64, bool, bool) {
-        let Tiling { splits, depth_block, sums, .. } = self.tiling();
-        let depth = self.problem.depth.points();
-        let share = div_ceil(div_ceil(depth, depth_block.max(1)), splits) * depth_block;
-        let deep = if splits > 1 { share } else { depth };
-        (splits, deep, self.columns.fixed, matches!(sums, Sums::Registers(_)))
+    /// What decides how results come about: whether columns that are used once are in tiles at all,
+    /// and whether tiles make the stores.
+    fn order(&self) -> (bool, bool) {
+        (self.columns.fixed, matches!(self.tiling().sums, Sums::Registers(_)))
     }
 }
 

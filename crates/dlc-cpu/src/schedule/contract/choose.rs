@@ -1,11 +1,11 @@
 //! The decisions: roles of axes, tiles, blocks.
 
 use super::choices::{Alternatives, Way, Ways};
-use super::tiling::{Ending, Offer, Problem, even_block};
+use super::tiling::{Ending, Offer, Problem, Shares, even_block};
 use super::{Algorithm, Axes, BareLoad, ContractSchedule, Epilogue, PackOrder, Reach, Side, Steps};
 use crate::schedule::domain::{AxisSet, Check, Domain};
 use crate::schedule::map::loaded;
-use crate::schedule::{PlacedStore, Site};
+use crate::schedule::{Config, PlacedStore, Site};
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel};
 use std::sync::Arc;
 
@@ -157,9 +157,11 @@ impl<'k> Nest<'_, 'k> {
     /// All ways to compute the contraction in tiles.
     fn ways<'a>(&self, batch: &Axes, depth: &'a Axes, terms: &'a Terms) -> Ways<'a> {
         let batch = batch.extents[self.steps..].iter().product();
-        let level = self.site.config.level;
-        let problems =
-            terms.endings.each_ref().map(|ending| Problem { level, batch, depth, ending });
+        let Config { level, caches, .. } = self.site.config;
+        let points = terms.offers.each_ref().map(|offer| offer.points);
+        let shares = Shares::new(batch, points, depth);
+        let problem = |ending| Problem { level, caches, batch, depth, shares, ending };
+        let problems = terms.endings.each_ref().map(problem);
         Ways::new(problems, &terms.offers)
     }
 

@@ -6,12 +6,14 @@
 //! or run is as narrow as what is left.
 //!
 //! The choice is the cheapest of all combinations by an estimate in cycles, or what measurements have
-//! chosen instead ([`super::Choices`]). It depends on sizes and the level, never on the number of
-//! threads.
+//! chosen instead ([`super::Choices`]). It depends on sizes, the level and the caches, never on the
+//! number of threads. Terms are added one after the other whatever the blocks are, but for the
+//! [`Shares`] of a depth, which sizes alone decide.
 
 mod cost;
 
 use super::{Axes, Epilogue, Side, Which, div_ceil};
+use crate::caches::Caches;
 use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
 use cost::cost;
@@ -40,8 +42,8 @@ pub struct Tiling {
     pub column_block: i64,
     /// Terms summed between two packings.
     pub depth_block: i64,
-    /// Shares of the depth, summed apart and then added in order.
-    pub splits: i64,
+    /// How the depth is shared out.
+    pub shares: Shares,
     /// Where the panels of rows come from.
     pub rows: Supply,
     /// Where the panels of columns come from.
@@ -84,12 +86,23 @@ pub enum Sums {
     Shares,
 }
 
+/// Shares of a depth, summed apart and then added in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// How many there are.
+    pub count: i64,
+    /// Terms of each but the last: whole rounds of all axes but the first.
+    pub depth: i64,
+}
+
 /// What the choice looks at, besides the sides.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Problem<'a> {
     pub level: Level,
+    pub caches: Caches,
     pub batch: i64,
     pub depth: &'a Axes,
+    pub shares: Shares,
     pub ending: &'a Ending,
 }
 
@@ -149,16 +162,12 @@ impl Ending {
     }
 }
 
-/// Half a second-level cache, in floats: the rows of a block stay there while strips of columns
-/// pass by.
-const ROW_FLOATS: i64 = 64 << 10;
 /// Most columns of a block.
 const MOST_COLUMNS: i64 = 512;
 /// Most terms summed between two packings.
 const DEPTH: i64 = 384;
-/// Three quarters of a first-level cache, in floats: a panel of columns stays there while it meets
-/// all rows of a block.
-const PANEL_FLOATS: i64 = 6 << 10;
+/// Floats of a panel of columns that any first level holds: three quarters of 32 KiB.
+const LEAST_PANEL: i64 = 6 << 10;
 const MAX_PER_CALL_BYTES: i64 = 64 << 20;
 /// Cycles to bring a line from the second level, where the next one is not its neighbour.
 const SCATTERED_LINE: f64 = 4.0;
@@ -168,8 +177,25 @@ const LINE_IN_ORDER: f64 = 1.0;
 const LINE: i64 = 16;
 /// Units that are enough to share out.
 const ENOUGH_UNITS: i64 = 8;
+/// Rows and columns that are a unit's at least, where depths are shared out.
+const PIECE: i64 = 64;
+/// Pieces from which on no depth is shared out.
+const ENOUGH_PIECES: i64 = 4;
 /// Rows that a strided panel may have.
 const STRIDED_ROWS: i64 = 6;
+
+impl Shares {
+    /// Shares of `depth` where there are so many positions of each side in each of `batch` products:
+    /// enough to share out what would be too few pieces, as long as each is deep.
+    pub(super) fn new(batch: i64, points: [i64; 2], depth: &Axes) -> Shares {
+        let pieces = points.into_iter().fold(batch, |n, side| n * div_ceil(side, PIECE));
+        let wanted = if pieces < ENOUGH_PIECES { ENOUGH_UNITS / pieces.max(1) } else { 1 };
+        let most = (depth.points() / DEPTH).clamp(1, wanted.max(1));
+        let round = depth.extents.iter().skip(1).product::<i64>().max(1);
+        let share = even_block(depth.points(), div_ceil(depth.points(), most), round).max(1);
+        Shares { count: div_ceil(depth.points(), share).max(1), depth: share }
+    }
+}
 
 impl Steps {
     /// Whether neighbouring positions fall into one set of a first-level cache.
@@ -188,9 +214,12 @@ impl Tile {
         if which == Which::Rows { self.rows } else { self.columns }
     }
 
-    /// The most terms between two packings where there are so many rows.
-    fn most_depth(self, rows: i64) -> i64 {
-        if rows <= self.rows { DEPTH } else { DEPTH.min(PANEL_FLOATS / self.columns) }
+    /// The most terms between two packings where there are so many rows: a panel of columns stays in
+    /// the first level while it meets all rows of a block. More than half of a level that is large
+    /// leaves too little for the rows.
+    fn most_depth(self, rows: i64, caches: Caches) -> i64 {
+        let panel = (caches.first as i64 / 2 / 4).max(LEAST_PANEL);
+        if rows <= self.rows { DEPTH } else { DEPTH.min(panel / self.columns) }
     }
 
     /// The tiles of a level: they fill its registers and leave room for what a step needs.
@@ -375,16 +404,15 @@ impl Plan {
         let in_place = self.supplies.0.is_direct() || self.supplies.1.is_direct();
         let depth_block = depth_block(problem, tile, rows.points, in_place);
         let (row_block, column_block) = blocks(
-            problem.batch,
+            problem,
             depth_block,
             row_cut.blocks(tile.rows),
             column_cut.blocks(tile.columns),
         );
         let (row_blocks, column_blocks) =
             (div_ceil(rows.points, row_block), div_ceil(columns.points, column_block));
-        let units = problem.batch * row_blocks * column_blocks;
-        let splits = splits(units, div_ceil(depth, depth_block));
-        let sums = match (splits, problem.ending.of_tile(row_cut, column_cut)) {
+        let shares = problem.shares;
+        let sums = match (shares.count, problem.ending.of_tile(row_cut, column_cut)) {
             (1, Some(epilogue)) => Sums::Registers(epilogue.clone()),
             (1, None) => Sums::Workspace,
             _ => Sums::Shares,
@@ -396,7 +424,7 @@ impl Plan {
             row_block,
             column_block,
             depth_block,
-            splits,
+            shares,
             rows: row_supply.shared(rows, column_blocks, bytes(rows)),
             columns: column_supply.shared(columns, row_blocks, bytes(columns)),
             sums,
@@ -409,7 +437,7 @@ impl Plan {
 fn depth_block(problem: Problem, tile: Tile, rows: i64, in_place: bool) -> i64 {
     let inner: i64 = problem.depth.extents.iter().skip(1).product();
     let multiple = if inner <= 128 || in_place { inner } else { 1 };
-    even_block(problem.depth.points(), tile.most_depth(rows), multiple)
+    even_block(problem.shares.depth, tile.most_depth(rows, problem.caches), multiple)
 }
 
 /// A side to be cut into blocks: its points, and what every block is a multiple of.
@@ -425,13 +453,15 @@ impl Divisible {
     }
 }
 
-/// Rows and columns of a unit: as many as the caches hold, but enough units to share out.
-fn blocks(batch: i64, depth_block: i64, rows: Divisible, columns: Divisible) -> (i64, i64) {
+/// Rows and columns of a unit, but enough units to share out: rows take half of the second level, and
+/// stay there while strips of columns pass by.
+fn blocks(problem: Problem, depth_block: i64, rows: Divisible, columns: Divisible) -> (i64, i64) {
     let mut column_block = columns.block(MOST_COLUMNS);
-    let mut row_block = rows.block((ROW_FLOATS / depth_block.max(1)).max(rows.step));
+    let row_floats = problem.caches.second as i64 / 2 / 4;
+    let mut row_block = rows.block((row_floats / depth_block.max(1)).max(rows.step));
     let too_few = |row_block, column_block| {
         let units = div_ceil(rows.points, row_block) * div_ceil(columns.points, column_block);
-        batch * units < ENOUGH_UNITS
+        problem.batch * units * problem.shares.count < ENOUGH_UNITS
     };
     while too_few(row_block, column_block) && column_block >= 64.max(2 * columns.step) {
         column_block = columns.block(column_block / 2);
@@ -440,13 +470,6 @@ fn blocks(batch: i64, depth_block: i64, rows: Divisible, columns: Divisible) -> 
         row_block = rows.block(row_block / 2);
     }
     (row_block, column_block)
-}
-
-/// How many shares a depth of `blocks` blocks is cut into, where there are too few units.
-fn splits(units: i64, blocks: i64) -> i64 {
-    let wanted = if units < 4 { 8 / units.max(1) } else { 1 };
-    let share = div_ceil(blocks, wanted.min(blocks).max(1));
-    div_ceil(blocks, share.max(1)).max(1)
 }
 
 /// `extent` cut into as few blocks as `limit` allows, all of about the same size.

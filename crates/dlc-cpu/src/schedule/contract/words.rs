@@ -84,5 +84,9 @@ fn write_tiling(t: &Tiling, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "panels   rows {}, columns {}", t.rows, t.columns)?;
     write!(f, "blocks   {} rows, {} columns, ", t.row_block, t.column_block)?;
     write!(f, "{} deep", t.depth_block)?;
-    writeln!(f, "{}", if t.splits > 1 { format!("; {} shares", t.splits) } else { String::new() })
+    writeln!(
+        f,
+        "{}",
+        if t.shares.count > 1 { format!("; {} shares", t.shares.count) } else { String::new() }
+    )
 }

@@ -1,7 +1,6 @@
 //! The estimate that tilings are chosen by, in cycles of one thread.
 //!
-//! It knows a processor of the usual kind and no particular one: tiles can decide how a depth is
-//! shared out, so what they are chosen by must be the same on every machine of a level.
+//! It knows a processor of the usual kind, and of a particular one no more than the caches.
 
 use super::{Cut, LINE, Problem, Supply, Tile, depth_block};
 use crate::level::Level;
@@ -29,7 +28,8 @@ const FEW: i64 = 32;
 /// About how many cycles a product takes.
 pub(super) fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let depth = problem.depth.points() as f64;
-    let blocks = (depth / tile.most_depth(rows.offer.points) as f64).ceil().max(1.0);
+    let blocks =
+        (depth / tile.most_depth(rows.offer.points, problem.caches) as f64).ceil().max(1.0);
     let lines = if columns.supply.is_direct() { crossed_lines(problem.level) } else { 1.0 };
     let ((row_run, row_runs), (column_run, column_runs)) = (rows.runs(), columns.runs());
     let strip = |width: i64| {
