@@ -48,7 +48,7 @@ impl ContractSchedule<'_> {
     pub fn bands(&self) -> Option<(&Reach, i64)> {
         let Algorithm::Tiled(tiling) = &self.algorithm else { return None };
         let flat = |which| tiling.run(which, self.side(which)).is_none();
-        let is_whole = tiling.splits == 1 && flat(Which::Rows) && flat(Which::Columns);
+        let is_whole = tiling.shares.count == 1 && flat(Which::Rows) && flat(Which::Columns);
         let height = tiling.tile.rows;
         let rows = super::div_ceil(BAND_ROWS, height) * height;
         (is_whole && !self.reach.is_empty()).then_some((&self.reach, rows))
