@@ -4,6 +4,7 @@
 //! only the order in which they are applied. Operands are free of `grad` when their users are
 //! reached, so gradients of gradients need nothing of their own.
 
+use crate::kept::{drop_unread, yield_expensive};
 use crate::op::{Op, Part, Site};
 use crate::rebuild::Rebuild;
 use crate::{Graph, Value};
@@ -11,9 +12,17 @@ use dlc_kernel::{BinaryOp, Origin, Scalar};
 use rustc_hash::FxHashMap;
 
 /// The same graph without [`Grad`](crate::op::Grad). All derivatives of one value come from one
-/// reverse sweep. What no result needs is dropped, but for sources.
+/// reverse sweep. Scans yield what of their steps is expensive and read by the reverse. What no
+/// result needs is dropped, but for sources.
 pub fn differentiate(graph: &Graph) -> Graph {
-    let graph = &graph.prune();
+    let graph = graph.prune();
+    if !graph.distinct_ops().any(|op| matches!(op, Op::Grad(_))) {
+        return graph;
+    }
+    drop_unread(&sweep_all(&yield_expensive(&graph)).prune())
+}
+
+fn sweep_all(graph: &Graph) -> Graph {
     let wanted = wanted_derivatives(graph);
     let mut sweeps = Sweeps { rebuild: Rebuild::new(graph), known: FxHashMap::default() };
     for value in graph.values() {
@@ -26,7 +35,7 @@ pub fn differentiate(graph: &Graph) -> Graph {
             op => sweeps.rebuild.copy(graph, value, op.clone()),
         }
     }
-    sweeps.rebuild.finish(graph).prune()
+    sweeps.rebuild.finish(graph)
 }
 
 /// For each differentiated value, all it is differentiated by, ascending.

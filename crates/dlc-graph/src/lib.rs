@@ -24,10 +24,12 @@
 mod adjoint;
 mod bind;
 mod build;
+mod cost;
 mod differentiate;
 mod error;
 pub mod eval;
 mod graph;
+mod kept;
 pub mod op;
 mod parse;
 mod print;
@@ -39,6 +41,7 @@ mod verify;
 
 pub use adjoint::{Adjoint, adjoint};
 pub use bind::BindError;
+pub use cost::{EXPENSIVE, cost};
 pub use differentiate::{differentiate, pullback};
 pub use error::ShapeError;
 pub use graph::{Graph, MAX_NODES, Operands, Outcome, Role, Value};

@@ -28,7 +28,7 @@ pub struct Loop {
     pub steps: Size,
     /// What is carried.
     pub carries: Vec<Carried>,
-    /// Holes, and the sequences whose elements they stand for.
+    /// Holes, or other values of a step, and the sequences whose elements they stand for.
     pub sequences: Vec<(Value, Value)>,
     /// Holes, and the values that they stand for.
     pub shared: Vec<(Value, Value)>,
@@ -288,7 +288,8 @@ impl<'g> Taking<'g> {
 
 impl Scan {
     /// What flows back to the operands of the scan `at`, given what flows back to its parts. Those
-    /// that are not `wanted` may be left out.
+    /// that are not `wanted` may be left out. What a step computed and did not leave in a part is
+    /// computed again.
     pub(crate) fn pull_back(
         &self,
         g: &mut Graph,
@@ -303,6 +304,7 @@ impl Scan {
         let mut back = Back { g, scan: self, origin: &origin, looped: self.backwards() };
         let holes = back.holes(at, &operands);
         let results = back.g.inline(&self.body, &holes);
+        back.read_results(at, &holes, &results);
         let seeds = back.seeds(&results, parts);
         let float = |g: &Graph, v: Value| g.ty(v).dtype.is_float();
         let is_carry = |k: usize| k < self.carries as usize;
@@ -353,6 +355,20 @@ impl Back<'_> {
             });
         }
         holes
+    }
+
+    /// What the scan `at` has left of the results of its steps is read, not computed again.
+    fn read_results(&mut self, at: Value, holes: &[Value], results: &[Value]) {
+        for (k, &result) in results.iter().enumerate().filter(|(_, v)| !holes.contains(v)) {
+            let part = self.g.part(at, k, self.origin);
+            let steps = self.scan.steps.clone();
+            let all = match k < self.scan.carries as usize {
+                true => self.g.slice(part, 0, Size::ONE, steps, self.origin),
+                false => part,
+            };
+            let backwards = self.g.reverse(all, self.origin);
+            self.looped.sequences.push((result, backwards));
+        }
     }
 
     /// A hole for the elements of a sequence, the last one first.

@@ -2,7 +2,7 @@
 
 use dlc_graph::eval::{EvalError, eval};
 use dlc_graph::op::{
-    Binary, Const, Fused, FusedKind, Grad, Iota, Part, Source, SourceClass, Unary,
+    Binary, Const, Fused, FusedKind, Grad, Iota, Op, Part, Source, SourceClass, Unary,
 };
 use dlc_graph::{Graph, Role, Type, Value, differentiate, verify, verify_differentiated};
 use dlc_kernel::{Array, BinaryOp, Bindings, DType, FoldOp, Location, Origin, Scalar, UnaryOp};
@@ -168,6 +168,47 @@ fn gradients_of_gradients() {
     let g = differentiate(&g);
     verify_differentiated(&g).expect("it is well formed");
     assert_eq!(run(&g, &[("x", 2.0), ("c", 5.0)]), [60.0, 60.0, 12.0]);
+}
+
+#[test]
+fn the_reverse_of_a_loop_computes_nothing_expensive_again() {
+    let step = parse(
+        "graph {
+          %0 x: f32[5, 2, 3] = input
+          %1 w: f32[3, 3] = param
+          %2 h: f32[2, 3] = input
+          %3: f32[6, 2, 3] = scan 5 carry(%2) along(%0) with(%1) {
+            %0 0: f32[2, 3] = input
+            %1 1: f32[2, 3] = input
+            %2 2: f32[3, 3] = input
+            %3: f32[2, 3] = contract [i, j] sum [r: 3] %0[i, r] * %2[r, j]
+            %4: f32[2, 3] = add(%3, %1)
+            %5: f32[2, 3] = sigmoid(%4)
+            %6: f32[2, 3] = tanh(%0)
+            %7: f32[2, 3] = mul(%5, %6)
+            return 0 = %7
+          }
+          %4: f32[] = reduce_sum{axes = [0, 1, 2]}(%3)
+          %5: f32[3, 3] = grad(%4, %1)
+          return loss = %4, dw = %5
+        }",
+    );
+    let mut loops: Vec<Graph> = Vec::new();
+    for op in differentiate(&step).distinct_ops() {
+        if let Op::Scan(scan) = op {
+            loops.push((*scan.body).clone());
+        }
+    }
+    let count =
+        |body: &Graph, is: &dyn Fn(&Op) -> bool| body.values().filter(|&v| is(body.op(v))).count();
+    let function = |op: &Op| matches!(op, Op::Unary(Unary(UnaryOp::Sigmoid | UnaryOp::Tanh)));
+    let [forward, reverse] = &loops[..] else { panic!("a loop and its reverse: {loops:?}") };
+    assert_eq!(count(forward, &function), 2);
+    assert_eq!(count(reverse, &function), 0);
+    // What flows back to the state, and to the weights.
+    assert_eq!(count(reverse, &|op| matches!(op, Op::Contract(_))), 2);
+    // The next state and both functions; not the product, which no derivative needs.
+    assert_eq!(forward.results().len(), 3);
 }
 
 #[test]

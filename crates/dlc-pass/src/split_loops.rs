@@ -11,12 +11,11 @@
 //! Exact, but for the sums over steps, which are reassociated.
 
 use crate::class::{Class, class};
-use crate::fuse::cost::{EXPENSIVE, cost};
 use crate::lift::{Lift, Lifted};
 use crate::rewrite::{copy, eliminate_dead_code, rebuild};
 use crate::simplify::simplify;
 use dlc_graph::op::{Op, Part, Scan};
-use dlc_graph::{Carried, Graph, Loop, Value};
+use dlc_graph::{Carried, EXPENSIVE, Graph, Loop, Value, cost};
 use dlc_kernel::{Origin, Size};
 use rustc_hash::FxHashMap;
 

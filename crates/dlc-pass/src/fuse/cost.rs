@@ -4,17 +4,14 @@ use super::facts::Facts;
 use crate::class::Class;
 use crate::layout::Layout;
 use crate::reason::Reason;
-use dlc_graph::op::{FusedKind, Op};
-use dlc_graph::{Graph, Value};
-use dlc_kernel::{BinaryOp, Size, UnaryOp};
+use dlc_graph::op::FusedKind;
+use dlc_graph::{Value, cost};
+use dlc_kernel::Size;
 
 /// How many more scalar operations a kernel may execute to save another kernel.
 const MAX_EXTRA_WORK: i64 = 1 << 14;
 /// The most expensive operation that a contraction evaluates while it reads an operand.
 const MAX_OPERAND_COST: i64 = 2;
-
-/// From here on an operation is rather stored than computed twice.
-pub const EXPENSIVE: i64 = 10;
 
 /// Whether a kernel with that layout should evaluate `producer` where it reads it.
 pub fn admit_producer(
@@ -66,24 +63,4 @@ fn uses_inner(layout: &Layout, value: Value) -> bool {
 
 fn count(axes: &[Size]) -> Option<i64> {
     axes.iter().try_fold(1i64, |n, extent| Some(n.saturating_mul(extent.as_const()?)))
-}
-
-/// What one evaluation costs, in additions.
-pub fn cost(graph: &Graph, value: Value) -> i64 {
-    match graph.op(value) {
-        Op::Unary(u) => match u.0 {
-            UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Not => 1,
-            UnaryOp::Sign | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => 2,
-            UnaryOp::Sqrt | UnaryOp::Rsqrt => 4,
-            _ => 10,
-        },
-        Op::Binary(b) => match b.0 {
-            BinaryOp::Div | BinaryOp::Mod | BinaryOp::FloorDiv => 4,
-            BinaryOp::Pow => 20,
-            _ => 1,
-        },
-        Op::Select(_) | Op::Cast(_) | Op::StopGradient(_) => 1,
-        Op::Gather(_) => 4,
-        _ => 20,
-    }
 }

@@ -6,10 +6,9 @@
 //! mask of a maximum from the position of the maximum).
 
 use super::Cluster;
-use super::cost::{EXPENSIVE, cost};
 use super::facts::Facts;
 use crate::class::Class;
-use dlc_graph::Value;
+use dlc_graph::{EXPENSIVE, Value, cost};
 
 /// The members of `cluster` that stay.
 pub fn evict(facts: &Facts<'_>, cluster: &Cluster) -> Vec<Value> {

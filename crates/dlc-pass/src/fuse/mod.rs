@@ -18,7 +18,7 @@
 
 mod apart;
 mod apply;
-pub(crate) mod cost;
+mod cost;
 mod evict;
 mod facts;
 mod merge;
