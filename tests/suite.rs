@@ -116,6 +116,16 @@ const CASES: &[Case] = &[
         depth: 600.0,
     },
     Case {
+        name: "a recurrent layer whose products are cut into blocks",
+        source: "model M(x: f32[N, T, 5]) -> f32[N, T, 400] {
+            param W: [5, 400]   ~ xavier_uniform
+            param U: [400, 400] ~ xavier_uniform
+            scan t in T with h = zeros[N, 400] { h = tanh(x[:, t] @ W + h @ U)
+                                                yield h } }",
+        sizes: &[("N", 2), ("T", 3)],
+        depth: 1300.0,
+    },
+    Case {
         name: "a loop of one step",
         source: "model M(x: f32[N, T, 5]) -> f32[N, 5] {
             param U: [5, 5] ~ xavier_uniform

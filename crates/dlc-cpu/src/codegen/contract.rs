@@ -90,12 +90,31 @@ impl Contraction<'_, '_> {
                 e.for_each(begin, end, 1, |e, unit| self.pack_whole(e, t, which, unit));
             }
             (Algorithm::Tiled(t), Stage::Sum) => {
-                e.for_each(begin, end, 1, |e, unit| self.sum_block(e, t, unit));
+                self.for_blocks(e, |e, unit| self.sum_block(e, t, unit));
             }
             (Algorithm::Tiled(t), Stage::Finish) => {
                 e.for_each(begin, end, 1, |e, unit| self.finish_row(e, t, unit));
             }
         }
+    }
+
+    /// `body` for every block of this call. At every second step of a loop the last one comes first:
+    /// operands that are the same at all steps are then used before the caches lose them.
+    fn for_blocks(&self, e: &mut Emitter, body: impl FnOnce(&mut Emitter, Value)) {
+        let (begin, end, s) = (e.begin, e.end, self.schedule);
+        if s.steps == 0 {
+            return e.for_each(begin, end, 1, body);
+        }
+        let of_a_step = (s.units(Stage::Sum) / s.step_count().max(1)).max(1);
+        let step = e.divide(begin, of_a_step).0;
+        let is_odd = e.b.ins().band_imm_s(step, 1);
+        let both = e.b.ins().iadd(begin, end);
+        e.for_each(begin, end, 1, |e, unit| {
+            let mirrored = e.b.ins().isub(both, unit);
+            let mirrored = e.b.ins().iadd_imm_s(mirrored, -1);
+            let unit = e.b.ins().select(is_odd, mirrored, unit);
+            body(e, unit);
+        });
     }
 
     pub(super) fn origin(&self, e: &mut Emitter) -> Point {

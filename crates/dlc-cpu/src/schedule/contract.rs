@@ -291,6 +291,11 @@ impl<'k> ContractSchedule<'k> {
         Axes { axes: axes[skipped..].to_vec(), extents: extents[skipped..].to_vec() }
     }
 
+    /// How many steps the loops around have.
+    pub fn step_count(&self) -> i64 {
+        self.batch.extents[..self.steps].iter().product()
+    }
+
     /// Whether a part is done once, before the loops around.
     pub fn is_once(&self, stage: Stage) -> bool {
         let same = |which| !self.side(which).steps || self.is_at_load(stage);

@@ -10,7 +10,7 @@
 
 use super::Width;
 use super::access::{Part, load_words, store_words};
-use super::asm::{Assembler, Mem, Operand};
+use super::asm::{Assembler, Label, Mem, Operand};
 use super::codes::{self, FmaForm};
 use super::epilogue::{self, Sums};
 use super::frame::{Frame, mask_register};
@@ -19,8 +19,12 @@ use crate::leaf::lanes::{Binary, Kind};
 use crate::leaf::{GemmField, GemmTile, Left};
 use iced_x86::{Code, IcedError, Register};
 
-/// Steps of a round of the innermost loop.
-const UNROLL: u8 = 4;
+/// The most steps of a round of the innermost loop.
+const MOST_UNROLLED: u8 = 4;
+
+/// The most vectors of the right panel that a round loads: processors that guess what is read next
+/// from each load instruction's own steps keep up with so many instructions, and not with more.
+const MOST_LOADS: u8 = 16;
 
 /// What a leaf must leave as it was.
 const SAVED: [Register; 5] =
@@ -301,20 +305,20 @@ impl Gemm<'_> {
             return (0..run).for_each(|_| self.emit_step());
         }
         self.load_field(Register::RCX, GemmField::Counts.at(0));
-        self.emit_loop(UNROLL);
-        self.emit_loop(1);
+        let unroll = (MOST_LOADS / self.vectors()).clamp(1, MOST_UNROLLED);
+        self.emit_loop(unroll, Assembler::place_loop);
+        if unroll > 1 {
+            self.emit_loop(1, Assembler::place);
+        }
     }
 
     /// Loops while at least `unroll` steps are left, that many a round.
-    fn emit_loop(&mut self, unroll: u8) {
+    fn emit_loop(&mut self, unroll: u8, place: fn(&mut Assembler, Label)) {
         let (head, done) = (self.a.label(), self.a.label());
         let operands = [Register::RCX.into(), Operand::Signed8(unroll as i8)];
         self.a.emit(Code::Sub_rm64_imm8, &operands);
         self.a.jump(Code::Jl_rel32_64, done);
-        match unroll == UNROLL {
-            true => self.a.place_loop(head),
-            false => self.a.place(head),
-        }
+        place(&mut self.a, head);
         (0..unroll).for_each(|_| self.emit_step());
         self.a.emit(Code::Sub_rm64_imm8, &operands);
         self.a.jump(Code::Jge_rel32_64, head);
