@@ -53,8 +53,14 @@ impl Draft {
 
     /// The last `body` kernels become those of a loop.
     pub fn repeat(&mut self, steps: i64, body: usize) -> &mut Draft {
+        self.repeat_after(0, steps, body)
+    }
+
+    /// The same, after the `start` kernels before them.
+    pub fn repeat_after(&mut self, start: usize, steps: i64, body: usize) -> &mut Draft {
         let body = self.kernels.split_off(self.kernels.len() - body);
-        self.kernel(Form::Loop { steps: Size::from(steps), start: Vec::new(), body })
+        let start = self.kernels.split_off(self.kernels.len() - start);
+        self.kernel(Form::Loop { steps: Size::from(steps), start, body })
     }
 
     /// The kernels so far end the part that may fail.
