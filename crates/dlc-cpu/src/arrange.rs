@@ -9,7 +9,7 @@
 //!    written out, so that its operand lies in memory in constant steps.
 //! 6. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
 //!
-//! 6. `bands`: kernels that follow each other are computed part by part, where their temporaries are
+//! 7. `bands`: kernels that follow each other are computed part by part, where their temporaries are
 //!    too large for the caches.
 //!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
