@@ -7,11 +7,13 @@ pub use site::{Piece, Site};
 
 use crate::device::{Arg, DeviceEntry, DeviceProgram, ErrorRecord, Launch, Work};
 use crate::emit::writer::Given;
+use crate::group::Grouped;
 use crate::memory::Memory;
 use crate::{Flavour, Math, ir};
 use dlc_kernel::plan::{self, Aliases};
 use dlc_kernel::{BufferId, BuildError, Entry, Program};
 use rustc_hash::FxHashMap;
+use std::ops::Range;
 
 /// Writes PTX of one flavour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,26 +31,30 @@ impl PtxTarget {
     /// [`BuildError::Kernel`] naming a kernel that reads or writes a buffer of 2^31 elements or
     /// more; [`BuildError::Memory`] if no memory is large enough.
     pub fn compile(self, program: &Program) -> Result<DeviceProgram, BuildError> {
+        let grouped = Grouped::new(program, self.math);
+        let program = &grouped.program;
         let entries = program.entries.iter();
-        let aliases: Vec<Aliases> =
-            entries.clone().map(|e| plan::aliases(program, e, &[])).collect();
-        let works =
-            entries.zip(&aliases).map(|(entry, aliases)| self.entry(program, entry, aliases));
+        let aliases: Vec<Aliases> = entries.map(|e| plan::aliases(program, e, &[])).collect();
+        let works = aliases.iter().enumerate().map(|(at, own)| self.entry(&grouped, at, own));
         let works = works.collect::<Result<Vec<Vec<Vec<Work<Piece<'_>>>>>, _>>()?;
-        let room = |kernels: &Vec<Vec<Work<Piece<'_>>>>| kernels.iter().map(|w| room(w)).collect();
-        let memory = Memory::plan(program, &aliases, &works.iter().map(room).collect::<Vec<_>>())?;
+        let room = |groups: &Vec<Vec<Work<Piece<'_>>>>| groups.iter().map(|w| room(w)).collect();
+        let memory = Memory::plan(&grouped, &aliases, &works.iter().map(room).collect::<Vec<_>>())?;
         let mut modules = Kernels::default();
         let mut entries = Vec::new();
-        for ((entry, works), places) in program.entries.iter().zip(works).zip(&memory.workspaces) {
-            let mut at = 0;
-            let link = |(works, places): (Vec<Work<Piece<'_>>>, &Vec<u64>)| {
+        for (at, (works, places)) in works.into_iter().zip(&memory.workspaces).enumerate() {
+            let mut number = 0;
+            let mut kernels = Vec::new();
+            for (group, (works, places)) in
+                grouped.groups[at].iter().zip(works.into_iter().zip(places))
+            {
                 let mut launch = |piece| {
-                    at += 1;
-                    modules.launch(piece, at, &memory, places)
+                    number += 1;
+                    modules.launch(piece, number, &memory, places)
                 };
-                works.into_iter().map(|work| work.map(&mut launch)).collect()
-            };
-            entries.push(device_entry(entry, works.into_iter().zip(places).map(link).collect()));
+                kernels.resize(group.end - 1, Vec::new());
+                kernels.push(works.into_iter().map(|work| work.map(&mut launch)).collect());
+            }
+            entries.push(device_entry(&program.entries[at], kernels));
         }
         if cfg!(debug_assertions) {
             ir::verify(&modules.module, self.flavour).unwrap_or_else(|e| panic!("{e}"));
@@ -64,46 +70,53 @@ impl PtxTarget {
         })
     }
 
+    /// By group of an entry, what computes it.
     fn entry<'p>(
         self,
-        program: &'p Program,
-        entry: &'p Entry,
+        grouped: &'p Grouped,
+        entry: usize,
         aliases: &'p Aliases,
     ) -> Result<Vec<Vec<Work<Piece<'p>>>>, BuildError> {
-        let write = |at: usize| {
-            let site = self.site(program, entry, aliases, at);
+        let write = |group: &Range<usize>| {
+            let site = self.site(grouped, entry, aliases, group);
             site.refuse_large()?;
             Ok(site.work())
         };
-        (0..entry.kernels.len()).map(write).collect()
+        grouped.groups[entry].iter().map(write).collect()
     }
 
     fn site<'p>(
         self,
-        program: &'p Program,
-        entry: &'p Entry,
+        grouped: &'p Grouped,
+        entry: usize,
         aliases: &'p Aliases,
-        at: usize,
+        group: &Range<usize>,
     ) -> Site<'p> {
-        let (kernel, commits) = (&entry.kernels[at], at >= entry.commit);
-        Site { program, kernel, aliases, loops: 0, commits, target: self }
+        let program = &grouped.program;
+        let entry = &program.entries[entry];
+        let (kernels, commits) = (&entry.kernels[group.clone()], group.start >= entry.commit);
+        Site { program, kernels, aliases, loops: 0, commits, target: self }
     }
 
     /// How every kernel would be computed, for people to read.
     pub fn schedule(self, program: &Program) -> String {
+        let grouped = Grouped::new(program, self.math);
         let mut text = String::new();
-        for entry in &program.entries {
+        for (at, entry) in grouped.program.entries.iter().enumerate() {
             text += &format!("entry {} for {}, {}\n", entry.name, self.flavour, self.math);
-            for (at, kernel) in entry.kernels.iter().enumerate() {
-                text += &format!("{}:\n{}", kernel.name, self.schedule_of(program, entry, at));
+            for group in &grouped.groups[at] {
+                for kernel in &entry.kernels[group.clone()] {
+                    text += &format!("{}:\n", kernel.name);
+                }
+                text += &self.schedule_of(&grouped, at, group);
             }
         }
         text
     }
 
-    /// How the kernel at that position of an entry would be computed.
-    pub fn schedule_of(self, program: &Program, entry: &Entry, at: usize) -> String {
-        self.site(program, entry, &Aliases::default(), at).schedule()
+    /// How that group of an entry would be computed.
+    pub fn schedule_of(self, grouped: &Grouped, entry: usize, group: &Range<usize>) -> String {
+        self.site(grouped, entry, &Aliases::default(), group).schedule()
     }
 }
 
@@ -144,7 +157,7 @@ impl Kernels {
         let arg = |given: &Given| match given {
             Given::Buffer(id) => {
                 let buffer = &memory.buffers[id.0 as usize];
-                Arg::Address { offset: buffer.offset, bytes: buffer.bytes() }
+                Arg::Address { offset: buffer.offset, bytes: buffer.bytes }
             }
             Given::Workspace(k) => Arg::Address { offset: places[*k], bytes: workspaces[*k] },
             Given::Error => Arg::Address { offset: memory.error, bytes: ErrorRecord::BYTES },

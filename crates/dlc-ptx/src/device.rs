@@ -41,6 +41,8 @@ pub struct DeviceBuffer {
     pub default: f64,
     /// In bytes from the start of the allocation, a multiple of [`ALIGNMENT`].
     pub offset: u64,
+    /// Bytes of all elements; 0 of a temporary that has no place, for it never leaves a kernel.
+    pub bytes: u64,
 }
 
 /// Alignment of buffers in bytes.
@@ -55,7 +57,8 @@ pub struct DeviceEntry {
     pub inputs: Vec<usize>,
     /// As `inputs`.
     pub outputs: Vec<usize>,
-    /// By kernel of the program's entry: in order, on one stream.
+    /// By kernel of the program's entry, as [`crate::group`] orders them: in order, on one stream.
+    /// What computes several kernels stands at the last of them.
     pub kernels: Vec<Vec<Work<Launch>>>,
 }
 
@@ -78,7 +81,7 @@ pub enum Work<T> {
 pub struct Launch {
     /// Position in the module.
     pub kernel: usize,
-    /// The kernel of the program that this computes or helps to compute.
+    /// The kernel of the program that this computes or helps to compute; of several, the last.
     pub name: String,
     /// The line that asked for it.
     pub origin: Origin,
@@ -205,10 +208,5 @@ impl DeviceBuffer {
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
-    }
-
-    /// Bytes of all elements.
-    pub fn bytes(&self) -> u64 {
-        self.elements() * self.dtype.bytes() as u64
     }
 }

@@ -1,5 +1,6 @@
 //! Kernels of a program become kernels of PTX.
 
+pub mod attention;
 pub mod check;
 pub mod contract;
 pub mod copy;

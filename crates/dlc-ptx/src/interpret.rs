@@ -134,7 +134,7 @@ impl<'p> Device<'p> {
         let entry = &self.program.entries[entry];
         for buffer in &self.program.buffers {
             if !is_lasting(buffer.class) {
-                self.global.forget(buffer.offset, buffer.bytes());
+                self.global.forget(buffer.offset, buffer.bytes);
             }
         }
         for (&buffer, value) in entry.inputs.iter().zip(inputs) {
@@ -152,7 +152,7 @@ impl<'p> Device<'p> {
             return Err(error.into());
         }
         for buffer in entry.outputs.iter().map(|&b| &self.program.buffers[b]) {
-            if !self.global.is_written(buffer.offset, buffer.bytes()) {
+            if !self.global.is_written(buffer.offset, buffer.bytes) {
                 return Err(Failure::Unwritten(buffer.name.clone()));
             }
         }
@@ -220,7 +220,7 @@ impl<'p> Device<'p> {
 
     fn tensor(&self, buffer: usize) -> Tensor {
         let buffer = &self.program.buffers[buffer];
-        let bytes = self.global.read(buffer.offset, buffer.bytes());
+        let bytes = self.global.read(buffer.offset, buffer.bytes);
         let words = || bytes.chunks_exact(4).map(|b| b.try_into().expect("four bytes"));
         let doubles = || bytes.chunks_exact(8).map(|b| b.try_into().expect("eight bytes"));
         let data = match buffer.dtype {

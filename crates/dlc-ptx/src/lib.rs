@@ -19,6 +19,7 @@ pub mod device;
 pub mod emit;
 pub mod flavour;
 pub mod gpu;
+pub mod group;
 pub mod interpret;
 pub mod ir;
 pub mod manifest;

@@ -62,7 +62,7 @@ pub struct BufferFacts {
     pub shape: Vec<u64>,
     /// Where.
     pub offset: u64,
-    /// Bytes of all elements.
+    /// Bytes of all elements; 0 of a temporary that has no place.
     pub bytes: u64,
     /// What a `scalar` must be set to before the first call, unless another value is wanted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -131,7 +131,7 @@ pub struct RepeatFacts {
 pub struct LaunchFacts {
     /// Position in `kernels`.
     pub kernel: usize,
-    /// The kernel of the program that it computes or helps to compute.
+    /// The kernel of the program that it computes or helps to compute; of several, the last.
     pub computes: String,
     /// `FILE:LINE` of what asked for it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -190,7 +190,7 @@ impl BufferFacts {
             dtype: buffer.dtype.name().to_owned(),
             shape: buffer.shape.clone(),
             offset: buffer.offset,
-            bytes: buffer.bytes(),
+            bytes: buffer.bytes,
             default: (buffer.class == Class::Scalar).then_some(buffer.default),
         }
     }
@@ -271,7 +271,8 @@ mod tests {
 
     fn buffer(name: &str, class: Class, shape: &[u64], offset: u64) -> DeviceBuffer {
         let (name, shape) = (name.to_owned(), shape.to_vec());
-        DeviceBuffer { name, dtype: DType::F32, shape, class, default: 0.5, offset }
+        let bytes = 4 * shape.iter().product::<u64>();
+        DeviceBuffer { name, dtype: DType::F32, shape, class, default: 0.5, offset, bytes }
     }
 
     fn program(shared: u32) -> DeviceProgram {

@@ -4,9 +4,10 @@
 //! receive, then the error record. The temporaries and workspaces of all entries share the rest.
 
 use crate::device::{ALIGNMENT, DeviceBuffer, ErrorRecord};
+use crate::group::Grouped;
 use crate::place::bound;
 use dlc_kernel::plan::{self, Aliases, Block};
-use dlc_kernel::{BufferId, BuildError, Class, Entry, Program};
+use dlc_kernel::{BufferId, BuildError, Class};
 
 /// Where everything lies, in bytes from the start of the allocation.
 #[derive(Clone, Debug)]
@@ -15,23 +16,25 @@ pub struct Memory {
     pub buffers: Vec<DeviceBuffer>,
     /// The error record.
     pub error: u64,
-    /// By entry, by kernel: the workspaces, in order.
+    /// By entry, by group of kernels: the workspaces, in order.
     pub workspaces: Vec<Vec<Vec<u64>>>,
     /// Bytes of the allocation.
     pub bytes: u64,
 }
 
 impl Memory {
-    /// Places all buffers of a program. `aliases` holds, by entry, buffers that live in others;
-    /// `workspaces` by entry and kernel, the bytes of each.
+    /// Places all buffers of a program, but for temporaries that do not leave a group of kernels.
+    /// `aliases` holds, by entry, buffers that live in others; `workspaces` by entry and group, the
+    /// bytes of each.
     ///
     /// # Errors
     /// [`BuildError::Memory`] if 64 bits do not count the bytes.
     pub fn plan(
-        program: &Program,
+        grouped: &Grouped,
         aliases: &[Aliases],
         workspaces: &[Vec<Vec<u64>>],
     ) -> Result<Memory, BuildError> {
+        let program = &grouped.program;
         let mut memory = Memory {
             buffers: program.buffers.iter().map(device_buffer).collect(),
             error: 0,
@@ -40,13 +43,13 @@ impl Memory {
         };
         for id in 0..program.buffers.len() {
             if program.buffers[id].class != Class::Temp {
-                memory.buffers[id].offset = memory.reserve(memory.buffers[id].bytes())?;
+                memory.buffers[id].offset = memory.reserve(memory.buffers[id].bytes)?;
             }
         }
         memory.error = memory.reserve(ErrorRecord::BYTES)?;
         let start = memory.bytes;
-        for ((entry, aliases), workspaces) in program.entries.iter().zip(aliases).zip(workspaces) {
-            let peak = memory.place_entry(program, entry, aliases, workspaces, start)?;
+        for (entry, (aliases, workspaces)) in aliases.iter().zip(workspaces).enumerate() {
+            let peak = memory.place_entry(grouped, entry, aliases, workspaces, start)?;
             memory.bytes = memory.bytes.max(peak);
         }
         Ok(memory)
@@ -62,17 +65,27 @@ impl Memory {
     /// Places what one entry has for itself, from `start` on; gives the end.
     fn place_entry(
         &mut self,
-        program: &Program,
-        entry: &Entry,
+        grouped: &Grouped,
+        entry: usize,
         aliases: &Aliases,
         workspaces: &[Vec<u64>],
         start: u64,
     ) -> Result<u64, BuildError> {
-        let lives = plan::lifetimes(program, entry, aliases);
+        let groups = &grouped.groups[entry];
+        let entry = &grouped.program.entries[entry];
+        let mut lives = plan::lifetimes(&grouped.program, entry, aliases);
+        let group = |kernel: usize| groups.partition_point(|group| group.end <= kernel);
+        lives.retain(|live| {
+            let inner = group(live.first) == group(live.last) && live.first < live.last;
+            if inner {
+                self.buffers[live.buffer.0 as usize].bytes = 0;
+            }
+            !inner
+        });
         let of_buffer = |live: &plan::Lifetime| Block {
-            bytes: self.buffers[live.buffer.0 as usize].bytes(),
-            first: live.first,
-            last: live.last,
+            bytes: self.buffers[live.buffer.0 as usize].bytes,
+            first: group(live.first),
+            last: group(live.last),
         };
         let mut blocks: Vec<Block> = lives.iter().map(of_buffer).collect();
         for (at, bytes) in workspaces.iter().enumerate() {
@@ -98,6 +111,7 @@ fn too_large() -> BuildError {
 }
 
 fn device_buffer(buffer: &dlc_kernel::Buffer) -> DeviceBuffer {
+    let elements = buffer.elements().expect("sizes are bound") as u64;
     DeviceBuffer {
         name: buffer.name.clone(),
         dtype: buffer.dtype,
@@ -105,5 +119,6 @@ fn device_buffer(buffer: &dlc_kernel::Buffer) -> DeviceBuffer {
         class: buffer.class,
         default: buffer.default,
         offset: 0,
+        bytes: elements * buffer.dtype.bytes() as u64,
     }
 }

@@ -1,5 +1,6 @@
 //! The target's decisions for each kernel, before any code: what `--emit schedule` shows.
 
+pub mod attention;
 pub mod contract;
 pub mod map;
 pub mod row;

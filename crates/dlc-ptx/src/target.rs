@@ -1,11 +1,11 @@
 //! PTX as a target like others: dumps and decisions anywhere, executables where there is a GPU.
 
-use crate::device::{Launch, Work};
+use crate::device::Work;
 use crate::gpu::NoGpu;
+use crate::group::Grouped;
 use crate::{DeviceProgram, PtxTarget, ir};
-use dlc_kernel::{
-    BuildError, BuildOptions, Decision, Decisions, Entry, Executable, Program, Target,
-};
+use dlc_kernel::{BuildError, BuildOptions, Decision, Decisions, Executable, Program, Target};
+use std::ops::Range;
 
 impl Target for PtxTarget {
     fn name(&self) -> &str {
@@ -42,9 +42,10 @@ impl Target for PtxTarget {
 
     fn decide(&self, program: &Program, _options: &BuildOptions) -> Result<Decisions, BuildError> {
         let device = self.compile(program)?;
-        let entries = program.entries.iter().enumerate();
-        let kernels = entries.map(|(at, entry)| self.decide_entry(program, &device, at, entry));
-        Ok(Decisions { program: program.clone(), kernels: kernels.collect() })
+        let grouped = Grouped::new(program, self.math);
+        let entries = 0..grouped.program.entries.len();
+        let kernels = entries.map(|at| self.decide_entry(&grouped, &device, at)).collect();
+        Ok(Decisions { program: grouped.program, kernels })
     }
 
     fn stages(&self) -> &'static [&'static str] {
@@ -66,27 +67,24 @@ impl From<NoGpu> for BuildError {
 }
 
 impl PtxTarget {
-    fn decide_entry(
-        self,
-        program: &Program,
-        device: &DeviceProgram,
-        at: usize,
-        entry: &Entry,
-    ) -> Vec<Decision> {
-        let of_kernel = |(position, works): (usize, &Vec<Work<Launch>>)| {
-            let threads = works.iter().flat_map(Work::list).map(|launch| {
+    /// By kernel; those of a group are decided together.
+    fn decide_entry(self, grouped: &Grouped, device: &DeviceProgram, at: usize) -> Vec<Decision> {
+        let of_group = |group: &Range<usize>| {
+            let works = device.entries[at].kernels[group.clone()].iter().flatten();
+            let threads = works.flat_map(Work::list).map(|launch| {
                 let blocks: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
                 blocks * u64::from(device.module.kernels[launch.kernel].threads)
             });
-            let schedule = self.schedule_of(program, entry, position);
+            let schedule = self.schedule_of(grouped, at, group);
             let words: Vec<&str> = schedule.split_whitespace().collect();
-            Decision {
+            let decision = Decision {
                 algorithm: words.join(" "),
                 tile: None,
                 layout: "row-major".into(),
                 threads: threads.max().unwrap_or(0) as usize,
-            }
+            };
+            vec![decision; group.len()]
         };
-        device.entries[at].kernels.iter().enumerate().map(of_kernel).collect()
+        grouped.groups[at].iter().flat_map(of_group).collect()
     }
 }

@@ -1,7 +1,9 @@
 //! Contractions, interpreted, against the kernel program's evaluation in f64: every transposition,
 //! convolutions and their gradients, sizes around the borders of tiles, every way to multiply. The
-//! bounds are those of [`relative`], times the sum of the products' magnitudes.
+//! bounds are those of `support/math.rs`, times the sum of the products' magnitudes.
 
+#[path = "support/math.rs"]
+mod math;
 #[path = "support/ptxas.rs"]
 mod ptxas;
 
@@ -11,6 +13,7 @@ use dlc_kernel::{
 };
 use dlc_ptx::interpret::{Counters, Device};
 use dlc_ptx::{Flavour, Math, PtxTarget, ir};
+use math::relative;
 use std::path::Path;
 
 /// A factor: its buffer's shape, and where it is read.
@@ -169,18 +172,6 @@ impl Case {
         program.entries = vec![Entry { name: "run".into(), inputs, outputs, kernels, commit: 1 }];
         verify(&program).unwrap_or_else(|e| panic!("{e:?}\n{program}"));
         program
-    }
-}
-
-/// The error of a sum of `terms` products, by the sum of their magnitudes.
-fn relative(math: Math, terms: i64) -> f64 {
-    let sums = |count: i64| (count + 2) as f64 * 2f64.powi(-24);
-    match math {
-        Math::F32 => sums(terms),
-        // Sums of tensor cores may be truncated, not rounded.
-        Math::Tf32x3 => 2f64.powi(-20) + 2.0 * sums(3 * terms),
-        Math::Tf32 => 2f64.powi(-10) + 2f64.powi(-22) + 2.0 * sums(terms),
-        Math::Bf16 => 2f64.powi(-7) + 2f64.powi(-16) + 2.0 * sums(terms),
     }
 }
 

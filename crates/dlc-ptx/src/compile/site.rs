@@ -1,12 +1,13 @@
-//! One kernel of a program: how it is scheduled, and the launches that compute it.
+//! A group of kernels, mostly one: how it is scheduled, and the launches that compute it.
 
 use super::PtxTarget;
 use crate::device::Work;
 use crate::emit::contract::{direct, finish, tiled};
 use crate::emit::writer::{Given, Writer, Written};
-use crate::emit::{check, copy, map, row, scatter};
+use crate::emit::{attention, check, copy, map, row, scatter};
 use crate::place::{Domain, bound, destination};
 use crate::schedule::THREADS;
+use crate::schedule::attention::Attention;
 use crate::schedule::contract::ContractSchedule;
 use crate::schedule::map::MapSchedule;
 use crate::schedule::row::{Phase, RowSchedule};
@@ -14,18 +15,18 @@ use crate::schedule::scatter::ScatterSchedule;
 use dlc_kernel::plan::Aliases;
 use dlc_kernel::{BufferId, BuildError, Form, Kernel, Program, Segment, Step, Store};
 
-/// A kernel of a program while it is written.
+/// Kernels of a program that are computed together, while they are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'p> {
     /// The program.
     pub program: &'p Program,
-    /// The kernel.
-    pub kernel: &'p Kernel,
+    /// The kernels. The last one's results alone leave the group.
+    pub kernels: &'p [Kernel],
     /// Which buffers live in which others.
     pub aliases: &'p Aliases,
     /// So many loops are around it.
     pub loops: usize,
-    /// Whether it does nothing once there is an error.
+    /// Whether they do nothing once there is an error.
     pub commits: bool,
     /// What for.
     pub target: PtxTarget,
@@ -34,7 +35,7 @@ pub struct Site<'p> {
 /// A launch before anything has a place in memory.
 #[derive(Clone, Debug)]
 pub struct Piece<'p> {
-    /// The kernel that it computes or helps to compute, which is no loop.
+    /// The kernel that it computes or helps to compute, which is no loop; of several, the last.
     pub kernel: &'p Kernel,
     /// The code.
     pub written: Written,
@@ -48,19 +49,45 @@ const MAX_ELEMENTS: u64 = 1 << 31;
 impl<'p> Site<'p> {
     /// Refuses buffers whose offsets 32 bits do not hold.
     pub fn refuse_large(&self) -> Result<(), BuildError> {
-        for id in self.kernel.reads().into_iter().chain(self.kernel.writes()) {
+        for id in self.buffers() {
             let buffer = self.program.buffer(id);
             if buffer.elements().is_none_or(|n| n as u64 >= MAX_ELEMENTS) {
                 let message = format!("`{}` has 2^31 elements or more", buffer.name);
-                return Err(BuildError::Kernel { kernel: self.kernel.name.clone(), message });
+                return Err(BuildError::Kernel { kernel: self.kernel().name.clone(), message });
             }
         }
         Ok(())
     }
 
+    /// The kernel that the group is named after: the last one.
+    fn kernel(&self) -> &'p Kernel {
+        self.kernels.last().expect("a group has a kernel")
+    }
+
+    /// What the group reads of what others write, and then what it writes for others, each once.
+    fn buffers(&self) -> Vec<BufferId> {
+        let (_, inner) = self.kernels.split_last().expect("a group has a kernel");
+        let inner: Vec<BufferId> = inner.iter().flat_map(Kernel::writes).collect();
+        let mut ids: Vec<BufferId> = self.kernels.iter().flat_map(Kernel::reads).collect();
+        ids.extend(self.kernel().writes());
+        let mut seen = rustc_hash::FxHashSet::default();
+        ids.retain(|&id| !inner.contains(&id) && seen.insert(id));
+        ids
+    }
+
+    /// The attention that a group of several kernels is.
+    fn attention(&self) -> Option<Attention<'p>> {
+        let [scores, weights, values] = self.kernels else { return None };
+        let attention = Attention::new(self.program, [scores, weights, values], self.target.math);
+        Some(attention.expect("kernels are grouped as attention"))
+    }
+
     /// How it is computed, for people to read.
     pub fn schedule(&self) -> String {
-        match &self.kernel.form {
+        if let Some(attention) = self.attention() {
+            return attention.to_string();
+        }
+        match &self.kernel().form {
             Form::Map { segments } => self.map_schedule(segments).to_string(),
             Form::Row { outer, inner, exprs, steps } => {
                 RowSchedule::new(self.program, self.loops, [outer, inner], exprs, steps).to_string()
@@ -70,7 +97,7 @@ impl<'p> Site<'p> {
             Form::Loop { steps, start, body } => {
                 let inside = Site { loops: self.loops + 1, ..*self };
                 let of = |site: &Site<'p>, kernel: &'p Kernel| {
-                    format!("  {}:\n{}", kernel.name, Site { kernel, ..*site }.schedule())
+                    format!("  {}:\n{}", kernel.name, site.of(kernel).schedule())
                 };
                 let start: String = start.iter().map(|kernel| of(self, kernel)).collect();
                 let body: String = body.iter().map(|kernel| of(&inside, kernel)).collect();
@@ -82,23 +109,31 @@ impl<'p> Site<'p> {
 
     /// What computes it. A loop is its start, and its body again and again.
     pub fn work(&self) -> Vec<Work<Piece<'p>>> {
-        let Form::Loop { steps, start, body } = &self.kernel.form else {
+        let Form::Loop { steps, start, body } = &self.kernel().form else {
             return self.write();
         };
         let inside = Site { loops: self.loops + 1, ..*self };
-        let start = start.iter().map(|kernel| Site { kernel, ..*self });
+        let start = start.iter().map(|kernel| self.of(kernel));
         let mut works: Vec<_> = start.flat_map(|site| site.work()).collect();
         let steps = bound(steps) as u32;
         if steps > 0 {
-            let body = body.iter().map(|kernel| Site { kernel, ..inside });
+            let body = body.iter().map(|kernel| inside.of(kernel));
             let body: Vec<_> = body.flat_map(|site| site.work()).collect();
             works.extend((!body.is_empty()).then_some(Work::Repeat { steps, works: body }));
         }
         works
     }
 
+    /// A kernel of the group's loop, alone.
+    fn of(&self, kernel: &'p Kernel) -> Site<'p> {
+        Site { kernels: std::slice::from_ref(kernel), ..*self }
+    }
+
     fn write(&self) -> Vec<Work<Piece<'p>>> {
-        let (launches, workspaces) = match &self.kernel.form {
+        let (launches, workspaces) = match &self.kernel().form {
+            Form::Contract { stores, .. } if self.kernels.len() > 1 => {
+                (self.write_attention(stores), Vec::new())
+            }
             Form::Map { segments } => {
                 let schedule = self.map_schedule(segments);
                 let launch = self.launch(schedule.blocks(), |w| map::write(w, &schedule));
@@ -118,7 +153,7 @@ impl<'p> Site<'p> {
             Form::Loop { .. } => unreachable!("the kernels of a loop are written one by one"),
         };
         let piece =
-            |written| Piece { kernel: self.kernel, written, workspaces: workspaces.clone() };
+            |written| Piece { kernel: self.kernel(), written, workspaces: workspaces.clone() };
         launches.into_iter().map(|written| Work::Once(piece(written))).collect()
     }
 
@@ -127,7 +162,7 @@ impl<'p> Site<'p> {
     }
 
     fn scatter_schedule(&self) -> ScatterSchedule<'p> {
-        let Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } = &self.kernel.form
+        let Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } = &self.kernel().form
         else {
             panic!("a scatter-add is expected");
         };
@@ -136,7 +171,7 @@ impl<'p> Site<'p> {
     }
 
     fn contract_schedule(&self) -> ContractSchedule<'p> {
-        let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = &self.kernel.form else {
+        let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = &self.kernel().form else {
             panic!("a contraction is expected");
         };
         let axes = [&out[..], &reduce[..]].concat();
@@ -144,6 +179,14 @@ impl<'p> Site<'p> {
         let destinations = stores.iter().map(destination);
         let domain = Domain::new(self.program, (&axes, self.loops), exprs, roots, destinations);
         ContractSchedule::new(domain, out.len() - self.loops, [*lhs, *rhs], self.target.math)
+    }
+
+    fn write_attention(&self, stores: &[Store]) -> Vec<Written> {
+        let schedule = self.attention().expect("a group of several kernels is attention");
+        let grid = [schedule.blocks(), 1, 1];
+        vec![self.launch_grid(grid, schedule.threads(), &[], |w| {
+            attention::write(w, &schedule, stores);
+        })]
     }
 
     fn contract(&self, stores: &[Store]) -> (Vec<Written>, Vec<u64>) {
@@ -155,7 +198,7 @@ impl<'p> Site<'p> {
             return (launch.into_iter().collect(), Vec::new());
         };
         let workspace: &[Given] = if tiling.split > 1 { &[Given::Workspace(0)] } else { &[] };
-        let (grid, threads) = (tiling.grid(), tiling.threads());
+        let (grid, threads) = (tiling.grid(), tiling.threads);
         let mut launches = vec![self.launch_grid(grid, threads, workspace, |w| {
             tiled::write(w, &schedule, stores);
         })];
@@ -238,8 +281,9 @@ impl<'p> Site<'p> {
         let mut given = self.given();
         given.extend(more);
         // What is read may lie where something is written.
-        let written: Vec<BufferId> = self.kernel.writes().iter().map(|&id| self.root(id)).collect();
-        let reads = self.kernel.reads().into_iter();
+        let writes = self.kernel().writes();
+        let written: Vec<BufferId> = writes.iter().map(|&id| self.root(id)).collect();
+        let reads = self.kernels.iter().flat_map(Kernel::reads);
         let overwritten = reads.filter(|&id| written.contains(&self.root(id)));
         let mut w = Writer::new(self.program, &given, overwritten.collect());
         if self.commits {
@@ -251,15 +295,12 @@ impl<'p> Site<'p> {
     }
 
     fn given(&self) -> Vec<Given> {
-        let mut ids = self.kernel.reads();
-        ids.extend(self.kernel.writes());
-        let mut seen = rustc_hash::FxHashSet::default();
-        ids.retain(|&id| seen.insert(id));
-        let mut given: Vec<Given> = ids.into_iter().map(Given::Buffer).collect();
-        if self.kernel.may_fail() || self.commits {
+        let mut given: Vec<Given> = self.buffers().into_iter().map(Given::Buffer).collect();
+        let may_fail = self.kernels.iter().any(Kernel::may_fail);
+        if may_fail || self.commits {
             given.push(Given::Error);
         }
-        if self.kernel.may_fail() {
+        if may_fail {
             given.push(Given::Launch);
         }
         given.extend((0..self.loops).map(Given::Step));

@@ -7,6 +7,7 @@ use super::cubin::cached;
 use super::driver::{self, Context, Function, Graph, Memory, Module, Refused, Stream};
 use crate::device::{Arg, DeviceEntry, DeviceProgram, ErrorRecord, Launch, Work};
 use crate::gpu::NoGpu;
+use crate::group::Grouped;
 use crate::manifest::Manifest;
 use crate::{Gpu, PtxTarget};
 use dlc_kernel::{
@@ -65,7 +66,8 @@ impl CudaExecutable {
         }
         let device = Device::new(&context, &code, &cubin).map_err(refused)?;
         stage("load");
-        Ok(CudaExecutable { program: program.clone(), code, device: Mutex::new(device), times })
+        let program = Grouped::new(program, target.math).program;
+        Ok(CudaExecutable { program, code, device: Mutex::new(device), times })
     }
 
     fn device(&self) -> MutexGuard<'_, Device> {

@@ -56,15 +56,51 @@ impl<'d, 'k> Point<'d, 'k> {
         self.folded.insert(step, value);
     }
 
+    /// Makes an expression known.
+    pub fn know(&mut self, id: ExprId, value: Side) {
+        self.values.insert(id, value);
+    }
+
+    /// Makes a load known whose value inside is found elsewhere.
+    pub fn know_load(&mut self, w: &mut Writer<'_>, load: ExprId, inside: &Side) {
+        let Expr::Load { fill, .. } = self.domain.exprs.get(load) else {
+            panic!("a load is expected");
+        };
+        let spot = &self.domain.loads[&load];
+        let fill = ops::constant(&mut w.scope.lanes, *fill);
+        let count = if spot.is_checked_alike(self.along()) { inside.len() } else { self.lanes };
+        let value = (0..count).map(|lane| {
+            let value = inside[lane % inside.len()];
+            match self.all_hold(w, spot, lane, &[]) {
+                None => value,
+                Some(holds) => {
+                    let holds = w.scope.input(holds.into());
+                    w.scope.lanes.select(holds, value, fill)
+                }
+            }
+        });
+        let value = value.collect();
+        self.know(load, value);
+    }
+
     /// The value of an expression.
     pub fn value(&mut self, w: &mut Writer<'_>, id: ExprId) -> Side {
-        for id in self.domain.exprs.reachable([id]) {
-            if !self.values.contains_key(&id) {
-                let value = self.compute(w, id);
-                self.values.insert(id, value);
-            }
+        for id in self.missing(id) {
+            let value = self.compute(w, id);
+            self.know(id, value);
         }
         self.values[&id].clone()
+    }
+
+    /// What an expression needs and is not known, operands first.
+    fn missing(&self, id: ExprId) -> Vec<ExprId> {
+        let (mut missing, mut open) = (std::collections::BTreeSet::new(), vec![id]);
+        while let Some(id) = open.pop() {
+            if !self.values.contains_key(&id) && missing.insert(id) {
+                open.extend(self.domain.exprs.get(id).operands());
+            }
+        }
+        missing.into_iter().collect()
     }
 
     /// Where a load without lookups reads the first of the points, and whether it does; `None` if it
@@ -399,7 +435,8 @@ impl<'d, 'k> Point<'d, 'k> {
         }
     }
 
-    fn linear(&self, w: &mut Writer<'_>, linear: &Linear, lane: usize) -> Value<B32> {
+    /// The value of a linear form at a lane's point.
+    pub fn linear(&self, w: &mut Writer<'_>, linear: &Linear, lane: usize) -> Value<B32> {
         let mut constant = linear.offset + coef(linear, self.along()) * lane as i64;
         let mut sum: Option<B32> = None;
         for &(axis, coef) in &linear.terms {

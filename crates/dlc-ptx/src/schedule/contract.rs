@@ -57,8 +57,19 @@ pub struct Side<'k> {
     /// Whether it lies in shared memory by rows (or columns), for tensor cores, rather than by lines of
     /// the sum.
     pub by_rows: bool,
-    /// Whether it goes from device memory to shared memory as it is, past registers.
-    pub copied: bool,
+    /// How it comes into shared memory.
+    pub supply: Supply,
+}
+
+/// How a factor comes into shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Supply {
+    /// Stage by stage through registers, where it is computed and rounded.
+    Read,
+    /// Stage by stage, from device memory as it is, past registers.
+    Copied,
+    /// All of the sum is there before the first stage, rounded.
+    Resident,
 }
 
 /// A contraction as matrix products in tiles.
@@ -76,6 +87,8 @@ pub struct Tiling<'k> {
     pub result: View<'k>,
     /// So many blocks share each sum.
     pub split: u32,
+    /// Threads of a block.
+    pub threads: u32,
 }
 
 /// Words of each row and column that are in a stage in shared memory.
@@ -88,7 +101,7 @@ const ENOUGH_BLOCKS: i64 = 132;
 const LEAST_SUM: i64 = 256;
 
 /// Tiles are not for results that are thinner than this.
-const THIN: i64 = 4;
+pub const THIN: i64 = 4;
 
 impl<'k> ContractSchedule<'k> {
     /// The schedule of a contraction over that domain.
@@ -110,7 +123,8 @@ impl<'k> ContractSchedule<'k> {
 }
 
 impl Group {
-    fn new(domain: &Domain<'_>, axes: Vec<usize>) -> Group {
+    /// The axes at those positions.
+    pub fn new(domain: &Domain<'_>, axes: Vec<usize>) -> Group {
         let extents = axes.iter().map(|&a| domain.extents[a]).collect();
         Group { axes, extents }
     }
@@ -122,11 +136,20 @@ impl Group {
 }
 
 impl<'k> View<'k> {
-    fn new(domain: &Domain<'k>, last: Option<usize>, lanes: usize) -> View<'k> {
+    /// The domain with the axis `last` behind all others.
+    pub fn new(domain: &Domain<'k>, last: Option<usize>, lanes: usize) -> View<'k> {
         let mut order: Vec<usize> =
             (0..domain.extents.len()).filter(|&a| Some(a) != last).collect();
         order.extend(last);
         View { domain: domain.permuted(&order), order, lanes }
+    }
+
+    /// How results are stored along those columns.
+    pub fn of_result(domain: &Domain<'k>, columns: &Group, math: Math) -> View<'k> {
+        let last = columns.axes.last().copied();
+        let widest = if math == Math::F32 { 4 } else { 2 };
+        let stores: Vec<&Spot> = domain.stores.iter().collect();
+        View::new(domain, last, lanes(domain, &stores, last, widest))
     }
 }
 
@@ -155,17 +178,26 @@ impl<'k> Tiling<'k> {
         if swap {
             sides.reverse();
         }
-        let last = sides[1].group.axes.last().copied();
-        let widest = if math == Math::F32 { 4 } else { 2 };
-        let stores: Vec<&Spot> = domain.stores.iter().collect();
-        let result = View::new(domain, last, lanes(domain, &stores, last, widest));
+        let threads = threads(math, [0, 1].map(|side| sides[side].tile));
         let split = split(&batch, &sides, &sum);
-        Some(Tiling { math, batch, sum, sides, result, split })
+        let result = View::of_result(domain, &sides[1].group, math);
+        Some(Tiling { math, batch, sum, sides, result, split, threads })
     }
 
     /// Whether a factor is copied.
     pub fn copies(&self) -> bool {
-        self.sides.iter().any(|side| side.copied)
+        self.sides.iter().any(|side| side.supply == Supply::Copied)
+    }
+
+    /// Bytes of a stage's part of a factor.
+    pub fn part_bytes(&self, side: usize) -> u32 {
+        4 * WORDS * self.sides[side].tile
+    }
+
+    /// Bytes of a stage: of the factors that come stage by stage.
+    pub fn stage_bytes(&self) -> u32 {
+        let comes = |&side: &usize| self.sides[side].supply != Supply::Resident;
+        [0, 1].iter().filter(|side| comes(side)).map(|&side| self.part_bytes(side)).sum()
     }
 
     /// Stages in shared memory: one is multiplied, the others are filled.
@@ -201,15 +233,6 @@ impl<'k> Tiling<'k> {
         [self.batch.points() as u32 * self.tiles(0) * self.tiles(1), self.split, 1]
     }
 
-    /// Threads of a block.
-    pub fn threads(&self) -> u32 {
-        let [rows, cols] = [0, 1].map(|side| self.sides[side].tile);
-        match self.math {
-            Math::F32 => rows.min(64) / 4 * (cols.min(64) / 4),
-            _ => 64 * (cols / 32).max(2),
-        }
-    }
-
     /// Bytes of the workspace for partial sums; 0 if there are none.
     pub fn workspace(&self) -> u64 {
         let results =
@@ -219,7 +242,8 @@ impl<'k> Tiling<'k> {
 }
 
 impl<'k> Side<'k> {
-    fn new(
+    /// The side of a factor that varies along `group`, which is read from device memory.
+    pub fn new(
         domain: &Domain<'k>,
         factor: ExprId,
         group: Group,
@@ -244,7 +268,28 @@ impl<'k> Side<'k> {
         let is_word = domain.exprs.dtype(factor) == DType::F32 && math != Math::Bf16;
         let neighbours = view.lanes == 4 && along_sum == by_rows;
         let copied = is_plain && found && is_word && neighbours;
-        Side { factor, group, tile, view, along_sum, is_plain, by_rows, copied }
+        let supply = if copied { Supply::Copied } else { Supply::Read };
+        Side { factor, group, tile, view, along_sum, is_plain, by_rows, supply }
+    }
+
+    /// The side of a factor that is in shared memory before.
+    pub fn resident(
+        domain: &Domain<'k>,
+        factor: ExprId,
+        group: Group,
+        math: Math,
+        tile: u32,
+    ) -> Side<'k> {
+        Side {
+            factor,
+            group,
+            tile,
+            view: View::new(domain, None, 1),
+            along_sum: true,
+            is_plain: true,
+            by_rows: math != Math::F32,
+            supply: Supply::Resident,
+        }
     }
 }
 
@@ -274,6 +319,14 @@ fn tiles(batch: i64, points: [i64; 2]) -> [u32; 2] {
         }
     }
     tiles.map(|t| t as u32)
+}
+
+/// Threads of a block for tiles of so many rows and columns.
+pub fn threads(math: Math, [rows, cols]: [u32; 2]) -> u32 {
+    match math {
+        Math::F32 => rows.min(64) / 4 * (cols.min(64) / 4),
+        _ => 64 * (cols / 32).max(2),
+    }
 }
 
 /// How many blocks share each sum.
@@ -310,7 +363,7 @@ impl fmt::Display for Tiling<'_> {
             self.sum.points(),
             self.math
         )?;
-        let [depth, threads, split] = [self.depth(), self.threads(), self.split];
+        let [depth, threads, split] = [self.depth(), self.threads, self.split];
         writeln!(
             f,
             "    tiles {}x{}x{depth} of {threads} threads, sum in {split}, {} stages",
@@ -320,8 +373,12 @@ impl fmt::Display for Tiling<'_> {
         )?;
         for (name, side) in [("rows", rows), ("columns", cols)] {
             let along = if side.along_sum { "sum" } else { name };
-            let how = if side.copied { "copied" } else { "read" };
-            writeln!(f, "    {name} {how} {} at once along {along}", side.view.lanes)?;
+            match side.supply {
+                Supply::Read => write!(f, "    {name} read ")?,
+                Supply::Copied => write!(f, "    {name} copied ")?,
+                Supply::Resident => continue,
+            }
+            writeln!(f, "{} at once along {along}", side.view.lanes)?;
         }
         writeln!(f, "    stored {} at once along columns", self.result.lanes)
     }

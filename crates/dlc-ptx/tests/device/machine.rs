@@ -53,6 +53,7 @@ pub fn run(
         class,
         default: 0.0,
         offset,
+        bytes: 4 * elements,
     };
     let end = (4 * inputs).next_multiple_of(256);
     let error = end + (4 * outputs).next_multiple_of(256);

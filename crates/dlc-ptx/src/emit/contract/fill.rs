@@ -7,9 +7,10 @@ use crate::emit::map::coordinates;
 use crate::emit::point::Point;
 use crate::emit::writer::Writer;
 use crate::ir::{
-    Address, B32, Builder, Compare, Convert, F32, Inst, IntOp, MemType, Pred, Reg, Space, Value,
+    Address, B32, Builder, Class, Compare, Convert, F32, Inst, IntOp, MemType, Pred, Reg, Space,
+    Value,
 };
-use crate::schedule::contract::{Side, Tiling, WORDS};
+use crate::schedule::contract::{Side, Supply, Tiling, WORDS};
 
 /// What a thread brings of one factor: items, each a few words along a line, or across lines.
 pub struct Fill {
@@ -63,7 +64,7 @@ impl Fill {
         let packed = tiling.packed();
         let (along, lines) = if this.along_sum { (1, (lanes / packed).max(1)) } else { (lanes, 1) };
         let (rows, words) = (this.tile / along, WORDS / lines);
-        let threads = tiling.threads();
+        let threads = tiling.threads;
         let fastest = if this.along_sum { words } else { rows };
         let (fast, slow) = (
             w.b.int(IntOp::RemU, task.thread, fastest),
@@ -197,12 +198,7 @@ impl Fill {
                 let together = self.shape.together as usize;
                 for (place, words) in item.places.iter().zip(item.words.chunks(together)) {
                     let to = w.b.int(IntOp::Add, stage, *place);
-                    let ty = if words[0].class == crate::ir::Class::F32 {
-                        MemType::F32
-                    } else {
-                        MemType::B32
-                    };
-                    w.b.store(Space::Shared, ty, Address::shared(to, offset as i32), words);
+                    store_words(w, Address::shared(to, offset as i32), words);
                 }
             }
         };
@@ -232,19 +228,14 @@ impl Item {
             let lines: Vec<B32> = lines.collect();
             lines.into_iter().map(|line| line_place(w, this.tile, row, line)).collect()
         };
-        let held = if this.copied { 0 } else { shape.along * shape.lines };
-        let words = (0..held)
-            .map(|_| match task.tiling.math {
-                Math::Tf32 | Math::Bf16 => w.b.fresh::<B32>().into(),
-                _ => w.b.fresh::<F32>().into(),
-            })
-            .collect();
+        let held = if this.supply == Supply::Copied { 0 } else { shape.along * shape.lines };
+        let words = (0..held).map(|_| fresh_word(w, task.tiling.math)).collect();
         Item { row: coordinates(w, at.into(), &this.group.extents, 1), exists, places, words }
     }
 }
 
 /// Where a word is in a stage that lies by lines.
-fn line_place(w: &mut Writer<'_>, tile: u32, row: B32, line: B32) -> B32 {
+pub fn line_place(w: &mut Writer<'_>, tile: u32, row: B32, line: B32) -> B32 {
     let turn = turn_bytes(w, line);
     let row = w.b.int(IntOp::Shl, row, 2);
     let row = w.b.int(IntOp::Xor, row, turn);
@@ -252,7 +243,7 @@ fn line_place(w: &mut Writer<'_>, tile: u32, row: B32, line: B32) -> B32 {
 }
 
 /// Where a word is in a stage that lies by rows: `line` words from the row's first.
-fn row_place(w: &mut Writer<'_>, row: B32, line: B32) -> B32 {
+pub fn row_place(w: &mut Writer<'_>, row: B32, line: B32) -> B32 {
     let chunk = w.b.int(IntOp::ShrU, line, 2);
     let start = chunk_place(w, row, chunk);
     let within = w.b.int(IntOp::And, line, 3);
@@ -279,8 +270,22 @@ fn values(
         .collect()
 }
 
+/// Stores words side by side in shared memory.
+pub fn store_words(w: &mut Writer<'_>, to: Address, words: &[Reg]) {
+    let ty = if words[0].class == Class::F32 { MemType::F32 } else { MemType::B32 };
+    w.b.store(Space::Shared, ty, to, words);
+}
+
+/// A register for a word.
+pub fn fresh_word(w: &mut Writer<'_>, math: Math) -> Reg {
+    match math {
+        Math::Tf32 | Math::Bf16 => w.b.fresh::<B32>().into(),
+        Math::F32 | Math::Tf32x3 => w.b.fresh::<F32>().into(),
+    }
+}
+
 /// Rounds the elements of a word as they are multiplied.
-fn word(w: &mut Writer<'_>, math: Math, to: Reg, parts: &[F32]) {
+pub fn word(w: &mut Writer<'_>, math: Math, to: Reg, parts: &[F32]) {
     match math {
         Math::F32 | Math::Tf32x3 => w.b.mov_f32_to(F32(to.number), parts[0]),
         Math::Tf32 => {

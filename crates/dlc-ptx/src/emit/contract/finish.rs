@@ -13,10 +13,13 @@ use crate::schedule::contract::{ContractSchedule, Tiling};
 use dlc_kernel::Store;
 
 /// A row or column of the result.
-struct Line {
-    at: B32,
-    axes: Vec<Value<B32>>,
-    exists: Option<Pred>,
+pub struct Line {
+    /// Its number.
+    pub at: B32,
+    /// Its axes.
+    pub axes: Vec<Value<B32>>,
+    /// Whether it exists; `None` if it does.
+    pub exists: Option<Pred>,
 }
 
 /// Makes the stores of the sums that threads hold.
@@ -70,7 +73,7 @@ fn each(
 }
 
 /// The position among the known lines of the one that many from the thread's first.
-fn line(
+pub fn line(
     w: &mut Writer<'_>,
     task: &Task<'_, '_>,
     held: &Held,

@@ -7,7 +7,7 @@ use crate::emit::writer::Writer;
 use crate::ir::{
     Address, B32, CacheHint, Convert, F32, FloatOp, IntOp, MemType, MmaShape, Space, Special,
 };
-use crate::schedule::contract::{Tiling, WORDS};
+use crate::schedule::contract::{Supply, Tiling, WORDS};
 
 /// Makes the sums that a thread holds, all 0.
 pub fn hold(w: &mut Writer<'_>, task: &Task<'_, '_>) -> Held {
@@ -63,9 +63,9 @@ impl Reader {
         Reader { first, turns, rows }
     }
 
-    /// Adds the products of a stage.
-    pub fn multiply(&self, w: &mut Writer<'_>, tiling: &Tiling<'_>, held: &Held, stage: B32) {
-        let first = self.first.map(|first| w.b.int(IntOp::Add, stage, first));
+    /// Adds the products of a stage, given where it begins for rows and for columns.
+    pub fn multiply(&self, w: &mut Writer<'_>, tiling: &Tiling<'_>, held: &Held, stage: [B32; 2]) {
+        let first = [0, 1].map(|side| w.b.int(IntOp::Add, stage[side], self.first[side]));
         match tiling.math {
             Math::F32 => outer(w, tiling, held, first),
             _ => self.matrix(w, tiling, held, (stage, first)),
@@ -77,13 +77,13 @@ impl Reader {
         w: &mut Writer<'_>,
         tiling: &Tiling<'_>,
         held: &Held,
-        (stage, first): (B32, [B32; 2]),
+        (stage, first): ([B32; 2], [B32; 2]),
     ) {
         let (rows, cols) = counts(tiling);
         for step in 0..WORDS / 8 {
             let [a, b] = [(0, 2 * rows), (1, cols)].map(|(side, count)| {
                 if tiling.sides[side].by_rows {
-                    let at = w.b.int(IntOp::Add, stage, self.rows[side][step as usize]);
+                    let at = w.b.int(IntOp::Add, stage[side], self.rows[side][step as usize]);
                     matrices(w, at, count)
                 } else {
                     self.words(w, tiling, side, first[side], step, count)
@@ -154,7 +154,7 @@ fn matrices(w: &mut Writer<'_>, at: B32, count: u32) -> [Vec<F32>; 2] {
 
 /// Fragments of a warp along rows (of 16) and along columns (of 8).
 fn counts(tiling: &Tiling<'_>) -> (u32, u32) {
-    let columns = tiling.sides[1].tile / (tiling.threads() / 64);
+    let columns = tiling.sides[1].tile / (tiling.threads / 64);
     (tiling.sides[0].tile / 32, columns / 8)
 }
 
@@ -194,7 +194,7 @@ fn products(w: &mut Writer<'_>, tiling: &Tiling<'_>, held: &Held, a: &[[F32; 4]]
         _ => {
             // What has come through registers was rounded there.
             let mut bits = |side: usize, x: F32| {
-                if math == Math::Tf32 && tiling.sides[side].copied {
+                if math == Math::Tf32 && tiling.sides[side].supply == Supply::Copied {
                     w.b.convert(|dst| Convert::F32ToTf32 { dst, src: x })
                 } else {
                     w.b.bits(x)

@@ -17,7 +17,7 @@ use super::{finish, multiply};
 use crate::emit::map::coordinates;
 use crate::emit::writer::Writer;
 use crate::ir::{B32, Compare, F32, Inst, IntOp, LogicOp, Pred, Special, Value};
-use crate::schedule::contract::{ContractSchedule, Group, Tiling, View, WORDS};
+use crate::schedule::contract::{ContractSchedule, Group, Supply, Tiling, View, WORDS};
 use dlc_kernel::Store;
 
 /// A block's part of the work.
@@ -58,10 +58,13 @@ pub struct Held {
 pub fn write(w: &mut Writer<'_>, schedule: &ContractSchedule<'_>, stores: &[Store]) {
     let tiling = schedule.tiling.as_ref().expect("a contraction in tiles is scheduled as one");
     let task = task(w, tiling);
-    let shared = w.b.reserve_shared(tiling.stages() * stage_bytes(tiling));
+    let shared = w.b.reserve_shared(tiling.stages() * tiling.stage_bytes());
     let shared = w.b.shared_base(shared);
     let held = multiply::hold(w, &task);
-    Pipeline::new(w, &task, &held).run(w, shared);
+    let at = w.b.int(IntOp::Mul, task.part, tiling.chunk());
+    let until = w.b.int(IntOp::Add, at, tiling.chunk());
+    let until = w.b.int(IntOp::MinU, until, tiling.sum.points() as u32);
+    Pipeline::new(w, &task, &held, [at, until], None).run(w, shared);
     if tiling.split > 1 {
         finish::write_part(w, &task, &held);
     } else {
@@ -119,11 +122,6 @@ pub fn both(w: &mut Writer<'_>, a: Option<Pred>, b: Option<Pred>) -> Option<Pred
     }
 }
 
-/// Bytes of a stage.
-fn stage_bytes(tiling: &Tiling<'_>) -> u32 {
-    4 * WORDS * (tiling.sides[0].tile + tiling.sides[1].tile)
-}
-
 fn task<'t, 'k>(w: &mut Writer<'_>, tiling: &'t Tiling<'k>) -> Task<'t, 'k> {
     let (block, part) = (w.b.special(Special::BlockX), w.b.special(Special::BlockY));
     let thread = w.b.special(Special::Thread);
@@ -138,39 +136,52 @@ fn task<'t, 'k>(w: &mut Writer<'_>, tiling: &'t Tiling<'k>) -> Task<'t, 'k> {
     Task { tiling, batch, batch_at, origin, part, thread }
 }
 
-/// A block's part of the sum, whose products are added to what threads hold.
-struct Pipeline<'t, 'k> {
+/// A part of the sum, whose products are added to what threads hold.
+pub struct Pipeline<'t, 'k> {
     task: &'t Task<'t, 'k>,
     held: &'t Held,
-    fills: [Fill; 2],
+    /// None of a factor that is there already.
+    fills: [Option<Fill>; 2],
     /// Where the factors lie in a stage.
     offsets: [u32; 2],
     reader: multiply::Reader,
-    /// Where in the sum the block is, and where its part ends.
+    /// Where in the sum it is, and where it ends.
     at: B32,
     until: B32,
+    /// Where the rows' factor lies, if it is there already.
+    resident: Option<B32>,
 }
 
 impl<'t, 'k> Pipeline<'t, 'k> {
-    fn new(w: &mut Writer<'_>, task: &'t Task<'t, 'k>, held: &'t Held) -> Pipeline<'t, 'k> {
+    /// The products of that range of the sum, which is not empty and begins with a stage. Of a
+    /// resident rows' factor, the words of the range lie from `resident` on.
+    pub fn new(
+        w: &mut Writer<'_>,
+        task: &'t Task<'t, 'k>,
+        held: &'t Held,
+        [at, until]: [B32; 2],
+        resident: Option<B32>,
+    ) -> Pipeline<'t, 'k> {
         let tiling = task.tiling;
-        let at = w.b.int(IntOp::Mul, task.part, tiling.chunk());
-        let until = w.b.int(IntOp::Add, at, tiling.chunk());
-        let until = w.b.int(IntOp::MinU, until, tiling.sum.points() as u32);
-        let fills = [0, 1].map(|side| Fill::new(w, task, side));
-        let offsets = [0, 4 * WORDS * tiling.sides[0].tile];
+        let fills = [0, 1].map(|side| {
+            let comes = tiling.sides[side].supply != Supply::Resident;
+            comes.then(|| Fill::new(w, task, side))
+        });
+        let offsets = [0, if resident.is_some() { 0 } else { tiling.part_bytes(0) }];
         let reader = multiply::Reader::new(w, task, held, offsets);
-        Pipeline { task, held, fills, offsets, reader, at, until }
+        let at = w.b.mov32(at);
+        Pipeline { task, held, fills, offsets, reader, at, until, resident }
     }
 
-    /// At a step, what belongs to a later one goes into the stage of the step before, which all have
-    /// left.
-    fn run(&self, w: &mut Writer<'_>, shared: B32) {
+    /// Adds all of them; stages are at `shared`. At a step, what belongs to a later one goes into the
+    /// stage of the step before, which all have left.
+    pub fn run(&self, w: &mut Writer<'_>, shared: B32) {
         let tiling = self.task.tiling;
-        let (depth, stage) = (tiling.depth(), stage_bytes(tiling));
+        let (depth, stage) = (tiling.depth(), tiling.stage_bytes());
         let ahead = tiling.stages() - 1;
         let last = w.b.int(IntOp::Add, shared, ahead * stage);
         let (current, free) = (w.b.mov32(shared), w.b.mov32(last));
+        let resident = self.resident.map(|first| w.b.mov32(first));
         // Where the sum of the stage that is filled next begins.
         let next = w.b.mov32(self.at);
         for step in 0..ahead {
@@ -188,13 +199,16 @@ impl<'t, 'k> Pipeline<'t, 'k> {
             w.b.barrier();
             let exists = Some(w.b.set_uint(Compare::Lt, next, self.until));
             self.begin(w, next, free, exists);
-            self.reader.multiply(w, tiling, self.held, current);
+            self.reader.multiply(w, tiling, self.held, [resident.unwrap_or(current), current]);
             self.end(w, free, exists);
             for at in [current, free] {
                 let wraps = w.b.set_uint(Compare::Ge, at, last);
                 let following = w.b.int(IntOp::Add, at, stage);
                 let following = w.b.select32(wraps, shared, following);
                 w.b.mov32_to(at, following);
+            }
+            if let Some(at) = resident {
+                w.b.int_to(IntOp::Add, at, at, tiling.part_bytes(0));
             }
             w.b.int_to(IntOp::Add, next, next, depth);
             w.b.int_to(IntOp::Add, self.at, self.at, depth);
@@ -205,8 +219,8 @@ impl<'t, 'k> Pipeline<'t, 'k> {
     /// Begins to fill the stage at `to`, if the part has so much: copies, as one group, and loads.
     fn begin(&self, w: &mut Writer<'_>, at: B32, to: B32, exists: Option<Pred>) {
         let fill = |w: &mut Writer<'_>| {
-            self.each(true, |fill, offset| fill.copy(w, self.task, at, to, offset));
-            self.each(false, |fill, _| fill.load(w, self.task, at));
+            self.each(Supply::Copied, |fill, offset| fill.copy(w, self.task, at, to, offset));
+            self.each(Supply::Read, |fill, _| fill.load(w, self.task, at));
         };
         match exists {
             Some(exists) => w.if_(exists, fill),
@@ -219,19 +233,24 @@ impl<'t, 'k> Pipeline<'t, 'k> {
 
     /// Stores what was loaded.
     fn end(&self, w: &mut Writer<'_>, to: B32, exists: Option<Pred>) {
-        if self.task.tiling.sides.iter().all(|side| side.copied) {
+        if self.task.tiling.sides.iter().all(|side| side.supply != Supply::Read) {
             return;
         }
-        let store = |w: &mut Writer<'_>| self.each(false, |fill, offset| fill.store(w, to, offset));
+        let store = |w: &mut Writer<'_>| {
+            self.each(Supply::Read, |fill, offset| fill.store(w, to, offset));
+        };
         match exists {
             Some(exists) => w.if_(exists, store),
             None => store(w),
         }
     }
 
-    fn each(&self, copied: bool, mut act: impl FnMut(&Fill, u32)) {
+    fn each(&self, supply: Supply, mut act: impl FnMut(&Fill, u32)) {
         let sides = self.task.tiling.sides.iter().zip(&self.fills).zip(self.offsets);
-        let those = sides.filter(|((side, _), _)| side.copied == copied);
-        those.for_each(|((_, fill), offset)| act(fill, offset));
+        for ((side, fill), offset) in sides {
+            if let Some(fill) = fill.as_ref().filter(|_| side.supply == supply) {
+                act(fill, offset);
+            }
+        }
     }
 }
