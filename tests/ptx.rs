@@ -6,9 +6,10 @@ mod examples;
 #[path = "../crates/dlc-ptx/tests/support/ptxas.rs"]
 mod ptxas;
 
-use dlc::{DType, Tensor};
-use dlc_kernel::{Array, Class, Program, RunError, eval::Machine, philox};
-use dlc_ptx::{DeviceProgram, Flavour, Math, PtxTarget, interpret::Device, ir::Kernel};
+use dlc::{Bindings, Compiler, DType, OptLevel, Tensor, pipeline};
+use dlc_kernel::{Array, Class, Entry, Program, RunError, eval::Machine, philox};
+use dlc_ptx::interpret::{Counters, Device};
+use dlc_ptx::{DeviceProgram, Flavour, Math, PtxTarget, ir::Kernel};
 use examples::{Example, Sizes, longest_path, operations};
 use std::path::Path;
 
@@ -46,7 +47,7 @@ fn values(buffer: &dlc_kernel::Buffer, site: u64, classes: i64) -> Tensor {
     }
 }
 
-/// What lasts and what is handed out, by name, after one call of the first entry.
+/// What lasts and what was handed out, by name, after one call of each entry.
 type After = Vec<(String, Array)>;
 
 /// A program, what is given to it, and what must come of that.
@@ -87,8 +88,11 @@ impl Case {
         for (buffer, value) in self.lasting() {
             machine.write(&buffer.name, &Array::from_tensor(value))?;
         }
-        let inputs: Vec<Array> = self.inputs().map(Array::from_tensor).collect();
-        let outputs = machine.call(&self.program.entries[0].name, &inputs)?;
+        let mut outputs = Vec::new();
+        for entry in &self.program.entries {
+            let inputs: Vec<Array> = self.inputs(entry).map(Array::from_tensor).collect();
+            outputs.extend(machine.call(&entry.name, &inputs)?);
+        }
         let read = |name: &str| machine.read(name).unwrap().clone();
         Ok(self.after(outputs, read))
     }
@@ -99,9 +103,12 @@ impl Case {
         for (buffer, value) in self.lasting() {
             device.write(&buffer.name, value).unwrap();
         }
-        let inputs: Vec<Tensor> = self.inputs().cloned().collect();
-        let (outputs, _) = device.call(0, &inputs).unwrap_or_else(|e| panic!("{e}"));
-        let outputs = outputs.iter().map(Array::from_tensor).collect();
+        let mut outputs = Vec::new();
+        for (at, entry) in self.program.entries.iter().enumerate() {
+            let inputs: Vec<Tensor> = self.inputs(entry).cloned().collect();
+            let (own, _) = device.call(at, &inputs).unwrap_or_else(|e| panic!("{e}"));
+            outputs.extend(own.iter().map(Array::from_tensor));
+        }
         self.after(outputs, |name| Array::from_tensor(&device.read(name).unwrap()))
     }
 
@@ -110,13 +117,13 @@ impl Case {
         self.program.buffers.iter().zip(&self.given).filter(move |(b, _)| lasts(b.class))
     }
 
-    fn inputs(&self) -> impl Iterator<Item = &Tensor> {
-        self.program.entries[0].inputs.iter().map(|id| &self.given[id.0 as usize])
+    fn inputs(&self, entry: &Entry) -> impl Iterator<Item = &Tensor> {
+        entry.inputs.iter().map(|id| &self.given[id.0 as usize])
     }
 
     fn after(&self, outputs: Vec<Array>, read: impl Fn(&str) -> Array) -> After {
-        let ids = &self.program.entries[0].outputs;
-        let names = ids.iter().map(|&id| self.program.buffer(id).name.clone());
+        let ids = self.program.entries.iter().flat_map(|entry| &entry.outputs);
+        let names = ids.map(|&id| self.program.buffer(id).name.clone());
         let mut after: After = names.zip(outputs).collect();
         after.extend(self.lasting().map(|(b, _)| (b.name.clone(), read(&b.name))));
         after
@@ -134,15 +141,29 @@ impl Case {
     }
 }
 
-#[test]
-fn kernels_of_the_examples_compute_what_their_programs_say() {
-    for example in examples::all() {
-        let Some(case) = Case::new(&example) else { continue };
+/// Runs what is given of the examples and compares.
+fn check(examples: impl IntoIterator<Item = Example>) {
+    for example in examples {
+        let case = Case::new(&example).unwrap_or_else(|| panic!("{} is large", example.name()));
+        let is_split = case.program.entry("accumulate").is_some();
+        assert_eq!(is_split, example.batches > 1, "{}", example.name());
         let bound = longest_path(&case.program) * f64::from(f32::EPSILON) / 2.0;
         let (error, name) = case.error(Math::F32);
         println!("{}: {error:.1e} of {bound:.1e}, `{name}`", example.name());
         assert!(error <= bound, "{}: `{name}` is off by {error:e}", example.name());
     }
+}
+
+#[test]
+fn kernels_of_the_examples_compute_what_their_programs_say() {
+    check(examples::all());
+}
+
+#[test]
+fn gradients_of_several_batches_are_summed_as_programs_say() {
+    let trained = examples::all().into_iter().filter(|example| example.train);
+    let some = trained.filter(|example| ["char_lstm", "lenet", "mlp"].contains(&&*example.file));
+    check(some.map(|example| Example { batches: 2, ..example }));
 }
 
 /// How far results of a whole model may be off, of the largest element of a result: the last line of
@@ -158,7 +179,9 @@ fn allowed(math: Math) -> f64 {
 #[test]
 fn results_of_the_examples_are_as_close_as_their_math() {
     println!("| model | {} |", Math::ALL.map(Math::name).join(" | "));
-    for example in examples::all().iter().filter(|example| !example.train) {
+    // The large networks' layers are those of the small one.
+    let is_small = |example: &&Example| !example.train && !example.model.starts_with("ResNet");
+    for example in examples::all().iter().filter(is_small) {
         let Some(case) = Case::new(example) else { continue };
         let errors = Math::ALL.map(|math| case.error(math));
         println!(
@@ -237,4 +260,49 @@ fn kernels_of_the_examples_assemble_without_spills() {
             insta::assert_snapshot!(format!("ptxas_{}", example.name()), table);
         }
     }
+}
+
+/// Models, and what they are measured by.
+const MEASURED: [(&str, &str); 7] = [
+    ("pointwise", "model M(x: f32[96, 128]) -> f32[96, 128] { gelu(x * 1.5 + 0.5) * sigmoid(x) }"),
+    ("transposition", "model M(x: f32[96, 128]) -> f32[128, 96] { 2 * transpose(x) }"),
+    ("softmax", "model M(x: f32[96, 128]) -> f32[96, 128] { x |> softmax }"),
+    ("softmax of long rows", "model M(x: f32[2, 9000]) -> f32[2, 9000] { x |> softmax }"),
+    ("layer norm", "model M(x: f32[96, 128]) -> f32[96, 128] { x |> layer_norm }"),
+    ("sums of columns", "model M(x: f32[96, 128]) -> f32[128] { sum[0](x) }"),
+    (
+        "attention",
+        "model M(q: f32[1, 128, 4, 32], k: f32[1, 128, 4, 32], v: f32[1, 128, 4, 32])
+           -> f32[1, 128, 4, 32] { attention(q, k, v, causal = yes) }",
+    ),
+];
+
+/// Bytes for each element of the inputs, how much of the sectors touched is wanted, and how often
+/// accesses to shared memory are repeated for banks that several lanes want.
+#[test]
+fn memory_traffic_of_models() {
+    let mut table = String::new();
+    for (name, source) in MEASURED {
+        let module = Compiler::new().compile_text("model.dl", source).unwrap();
+        let entry = module.model("M").unwrap().entry(&Bindings::default()).unwrap();
+        let program = pipeline::lower(&[entry], OptLevel::O2, &mut |_, _| {}).program;
+        let inputs: Vec<Tensor> =
+            program.entries[0].inputs.iter().map(|&id| values(program.buffer(id), 1, 9)).collect();
+        let code = compile(&program, Math::F32);
+        let mut device = Device::new(&code);
+        let lasting = program.buffers.iter().filter(|b| b.class == Class::Param);
+        lasting.for_each(|b| device.write(&b.name, &values(b, 2, 9)).unwrap());
+        let (_, counters) = device.call(0, &inputs).unwrap();
+        let elements: u64 = inputs.iter().map(|x| x.data.len() as u64).sum();
+        let sum = |what: fn(&Counters) -> u64| counters.iter().map(what).sum::<u64>();
+        let (loaded, stored) = (sum(|c| c.loaded), sum(|c| c.stored));
+        let [loads, stores] = [loaded, stored].map(|bytes| bytes as f64 / elements as f64);
+        let wanted = (loaded + stored) as f64 / (32 * sum(|c| c.sectors)) as f64;
+        table += &format!(
+            "{name:<21} loads {loads:.2}, stores {stores:.2}, {:.0} % of sectors, {} conflicts\n",
+            100.0 * wanted,
+            sum(|c| c.conflicts)
+        );
+    }
+    insta::assert_snapshot!(table);
 }

@@ -23,6 +23,9 @@ model Softmax(x: f32[16384, 4096]) -> f32[16384, 4096] {{ x |> softmax[1] }}
 model LayerNorm(x: f32[16384, 4096]) -> f32[16384, 4096] {{ x |> layer_norm }}
 model Matmul(x: f32[{N}, {N}]) -> f32[{N}, {N}] {{ x |> linear({N}, bias=no) }}
 
+model Attention(q: f32[8, 2048, 16, 64], k: f32[8, 2048, 16, 64], v: f32[8, 2048, 16, 64])
+  -> f32[8, 2048, 16, 64] {{ attention(q, k, v, causal = yes) }}
+
 model Wide(x: f32[N, 4096]) -> f32[N, 4096] {{ x |> linear(4096) }}
 train Wide {{
   data  tensors(x = f32[N, 4096], y = f32[N, 4096]) batch 16
@@ -86,6 +89,8 @@ def cases():
     ]
     for math in ["f32", "3xtf32", "tf32", "bf16"]:
         found.append(Case(f"matmul {N} {math}", "Matmul", lambda math=math: matmul(math), math))
+    for math in ["f32", "3xtf32", "tf32", "bf16"]:
+        found.append(Case(f"causal attention {math}", "Attention", lambda math=math: attention(math), math))
     for shape in CONVOLUTIONS:
         for math in ["f32", "tf32"]:
             make = lambda shape=shape, math=math: convolution(shape, math)
@@ -137,6 +142,14 @@ def matmul(math):
     allow_tf32(math == "tf32")
     x, w = random(N, N, dtype=dtype), random(N, N, dtype=dtype)
     return lambda: x @ w.T
+
+
+def attention(math):
+    import torch
+    dtype = torch.bfloat16 if math == "bf16" else torch.float32
+    allow_tf32(math == "tf32")
+    q, k, v = (random(8, 2048, 16, 64, dtype=dtype).transpose(1, 2) for _ in range(3))
+    return lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def convolution(shape, math):

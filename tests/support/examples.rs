@@ -16,6 +16,8 @@ pub struct Example {
     pub model: String,
     /// Whether its training step is meant, rather than inference.
     pub train: bool,
+    /// Batches of a step: with several, all but the last add to sums of gradients.
+    pub batches: i64,
 }
 
 /// How large its dims are.
@@ -35,10 +37,11 @@ pub fn all() -> Vec<Example> {
     let mut examples = Vec::new();
     for file in files {
         let file = file.file_stem().unwrap().to_str().unwrap().to_owned();
-        let module = module(&file);
+        let module = module(&file, Sizes::Own);
         let runs = module.models().into_iter().map(|model| (model, false));
         for (model, train) in runs.chain(module.trainable().into_iter().map(|m| (m, true))) {
-            examples.push(Example { file: file.clone(), model: model.to_owned(), train });
+            let (file, model) = (file.clone(), model.to_owned());
+            examples.push(Example { file, model, train, batches: 1 });
         }
     }
     assert!(examples.len() >= 13, "examples are missing");
@@ -49,8 +52,14 @@ fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")
 }
 
-fn module(file: &str) -> Module {
-    Compiler::new().compile_file(folder().join(file).with_extension("dl")).unwrap()
+/// The file, in small sizes with pictures of 32 x 32 where it has those of 224 x 224.
+fn module(file: &str, sizes: Sizes) -> Module {
+    let path = folder().join(file).with_extension("dl");
+    if sizes == Sizes::Own {
+        return Compiler::new().compile_file(path).unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap().replace("224", "32");
+    Compiler::new().compile_text(path.to_str().unwrap(), &text).unwrap()
 }
 
 impl Example {
@@ -62,7 +71,7 @@ impl Example {
 
     /// Its kernels.
     pub fn program(&self, sizes: Sizes) -> Program {
-        let module = module(&self.file);
+        let module = module(&self.file, sizes);
         let entries = if self.train {
             self.training(&module, sizes)
         } else {
@@ -80,6 +89,7 @@ impl Example {
         if let Sizes::Small(batch) = sizes {
             overrides.batch = Some(batch);
         }
+        overrides.accumulate = Some(self.batches);
         // The model's dims are sizes of the data; some of them the section says.
         let data = unit.data(&self.model).unwrap();
         let said = |dim: &str| sizes == Sizes::Own && data[0].number(dim).is_some();
@@ -92,7 +102,9 @@ impl Example {
             .unwrap_or_else(|errors| panic!("{}", unit.render(&errors, dlc_front::Style::Plain)));
         bindings.insert(training.batch_dim.clone(), training.settings.batch);
         let bind = |name, graph: &Graph| EntryGraph { name, graph: graph.bind(&bindings).unwrap() };
-        vec![bind("train".into(), &training.step), bind("eval".into(), &training.eval)]
+        let adds = training.accumulate.iter().map(|graph| bind("accumulate".into(), graph));
+        adds.chain([bind("train".into(), &training.step), bind("eval".into(), &training.eval)])
+            .collect()
     }
 }
 
@@ -106,16 +118,20 @@ fn size(dim: &str, i: usize, sizes: Sizes) -> i64 {
     }
 }
 
-/// Arithmetic of the first entry, in operations.
+/// Arithmetic of all entries, in operations.
 pub fn operations(program: &Program) -> u64 {
-    program.entries[0].kernels.iter().map(Kernel::flops).sum()
+    kernels(program).map(Kernel::flops).sum()
 }
 
-/// Operations on the longest path through the first entry; a sum of n terms counts n.
+/// Operations on the longest path through all entries, one after the other; a sum of n terms counts n.
 pub fn longest_path(program: &Program) -> f64 {
     let mut paths = Paths::default();
-    program.entries[0].kernels.iter().for_each(|kernel| paths.follow(kernel));
+    kernels(program).for_each(|kernel| paths.follow(kernel));
     paths.0.values().fold(0.0, |most, &n| f64::max(most, n))
+}
+
+fn kernels(program: &Program) -> impl Iterator<Item = &Kernel> {
+    program.entries.iter().flat_map(|entry| &entry.kernels)
 }
 
 /// By buffer, the longest path to it so far.

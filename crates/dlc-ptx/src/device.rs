@@ -1,7 +1,8 @@
 //! What a host needs to run a program's PTX: memory, and launches in order.
 //!
 //! A [`DeviceProgram`] is data: the interpreter, the launcher and `model.json` read the same one.
-//! All memory is one allocation of [`DeviceProgram::bytes`]; every buffer has a fixed place in it.
+//! All memory is one allocation of [`DeviceProgram::bytes`]; every buffer has a fixed place in it, but
+//! for temporaries that never leave a kernel.
 //! A loop is a list of launches that is gone through once for each step; the step is an argument.
 
 use crate::{Flavour, Math, ir};
@@ -159,6 +160,16 @@ impl<T> Work<T> {
         }
     }
 
+    /// How often something is done: what is in a loop, at every step.
+    pub fn count(&self) -> u64 {
+        match self {
+            Work::Once(_) => 1,
+            Work::Repeat { steps, works } => {
+                works.iter().map(Work::count).sum::<u64>().saturating_mul((*steps).into())
+            }
+        }
+    }
+
     /// Does all of it in order; `act` is told the steps of the loops around, outermost first.
     ///
     /// # Errors
@@ -188,6 +199,11 @@ impl DeviceEntry {
     /// All launches, each once, in order.
     pub fn launches(&self) -> Vec<&Launch> {
         self.kernels.iter().flatten().flat_map(Work::list).collect()
+    }
+
+    /// How many launches a call makes.
+    pub fn count(&self) -> u64 {
+        self.kernels.iter().flatten().map(Work::count).sum()
     }
 
     /// The error that a call has noted, if any.

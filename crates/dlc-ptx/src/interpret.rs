@@ -9,8 +9,9 @@
 //! store to one place; a barrier that not all threads reach; a warp instruction that not all lanes
 //! take part in.
 //!
-//! Approximate instructions are as wrong as PTX allows. What is not modelled: time, and fences; lanes
-//! of one warp are always in step.
+//! Approximate instructions are as wrong as PTX allows. What is not modelled is time; lanes
+//! of one warp are always in step. There is no fence among the instructions, and none is needed: what
+//! blocks hand to one another they hand on from launch to launch, and all else in one launch is a race.
 
 mod block;
 mod code;

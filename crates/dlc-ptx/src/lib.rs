@@ -4,6 +4,7 @@
 //!
 //! - [`flavour`]: which PTX version and architecture is written for.
 //! - [`math`]: how products of floats are computed.
+//! - [`group`]: which kernels of a program are computed together.
 //! - [`ir`]: typed PTX instructions under structured control flow: what kernels are made of.
 //! - [`device`]: what a host needs to run them; [`manifest`]: the same as a file.
 //! - [`interpret`]: runs them without a GPU, and finds what is wrong with them.

@@ -198,8 +198,7 @@ impl<'p> Site<'p> {
             return (launch.into_iter().collect(), Vec::new());
         };
         let workspace: &[Given] = if tiling.split > 1 { &[Given::Workspace(0)] } else { &[] };
-        let (grid, threads) = (tiling.grid(), tiling.threads);
-        let mut launches = vec![self.launch_grid(grid, threads, workspace, |w| {
+        let mut launches = vec![self.launch_grid(tiling.grid(), tiling.threads, workspace, |w| {
             tiled::write(w, &schedule, stores);
         })];
         if tiling.split > 1 {

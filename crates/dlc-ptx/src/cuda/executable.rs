@@ -1,7 +1,8 @@
 //! A program on the GPU: one allocation, one stream, a recorded graph of launches for each entry.
 //!
 //! Calls take turns. An entry's launches were recorded once, with all addresses; a call copies
-//! inputs, replays them, and copies outputs and the error record back.
+//! inputs, replays them, and copies outputs and the error record back. What loops make too many for a
+//! graph is launched one by one, at every call.
 
 use super::cubin::cached;
 use super::driver::{self, Context, Function, Graph, Memory, Module, Refused, Stream};
@@ -25,9 +26,13 @@ pub struct CudaExecutable {
     times: Vec<StageTime>,
 }
 
+/// The most launches of an entry that are recorded: a graph holds every step of a loop.
+const RECORDED: u64 = 1 << 16;
+
 /// What lives on the device; freed from the first to the last.
 struct Device {
-    graphs: Vec<Graph>,
+    /// By entry, its launches if they are recorded.
+    graphs: Vec<Option<Graph>>,
     functions: Vec<Function>,
     stream: Stream,
     memory: Memory,
@@ -167,7 +172,10 @@ impl Device {
             _module: module,
         };
         device.set_first_values(code)?;
-        let record = |entry| device.stream.capture(|| device.enqueue(code, entry));
+        let record = |entry: &DeviceEntry| {
+            let few = entry.count() <= RECORDED;
+            few.then(|| device.stream.capture(|| device.enqueue(code, entry))).transpose()
+        };
         device.graphs = code.entries.iter().map(record).collect::<Result<_, _>>()?;
         Ok(device)
     }
@@ -252,7 +260,10 @@ impl Executable for CudaExecutable {
     }
 
     fn call(&self, at: usize, inputs: &[&Tensor], outputs: &mut [Tensor]) -> Result<(), RunError> {
-        self.call_with(at, inputs, outputs, |device, _| device.stream.replay(&device.graphs[at]))
+        self.call_with(at, inputs, outputs, |device, entry| match &device.graphs[at] {
+            Some(graph) => device.stream.replay(graph),
+            None => device.enqueue(&self.code, entry),
+        })
     }
 
     fn profile(

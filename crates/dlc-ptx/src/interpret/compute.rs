@@ -137,7 +137,6 @@ fn across(warp: &mut Warp, inst: &Inst, mask: u32) -> Result<(), Fault> {
                 warp.write(register.into(), mask, |lane| values[lane]);
             }
         }
-        Inst::Fence => {}
         _ => unreachable!("`{inst}` is executed elsewhere"),
     }
     Ok(())

@@ -99,8 +99,6 @@ pub enum Inst {
     Ballot { dst: B32, pred: Pred },
     /// `bar.sync 0` or `bar.warp.sync 0xffffffff`
     Barrier(Bar),
-    /// `membar.gl`: writes before it are seen by the whole device before those after it.
-    Fence,
 
     /// `cp.async.cg.shared.global [to], [from], bytes {, size}`: of `bytes` (4, 8, 16; `.cg` at 16,
     /// else `.ca`), the first `size` are copied and the rest are zeros.

@@ -60,7 +60,7 @@ impl Inst {
             Inst::CopyAsync { to, from, size, .. } => of(&NONE, &[to, from, size]),
             Inst::LoadMatrix { dst, from, .. } => of(dst, &[from]),
             Inst::Mma { dst, a, b, c, .. } => of(dst, &[a, b, c]),
-            Inst::Barrier(_) | Inst::Fence | Inst::CommitGroup => Operands::default(),
+            Inst::Barrier(_) | Inst::CommitGroup => Operands::default(),
             Inst::WaitGroup(_) | Inst::Trap => Operands::default(),
         }
     }

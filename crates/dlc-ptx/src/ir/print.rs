@@ -211,7 +211,6 @@ fn exchange(inst: &Inst, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Inst::Barrier(Bar::Block) => f.write_str("bar.sync 0"),
         Inst::Barrier(Bar::Warp) => f.write_str("bar.warp.sync 0xffffffff"),
-        Inst::Fence => f.write_str("membar.gl"),
         Inst::CopyAsync { to, from, bytes, size } => {
             let cache = if *bytes == 16 { "cg" } else { "ca" };
             write!(f, "cp.async.{cache}.shared.global {to}, {from}, {bytes}")?;

@@ -79,6 +79,9 @@ impl<'k> Attention<'k> {
         let Expr::Load { access, .. } = exprs.get(softmax.score) else { return None };
         let of_scores = axis_map(program, score.buffer, access, &score.access)?;
         let (factor, access) = values.plain_factor(weight.buffer)?;
+        if !is_read_once(&weights, score.buffer) || !is_read_once(&values.domain, weight.buffer) {
+            return None;
+        }
         let of_values = axis_map(program, weight.buffer, &weight.access, access)?;
         if !scores.has(&weights, &of_scores) || !values.has(&weights, &of_values) {
             return None;
@@ -230,6 +233,11 @@ impl<'k> Product<'k> {
     }
 }
 
+/// Whether one load of the domain is of the buffer.
+fn is_read_once(domain: &Domain<'_>, buffer: BufferId) -> bool {
+    domain.loads.values().filter(|spot| spot.buffer == buffer).count() == 1
+}
+
 /// Which axis of `to` goes with each axis of `from`, of two accesses to a buffer that both walk
 /// through axis by axis. Dims of 1 do not count.
 fn axis_map(program: &Program, buffer: BufferId, from: &Access, to: &Access) -> Option<AxisMap> {
@@ -271,10 +279,8 @@ impl Softmax {
             factors(domain, weight.value).into_iter().partition(|factor| factor == power);
         let varies =
             |id: &ExprId| (border..domain.extents.len()).any(|axis| domain.uses([*id], axis));
-        let loads = exprs.reachable([*masked]).into_iter();
-        let loads: Vec<ExprId> =
-            loads.filter(|id| domain.loads.get(id).is_some_and(|s| s.buffer == scores)).collect();
-        let &[score] = loads.as_slice() else { return None };
+        let is_score = |id: &ExprId| domain.loads.get(id).is_some_and(|s| s.buffer == scores);
+        let score = exprs.reachable([*masked]).into_iter().find(is_score)?;
         let fits = minuend == masked && powers.len() == 1;
         if !fits || varies(shift) || scales.iter().any(varies) {
             return None;
@@ -319,16 +325,25 @@ fn guards(domain: &Domain<'_>, id: ExprId) -> Vec<Check> {
 
 impl fmt::Display for Attention<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Attention { scores, values, needs, .. } = self;
         let [batch, queries, keys] = self.groups.each_ref().map(Group::points);
-        let [depth, features] = [&self.scores.sum, &self.values.sides[1].group].map(Group::points);
-        let math = self.scores.math;
+        let [features, results] = [scores.sum.points(), values.sides[1].group.points()];
         writeln!(
             f,
-            "  attention: {batch} times, {queries} queries of {depth}, {keys} keys, \
-             values of {features}, {math}"
+            "  attention: {batch} of [{queries}, {features}] x [{keys}, {features}] x \
+             [{keys}, {results}], {}",
+            scores.math
         )?;
-        let skips = if self.needs.is_empty() { "" } else { ", none that masks rule out" };
-        writeln!(f, "    {TILE} queries, {TILE} keys at once{skips}; {} threads", self.threads())?;
-        write!(f, "    scores: {}    sums: {}", self.scores, self.values)
+        let skips = if needs.is_empty() { "" } else { ", without those that masks rule out" };
+        writeln!(
+            f,
+            "    {TILE} queries, {TILE} keys at once of {} threads{skips}",
+            self.threads()
+        )?;
+        let [query, key] = &scores.sides;
+        for (name, side) in [("queries", query), ("keys", key), ("values", &values.sides[1])] {
+            writeln!(f, "    {}", side.describe(name))?;
+        }
+        writeln!(f, "    stored {} at once along values", values.result.lanes)
     }
 }

@@ -233,6 +233,11 @@ impl<'k> Tiling<'k> {
         [self.batch.points() as u32 * self.tiles(0) * self.tiles(1), self.split, 1]
     }
 
+    /// Fragments of a warp on tensor cores, along rows (of 16) and along columns (of 8).
+    pub fn fragments(&self) -> [u32; 2] {
+        [self.sides[0].tile / 32, self.sides[1].tile / (self.threads / 64) / 8]
+    }
+
     /// Bytes of the workspace for partial sums; 0 if there are none.
     pub fn workspace(&self) -> u64 {
         let results =
@@ -259,17 +264,29 @@ impl<'k> Side<'k> {
         let (along, summed) = (group.axes.last().copied(), sum.axes.last().copied());
         let along_sum = fit(summed) > fit(along);
         let last = if along_sum { summed } else { along };
-        let view = View::new(domain, last, fit(last).0);
         let zero = |x: &Expr| matches!(x, Expr::Load { fill, .. } if fill.value() == 0.0);
         let is_plain = zero(domain.exprs.get(factor));
         let by_rows = along_sum && math != Math::F32;
-        // Four neighbours that are one vector both in the buffer and in shared memory.
         let found = domain.loads.get(&factor).is_some_and(|s| s.place.found.is_empty());
         let is_word = domain.exprs.dtype(factor) == DType::F32 && math != Math::Bf16;
-        let neighbours = view.lanes == 4 && along_sum == by_rows;
-        let copied = is_plain && found && is_word && neighbours;
+        let copied = is_plain && found && is_word;
         let supply = if copied { Supply::Copied } else { Supply::Read };
+        // What does not lie in shared memory as it does in the buffer is copied word by word: by
+        // neighbouring threads then, whose accesses go together.
+        let turned = copied && along_sum != by_rows;
+        let view = View::new(domain, last, if turned { 1 } else { fit(last).0 });
         Side { factor, group, tile, view, along_sum, is_plain, by_rows, supply }
+    }
+
+    /// How it is supplied, by what it is called.
+    pub fn describe(&self, name: &str) -> String {
+        let along = if self.along_sum { "sum" } else { name };
+        let lanes = self.view.lanes;
+        match self.supply {
+            Supply::Read => format!("{name} read {lanes} at once along {along}"),
+            Supply::Copied => format!("{name} copied {lanes} at once along {along}"),
+            Supply::Resident => format!("{name} resident"),
+        }
     }
 
     /// The side of a factor that is in shared memory before.
@@ -372,13 +389,7 @@ impl fmt::Display for Tiling<'_> {
             self.stages()
         )?;
         for (name, side) in [("rows", rows), ("columns", cols)] {
-            let along = if side.along_sum { "sum" } else { name };
-            match side.supply {
-                Supply::Read => write!(f, "    {name} read ")?,
-                Supply::Copied => write!(f, "    {name} copied ")?,
-                Supply::Resident => continue,
-            }
-            writeln!(f, "{} at once along {along}", side.view.lanes)?;
+            writeln!(f, "    {}", side.describe(name))?;
         }
         writeln!(f, "    stored {} at once along columns", self.result.lanes)
     }

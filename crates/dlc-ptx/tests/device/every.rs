@@ -41,7 +41,7 @@ macro_rules! kinds {
 kinds!(INSTS of Inst by inst_kind: Mov32, Mov64, MovF32, Bits, FromBits, Pack, Unpack, Special,
     Shared, Param, Int, Int64, Mad, MadWide, MulWide, Lop3, Float, Fma, Math, Float64, Sqrt64,
     Fma64, Convert, SetInt, SetInt64, SetFloat, SetFloat64, IsNan, Logic, Not, Select32, Select64,
-    SelectF32, SelectF64, Load, Store, Atomic, Shuffle, Vote, Ballot, Barrier, Fence, CopyAsync,
+    SelectF32, SelectF64, Load, Store, Atomic, Shuffle, Vote, Ballot, Barrier, CopyAsync,
     CommitGroup, WaitGroup, LoadMatrix, Mma, Trap);
 kinds!(CONVERTS of Convert by convert_kind: F32ToS32, F32ToU32, S32ToF32, U32ToF32, S32To64,
     U32To64, Low, F32ToF64, F64ToF32, LowBits, F16ToF32, F32ToF16, Bf16ToF32, F32ToBf16,
@@ -264,7 +264,6 @@ fn lanes(b: &mut Builder, o: &Operands) {
     let dst = b.fresh();
     b.push(Inst::Ballot { dst, pred: o.pred });
     BARS.iter().for_each(|&bar| b.push(Inst::Barrier(bar)));
-    b.push(Inst::Fence);
 }
 
 fn copies(b: &mut Builder, o: &Operands) {

@@ -32,8 +32,6 @@ struct Shape {
     lines: u32,
     /// Words that lie side by side in shared memory.
     together: u32,
-    /// Lines from one item of a thread to the next.
-    line_step: u32,
 }
 
 /// A point of the sum.
@@ -45,6 +43,8 @@ struct Summand {
 
 /// Some words that are brought together.
 struct Item {
+    /// Lines from the thread's first.
+    line: u32,
     /// Axes of its row.
     row: Vec<Value<B32>>,
     /// Whether its row exists; `None` if it does.
@@ -65,7 +65,12 @@ impl Fill {
         let (along, lines) = if this.along_sum { (1, (lanes / packed).max(1)) } else { (lanes, 1) };
         let (rows, words) = (this.tile / along, WORDS / lines);
         let threads = tiling.threads;
-        let fastest = if this.along_sum { words } else { rows };
+        // A warp has items that lie on different banks: of lines, 8 do.
+        let fastest = match this.along_sum {
+            true if this.by_rows => words,
+            true => words.min(8),
+            false => rows,
+        };
         let (fast, slow) = (
             w.b.int(IntOp::RemU, task.thread, fastest),
             w.b.int(IntOp::DivU, task.thread, fastest),
@@ -73,19 +78,21 @@ impl Fill {
         let (row, line) = if this.along_sum { (slow, fast) } else { (fast, slow) };
         let row = w.b.int(IntOp::Mul, row, along);
         let line = w.b.int(IntOp::Mul, line, lines);
-        let step = (threads / fastest).max(1);
-        let (row_step, line_step) = if this.along_sum { (step, 0) } else { (0, step) };
         let together = if this.by_rows { lines } else { along };
-        let shape = Shape { along, lines, together, line_step };
+        let shape = Shape { along, lines, together };
         let count = rows * words;
         let busy = (count < threads).then(|| w.b.set_uint(Compare::Lt, task.thread, count));
-        let items = (0..count.div_ceil(threads))
-            .map(|i| {
-                let row = w.b.int(IntOp::Add, row, i * row_step);
-                let line = w.b.int(IntOp::Add, line, i * line_step);
-                Item::new(w, task, side, shape, row, line)
-            })
-            .collect();
+        let step = (threads / fastest).max(1);
+        // Rows and lines from the thread's first item to another one.
+        let steps: Vec<[u32; 2]> = match this.along_sum {
+            true => (0..words / fastest)
+                .flat_map(|i| (0..rows.div_ceil(step)).map(move |j| [j * step, i * fastest]))
+                .collect(),
+            false => (0..count.div_ceil(threads)).map(|i| [0, i * step]).collect(),
+        };
+        let items =
+            steps.into_iter().map(|steps| Item::new(w, task, side, shape, [row, line], steps));
+        let items = items.collect();
         Fill { side, shape, line, busy, items }
     }
 
@@ -94,11 +101,10 @@ impl Fill {
         let tiling = task.tiling;
         let sum = tiling.sum.points();
         let mut known: Option<(u32, Vec<Summand>)> = None;
-        for (i, item) in self.items.iter().enumerate() {
-            let first = i as u32 * self.shape.line_step;
-            if known.as_ref().is_none_or(|(line, _)| *line != first) {
-                let points = self.sum_points(w, tiling, at, first, sum);
-                known = Some((first, points));
+        for item in &self.items {
+            if known.as_ref().is_none_or(|(line, _)| *line != item.line) {
+                let points = self.sum_points(w, tiling, at, item.line, sum);
+                known = Some((item.line, points));
             }
             let points = &known.as_ref().expect("just made").1;
             self.load_item(w, task, item, points);
@@ -110,9 +116,8 @@ impl Fill {
     pub fn copy(&self, w: &mut Writer<'_>, task: &Task<'_, '_>, at: B32, stage: B32, offset: u32) {
         let (tiling, side) = (task.tiling, &task.tiling.sides[self.side]);
         let bytes = 4 * self.shape.together;
-        for (i, item) in self.items.iter().enumerate() {
-            let first = i as u32 * self.shape.line_step;
-            let summands = self.sum_points(w, tiling, at, first, tiling.sum.points());
+        for item in &self.items {
+            let summands = self.sum_points(w, tiling, at, item.line, tiling.sum.points());
             let [Summand { axes, exists }] = summands.as_slice() else {
                 panic!("what is copied is one vector");
             };
@@ -215,9 +220,11 @@ impl Item {
         task: &Task<'_, '_>,
         side: usize,
         shape: Shape,
-        row: B32,
-        line: B32,
+        [row, line]: [B32; 2],
+        [rows, lines]: [u32; 2],
     ) -> Item {
+        let row = w.b.int(IntOp::Add, row, rows);
+        let line = w.b.int(IntOp::Add, line, lines);
         let this = &task.tiling.sides[side];
         let at = w.b.int(IntOp::Add, task.origin[side], row);
         let exists = below(w, at, this.group.points(), this.tile);
@@ -230,7 +237,8 @@ impl Item {
         };
         let held = if this.supply == Supply::Copied { 0 } else { shape.along * shape.lines };
         let words = (0..held).map(|_| fresh_word(w, task.tiling.math)).collect();
-        Item { row: coordinates(w, at.into(), &this.group.extents, 1), exists, places, words }
+        let row = coordinates(w, at.into(), &this.group.extents, 1);
+        Item { line: lines, row, exists, places, words }
     }
 }
 

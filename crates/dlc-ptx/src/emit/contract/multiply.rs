@@ -79,7 +79,7 @@ impl Reader {
         held: &Held,
         (stage, first): ([B32; 2], [B32; 2]),
     ) {
-        let (rows, cols) = counts(tiling);
+        let [rows, cols] = tiling.fragments();
         for step in 0..WORDS / 8 {
             let [a, b] = [(0, 2 * rows), (1, cols)].map(|(side, count)| {
                 if tiling.sides[side].by_rows {
@@ -152,16 +152,10 @@ fn matrices(w: &mut Writer<'_>, at: B32, count: u32) -> [Vec<F32>; 2] {
     halves
 }
 
-/// Fragments of a warp along rows (of 16) and along columns (of 8).
-fn counts(tiling: &Tiling<'_>) -> (u32, u32) {
-    let columns = tiling.sides[1].tile / (tiling.threads / 64);
-    (tiling.sides[0].tile / 32, columns / 8)
-}
-
 /// Warps are two along the rows; fragment `(i, j)` of a warp comes as two, of rows 8 apart.
 fn hold_matrix(w: &mut Writer<'_>, task: &Task<'_, '_>) -> Held {
     let tiling = task.tiling;
-    let (rows, cols) = counts(tiling);
+    let [rows, cols] = tiling.fragments();
     let warp = w.b.int(IntOp::ShrU, task.thread, 5);
     let (down, across) = (w.b.int(IntOp::And, warp, 1), w.b.int(IntOp::ShrU, warp, 1));
     let lane = w.b.special(Special::Lane);

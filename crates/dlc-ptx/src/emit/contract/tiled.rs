@@ -2,8 +2,8 @@
 //!
 //! Shared memory holds stages in a ring: while one is multiplied, a later one is filled. Factors that
 //! are computed or rounded on the way come through registers, and there are two stages; those that are
-//! buffers as they are are copied, and there are three, so that a copy has two steps to arrive. A stage holds [`WORDS`] lines of words for the rows' factor, then as many for the
-//! columns'; a word is an f32, a tf32, or two bf16 that follow one another along the sum. Word `r`
+//! buffers as they are are copied, and there are three, so that a copy has two steps to arrive. A stage
+//! holds [`WORDS`] lines of words for the rows' factor, then as many for the columns'; a word is an f32, a tf32, or two bf16 that follow one another along the sum. Word `r`
 //! of line `k` lies at word `r ^ turn(k)` of its line: then no two lanes want the same bank,
 //! whether a warp writes along lines or across, or reads fragments.
 //!
@@ -74,7 +74,7 @@ pub fn write(w: &mut Writer<'_>, schedule: &ContractSchedule<'_>, stores: &[Stor
 
 /// How far words of line `k` are turned; below 32, a multiple of 4.
 pub fn turn(k: u32) -> u32 {
-    8 * ((k + k / 4) % 4) + 4 * (k / 8 % 2)
+    8 * ((k + k / 4) % 4) + 4 * ((k / 4 + k / 8) % 2)
 }
 
 /// As [`turn`], of a register, in bytes.
@@ -83,9 +83,10 @@ pub fn turn_bytes(w: &mut Writer<'_>, k: B32) -> B32 {
     let mixed = w.b.int(IntOp::Add, k, fours);
     let mixed = w.b.int(IntOp::And, mixed, 3);
     let high = w.b.int(IntOp::Shl, mixed, 5);
-    let eight = w.b.int(IntOp::And, k, 8);
-    let low = w.b.int(IntOp::Shl, eight, 1);
-    w.b.int(IntOp::Or, high, low)
+    let twos = w.b.int(IntOp::ShrU, k, 3);
+    let parity = w.b.int(IntOp::Xor, fours, twos);
+    let parity = w.b.int(IntOp::And, parity, 1);
+    w.b.mad(parity, 16, high)
 }
 
 /// Where a chunk of a row begins in a stage that lies by rows.
