@@ -9,8 +9,8 @@ use super::substitute::Substitution;
 use crate::lower::fixed_work;
 use crate::schedule::domain::extents;
 use dlc_kernel::{
-    Access, Axis, BufferId, Class, Expr, Exprs, Form, Index, Kernel, Part, Program, Segment, Size,
-    Step,
+    Access, Axis, BufferId, Class, Entry, Expr, Exprs, Form, Index, Kernel, Part, Program, Segment,
+    Size, Step, Store,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -23,30 +23,29 @@ const NEAR: i64 = 1 << 20;
 /// many times.
 const WORTH: i64 = 8;
 
-/// Chains with fewer contractions are as fast from far memory: their kernels walk through it in order.
-const MIN_PRODUCTS: usize = 2;
-
 /// Cuts chains into bands, where that saves more than it costs.
 pub(super) fn in_bands(mut program: Program) -> Program {
     for at in 0..program.entries.len() {
-        let fixed = fixed_work(&program, &program.entries[at]);
-        let outputs = program.entries[at].outputs.clone();
-        let commit = program.entries[at].commit;
-        let all = std::mem::take(&mut program.entries[at].kernels);
-        let (mut kernels, mut begins, mut from) = (Vec::with_capacity(all.len()), None, 0);
-        while from < all.len() {
-            if from == commit {
+        let mut chains = Chain::all(&program, &program.entries[at]).into_iter().peekable();
+        if chains.peek().is_none() {
+            continue;
+        }
+        let entry = &mut program.entries[at];
+        let (all, commit) = (std::mem::take(&mut entry.kernels), entry.commit);
+        let (mut kernels, mut begins) = (Vec::with_capacity(all.len()), None);
+        let mut rest = all.into_iter().enumerate();
+        while let Some((k, kernel)) = rest.next() {
+            if k == commit {
                 begins = Some(kernels.len());
             }
-            let limit = if from < commit { commit } else { all.len() };
-            let open = (from..limit).take_while(|&k| !fixed[k]).count();
-            let chain = Chain::best(&program, &outputs, &all[from..], open);
-            let end = from + chain.as_ref().map_or(1, |chain| chain.axes.len());
-            kernels.push(match chain {
-                Some(chain) => chain.in_bands(&mut program, &all[from..end]),
-                None => all[from].clone(),
+            kernels.push(match chains.next_if(|(first, _)| *first == k) {
+                Some((_, chain)) => {
+                    let others = rest.by_ref().take(chain.axes.len() - 1).map(|(_, next)| next);
+                    let own: Vec<Kernel> = std::iter::once(kernel).chain(others).collect();
+                    chain.in_bands(&mut program, &own)
+                }
+                None => kernel,
             });
-            from = end;
         }
         let entry = &mut program.entries[at];
         entry.commit = begins.unwrap_or(kernels.len());
@@ -77,22 +76,41 @@ struct Line {
 }
 
 impl Chain {
-    /// The chain from the first of `kernels` on, of `open` kernels at most, that saves most.
+    /// The chains of an entry that are worth it, with their first kernels.
+    fn all(program: &Program, entry: &Entry) -> Vec<(usize, Chain)> {
+        let kernels = &entry.kernels;
+        if !kernels.iter().any(|kernel| begins_chain(program, kernel)) {
+            return Vec::new();
+        }
+        let fixed = fixed_work(program, entry);
+        let mut last_read = FxHashMap::default();
+        for (k, kernel) in kernels.iter().enumerate() {
+            kernel.reads().into_iter().for_each(|id| _ = last_read.insert(id, k));
+        }
+        entry.outputs.iter().for_each(|id| _ = last_read.insert(*id, kernels.len()));
+        let (mut chains, mut from) = (Vec::new(), 0);
+        while from < kernels.len() {
+            let limit = if from < entry.commit { entry.commit } else { kernels.len() };
+            let end = (from..limit).find(|&k| fixed[k]).unwrap_or(limit);
+            let chain = Chain::best(program, &kernels[..end], from, &last_read);
+            let length = chain.as_ref().map_or(1, |chain| chain.axes.len());
+            chains.extend(chain.map(|chain| (from, chain)));
+            from += length;
+        }
+        chains
+    }
+
+    /// The chain from the kernel `from` on that saves most.
     fn best(
         program: &Program,
-        outputs: &[BufferId],
         kernels: &[Kernel],
-        open: usize,
+        from: usize,
+        last_read: &FxHashMap<BufferId, usize>,
     ) -> Option<Chain> {
-        let first = kernels.first().filter(|_| open > 1)?;
-        let writes = first.writes();
-        if !writes.iter().any(|&id| is_large(program, id)) {
-            return None;
-        }
-        let mut lines = Line::all(first);
-        let mut written = writes;
+        let first = kernels.get(from).filter(|kernel| begins_chain(program, kernel))?;
+        let (mut lines, mut written) = (Line::all(first), first.writes());
         let mut best: Option<(i64, Chain)> = None;
-        for (k, kernel) in kernels[..open].iter().enumerate().skip(1) {
+        for (k, kernel) in kernels.iter().enumerate().skip(from + 1) {
             let reads = kernel.reads();
             let goes_on = reads.iter().any(|id| written.contains(id) && is_large(program, *id));
             lines = if goes_on { Line::go_on(lines, &written, kernel) } else { Vec::new() };
@@ -100,15 +118,21 @@ impl Chain {
                 break;
             }
             written.extend(kernel.writes());
-            let chain = (&kernels[..=k], &kernels[k + 1..]);
-            if products(chain.0) < MIN_PRODUCTS {
+            if !is_product(kernel) {
                 continue;
             }
-            let Some(local) = local(program, outputs, chain, &written) else { continue };
-            for line in &lines {
-                if let Some((saved, chain)) = Chain::of(program, chain.0, &local, line)
-                    && best.as_ref().is_none_or(|(most, _)| saved > *most)
-                {
+            // What the chain writes and reads, nobody else may read.
+            let own = &kernels[from..=k];
+            let read: Vec<BufferId> = own.iter().flat_map(Kernel::reads).collect();
+            let local: Vec<BufferId> =
+                written.iter().filter(|id| read.contains(id)).copied().collect();
+            let stays = |id: &BufferId| {
+                program.buffer(*id).class == Class::Temp && last_read.get(id) <= Some(&k)
+            };
+            let whole = local.iter().all(stays);
+            let chains = lines.iter().filter_map(|line| Chain::of(program, own, &local, line));
+            for (saved, chain) in chains.filter(|_| whole) {
+                if best.as_ref().is_none_or(|(most, _)| saved > *most) {
                     best = Some((saved, chain));
                 }
             }
@@ -214,22 +238,6 @@ impl Chain {
     }
 }
 
-/// What a chain writes and reads, if nobody else reads it.
-fn local(
-    program: &Program,
-    outputs: &[BufferId],
-    (kernels, later): (&[Kernel], &[Kernel]),
-    written: &[BufferId],
-) -> Option<Vec<BufferId>> {
-    let read: Vec<BufferId> = kernels.iter().flat_map(Kernel::reads).collect();
-    let found: Vec<BufferId> = written.iter().filter(|id| read.contains(id)).copied().collect();
-    let stays = |id: &BufferId| {
-        let is_own = program.buffer(*id).class == Class::Temp && !outputs.contains(id);
-        is_own && !later.iter().any(|kernel| kernel.reads().contains(id))
-    };
-    found.iter().all(stays).then_some(found)
-}
-
 impl Line {
     /// The axes that a kernel's points may be taken apart by, if it can be part of a chain.
     fn all(kernel: &Kernel) -> Vec<Line> {
@@ -243,71 +251,66 @@ impl Line {
         if kernel.may_fail() {
             return Vec::new();
         }
-        let axes = (0u32..).map(Axis).zip(extents).filter(|a| a.1 > 1);
+        let parts = kernel.parts();
         let line = |(axis, extent)| {
-            let mut line = Line { axes: Vec::new(), extent, dims: FxHashMap::default() };
-            line.add(kernel, axis);
-            line
+            let stores = parts.iter().flat_map(|part| &part.stores);
+            let dim = |store: &&Store| {
+                let dim = store.access.coords.iter().position(|c| c.as_axis() == Some(axis))?;
+                Some((store.buffer, dim))
+            };
+            Line { axes: vec![axis], extent, dims: stores.filter_map(dim).collect() }
         };
-        axes.map(line).collect()
+        (0u32..).map(Axis).zip(extents).filter(|a| a.1 > 1).map(line).collect()
     }
 
     /// The lines that go on through the next kernel, which reads some of what is `written`.
     fn go_on(lines: Vec<Line>, written: &[BufferId], kernel: &Kernel) -> Vec<Line> {
-        let own = Line::all(kernel);
-        let through = |line: Line| {
+        let (own, mut read) = (Line::all(kernel), loads(kernel));
+        read.retain(|(id, ..)| written.contains(id));
+        let through = |mut line: Line| {
             let fits = |next: &&Line| {
-                next.extent == line.extent
-                    && loads(kernel).all(|(id, access, plain)| {
-                        let dim = line.dims.get(&id).filter(|_| plain);
-                        let along =
-                            |&dim: &usize| access.coords[dim].as_axis() == Some(next.axes[0]);
-                        !written.contains(&id) || dim.is_some_and(along)
-                    })
+                let along = |(id, access, plain): &(BufferId, Access, bool)| {
+                    let dim = line.dims.get(id).filter(|_| *plain);
+                    dim.is_some_and(|&dim| access.coords[dim].as_axis() == Some(next.axes[0]))
+                };
+                next.extent == line.extent && read.iter().all(along)
             };
             let next = own.iter().find(fits)?;
-            let mut line = line;
-            line.add(kernel, next.axes[0]);
+            line.axes.extend(&next.axes);
+            line.dims.extend(&next.dims);
             Some(line)
         };
         lines.into_iter().filter_map(through).collect()
     }
 
-    /// Adds a kernel in which it is that axis.
-    fn add(&mut self, kernel: &Kernel, axis: Axis) {
-        self.axes.push(axis);
-        let parts = kernel.parts();
-        for store in parts.iter().flat_map(|part| &part.stores) {
-            let dim = store.access.coords.iter().position(|c| c.as_axis() == Some(axis));
-            self.dims.extend(dim.map(|dim| (store.buffer, dim)));
-        }
-    }
-
     /// Whether the kernels read another part of a buffer at every step.
     fn moves(&self, kernels: &[Kernel], id: BufferId) -> bool {
         kernels.iter().zip(&self.axes).all(|(kernel, &axis)| {
-            loads(kernel).all(|(read, access, _)| read != id || access.uses(axis))
+            loads(kernel).iter().all(|(read, access, _)| *read != id || access.uses(axis))
         })
     }
 }
 
 /// What a kernel loads: buffer, place, and whether no data decides it.
-fn loads(kernel: &Kernel) -> impl Iterator<Item = (BufferId, Access, bool)> {
+fn loads(kernel: &Kernel) -> Vec<(BufferId, Access, bool)> {
     let parts = kernel.parts();
-    let of = |part: &Part| {
-        let load = |(_, expr): (_, &Expr)| match expr {
-            Expr::Load { buffer, access, lookups, .. } => {
-                Some((*buffer, access.clone(), lookups.is_empty()))
-            }
-            _ => None,
-        };
-        part.nodes().filter_map(load).collect::<Vec<_>>()
+    let load = |(_, expr): (_, &Expr)| match expr {
+        Expr::Load { buffer, access, lookups, .. } => {
+            Some((*buffer, access.clone(), lookups.is_empty()))
+        }
+        _ => None,
     };
-    parts.iter().flat_map(of).collect::<Vec<_>>().into_iter()
+    parts.iter().flat_map(Part::nodes).filter_map(load).collect()
 }
 
-fn products(kernels: &[Kernel]) -> usize {
-    kernels.iter().filter(|kernel| matches!(kernel.form, Form::Contract { .. })).count()
+fn begins_chain(program: &Program, kernel: &Kernel) -> bool {
+    is_product(kernel) && kernel.writes().iter().any(|&id| is_large(program, id))
+}
+
+/// Chains lead from one contraction to another: other kernels walk through memory in order, and are as
+/// fast from far away.
+fn is_product(kernel: &Kernel) -> bool {
+    matches!(kernel.form, Form::Contract { .. })
 }
 
 fn bytes(program: &Program, id: BufferId) -> i64 {
