@@ -12,6 +12,8 @@ tests/reference.rs. Peers that are not installed are left out, by name.
 import argparse, importlib.util, json, os, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
+import unseen
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = """
 model Matmul(x: f32[N, N]) -> f32[N, N] { x |> linear(N, bias=no) }
@@ -461,7 +463,7 @@ def main():
     args = parser.parse_args()
     if args.threads == 1:
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-    known = cases()
+    known = cases() | unseen.cases(Case)
     if args.child:
         return child(known[args.child[0]], args.child[1], args.threads)
     unknown = [name for name in args.cases if name not in known]
