@@ -9,19 +9,19 @@
 //!    written out, so that its operand lies in memory in constant steps.
 //! 6. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
 //!
-//! 7. `bands`: kernels that follow each other are computed part by part, where their temporaries are
+//! 7. `slices`: kernels that follow each other are computed part by part, where their temporaries are
 //!    too large for the caches.
 //!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
 //! forms of kernels have in common (`piece.rs`).
 
 mod apart;
-mod bands;
 mod entries;
 mod layout;
 mod pad;
 mod phases;
 mod piece;
+mod slices;
 mod substitute;
 pub mod winograd;
 mod written_out;
@@ -40,7 +40,7 @@ pub fn arrange(program: &Program, config: Config) -> Program {
                 true => written_out,
                 false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),
             };
-            bands::in_bands(apart::rows_apart(pad::pad(transformed)))
+            slices::in_slices(apart::rows_apart(pad::pad(transformed)))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Chains of kernels whose temporaries are too large for the caches are computed in bands: a loop over
+//! Chains of kernels whose temporaries are too large for the caches are computed in slices: a loop over
 //! parts of an axis that all of them have, so that what one kernel leaves the next one finds near.
 //!
 //! Attention is the case in point: scores, weights and sums of a few heads at a time, and never the
@@ -23,8 +23,8 @@ const NEAR: i64 = 1 << 20;
 /// many times.
 const WORTH: i64 = 8;
 
-/// Cuts chains into bands, where that saves more than it costs.
-pub(super) fn in_bands(mut program: Program) -> Program {
+/// Cuts chains into slices, where that saves more than it costs.
+pub(super) fn in_slices(mut program: Program) -> Program {
     for at in 0..program.entries.len() {
         let mut chains = Chain::all(&program, &program.entries[at]).into_iter().peekable();
         if chains.peek().is_none() {
@@ -42,7 +42,7 @@ pub(super) fn in_bands(mut program: Program) -> Program {
                 Some((_, chain)) => {
                     let others = rest.by_ref().take(chain.axes.len() - 1).map(|(_, next)| next);
                     let own: Vec<Kernel> = std::iter::once(kernel).chain(others).collect();
-                    chain.in_bands(&mut program, &own)
+                    chain.in_slices(&mut program, &own)
                 }
                 None => kernel,
             });
@@ -54,7 +54,7 @@ pub(super) fn in_bands(mut program: Program) -> Program {
     program
 }
 
-/// Kernels in a row that are cut into bands along an axis that all of them have.
+/// Kernels in a row that are cut into slices along an axis that all of them have.
 struct Chain {
     /// By kernel: which of its axes it is.
     axes: Vec<Axis>,
@@ -163,16 +163,16 @@ impl Chain {
         (steps > 1 && saved > WORTH * again).then_some((saved - again, chain))
     }
 
-    /// The loop over its bands. Temporaries that live within a step have the steps first.
-    fn in_bands(&self, program: &mut Program, kernels: &[Kernel]) -> Kernel {
+    /// The loop over its slices. Temporaries that live within a step have the steps first.
+    fn in_slices(&self, program: &mut Program, kernels: &[Kernel]) -> Kernel {
         for (&id, &dim) in &self.local {
             let shape = &mut program.buffers[id.0 as usize].shape;
             shape[dim] = Size::from(self.points);
             shape.insert(0, Size::from(self.steps));
         }
         let last = kernels.last().expect("a chain has kernels");
-        let band = |(kernel, &axis): (&Kernel, &Axis)| {
-            let mut form = self.band(&kernel.form, axis);
+        let slice = |(kernel, &axis): (&Kernel, &Axis)| {
+            let mut form = self.slice(&kernel.form, axis);
             for mut piece in pieces(&mut form) {
                 piece.change_accesses(|id, access, _| {
                     if let Some(&dim) = self.local.get(&id) {
@@ -183,13 +183,13 @@ impl Chain {
             }
             Kernel { form, ..kernel.clone() }
         };
-        let body = kernels.iter().zip(&self.axes).map(band).collect();
+        let body = kernels.iter().zip(&self.axes).map(slice).collect();
         let form = Form::Loop { steps: Size::from(self.steps), start: Vec::new(), body };
-        Kernel { name: format!("{}_bands", last.name), origin: last.origin.clone(), form }
+        Kernel { name: format!("{}_slices", last.name), origin: last.origin.clone(), form }
     }
 
     /// A kernel's form with the steps as its first axis, and the points of a step as `axis`.
-    fn band(&self, form: &Form, axis: Axis) -> Form {
+    fn slice(&self, form: &Form, axis: Axis) -> Form {
         let cut = |axes: &[Size]| -> SmallVec<[Size; 4]> {
             let mut new = SmallVec::from(axes);
             new[axis.0 as usize] = Size::from(self.points);

@@ -1,4 +1,4 @@
-//! Chains of kernels in bands: the same numbers, in the room of one step for each worker.
+//! Chains of kernels in slices: the same numbers, in the room of one step for each worker.
 
 mod support;
 
