@@ -63,35 +63,35 @@ def models():
         def forward(self, x):
             return self.linear1(self.stage2(self.conv2(self.stage1(self.conv1(x)))).mean((2, 3)))
 
-    class Inverted(nn.Module):
-        def __init__(self, C, O, st, E):
+    class Bottleneck(nn.Module):
+        """A convolution of `middle` filters in groups between two of single points, beside its input."""
+
+        def __init__(self, channels, middle, filters, step, groups):
             super().__init__()
-            self.skip = st == 1 and C == O
-            self.conv1 = nn.Conv2d(C, E, 1, bias=False)
-            self.batch_norm1 = nn.BatchNorm2d(E)
-            self.conv2 = nn.Conv2d(E, E, 3, st, 1, groups=E, bias=False)
-            self.batch_norm2 = nn.BatchNorm2d(E)
-            self.conv3 = nn.Conv2d(E, O, 1, bias=False)
-            self.batch_norm3 = nn.BatchNorm2d(O)
+            self.skip = step == 1 and channels == filters
+            self.conv1 = nn.Conv2d(channels, middle, 1, bias=False)
+            self.batch_norm1 = nn.BatchNorm2d(middle)
+            self.conv2 = nn.Conv2d(middle, middle, 3, step, 1, groups=groups, bias=False)
+            self.batch_norm2 = nn.BatchNorm2d(middle)
+            self.conv3 = nn.Conv2d(middle, filters, 1, bias=False)
+            self.batch_norm3 = nn.BatchNorm2d(filters)
 
         def forward(self, x):
-            y = self.batch_norm3(self.conv3(F.relu(self.batch_norm2(self.conv2(F.relu(self.batch_norm1(self.conv1(x))))))))
+            y = F.relu(self.batch_norm1(self.conv1(x)))
+            y = F.relu(self.batch_norm2(self.conv2(y)))
+            y = self.batch_norm3(self.conv3(y))
             return x + y if self.skip else y
 
-    class Next(nn.Module):
-        def __init__(self, C, O, st, G):
-            super().__init__()
-            self.skip = st == 1 and C == O
-            self.conv1 = nn.Conv2d(C, O, 1, bias=False)
-            self.batch_norm1 = nn.BatchNorm2d(O)
-            self.conv2 = nn.Conv2d(O, O, 3, st, 1, groups=G, bias=False)
-            self.batch_norm2 = nn.BatchNorm2d(O)
-            self.conv3 = nn.Conv2d(O, O, 1, bias=False)
-            self.batch_norm3 = nn.BatchNorm2d(O)
+    class Inverted(Bottleneck):
+        def __init__(self, channels, filters, step, middle):
+            super().__init__(channels, middle, filters, step, middle)
+
+    class Next(Bottleneck):
+        def __init__(self, channels, filters, step, groups):
+            super().__init__(channels, filters, filters, step, groups)
 
         def forward(self, x):
-            y = self.batch_norm3(self.conv3(F.relu(self.batch_norm2(self.conv2(F.relu(self.batch_norm1(self.conv1(x))))))))
-            return F.relu(x + y if self.skip else y)
+            return F.relu(super().forward(x))
 
     class Chain(nn.Module):
         """A convolution, blocks, an average and a linear layer; blocks have the names dlc gives them."""

@@ -1,6 +1,6 @@
 //! What a kernel reads and writes, whatever its form.
 
-use crate::{BufferId, Expr, ExprId, Exprs, Form, Kernel, Size, Step, Store};
+use crate::{Access, BufferId, Expr, ExprId, Exprs, Form, Kernel, Lookup, Size, Step, Store};
 
 /// One piece of work of a kernel: some roots of an [`Exprs`], computed at every point of a domain,
 /// and what is stored there. Every form is a list of them.
@@ -34,6 +34,14 @@ impl Part<'_> {
             .reachable(self.roots.iter().copied())
             .into_iter()
             .map(|id| (id, self.exprs.get(id)))
+    }
+
+    /// What it loads: the buffer, where, and the coordinates that data decides.
+    pub fn loads(&self) -> impl Iterator<Item = (BufferId, &Access, &[Lookup])> {
+        self.nodes().filter_map(|(_, expr)| match expr {
+            Expr::Load { buffer, access, lookups, .. } => Some((*buffer, access, &lookups[..])),
+            _ => None,
+        })
     }
 }
 
@@ -71,10 +79,7 @@ impl Kernel {
             return unique(all.filter(|id| !written.contains(id)).collect());
         }
         for part in self.parts() {
-            reads.extend(part.nodes().filter_map(|(_, expr)| match expr {
-                Expr::Load { buffer, .. } => Some(*buffer),
-                _ => None,
-            }));
+            reads.extend(part.loads().map(|load| load.0));
         }
         match &self.form {
             Form::Reshape { src, .. } => reads.push(*src),

@@ -61,10 +61,9 @@ fn demand(program: &Program, entry: &Entry) -> Conditions {
     let mut demand = Conditions::default();
     for kernel in &entry.kernels {
         let parts = kernel.parts();
-        for (_, expr) in parts.iter().flat_map(Part::nodes) {
-            let Expr::Load { buffer, access, .. } = expr else { continue };
+        for (buffer, access, _) in parts.iter().flat_map(Part::loads) {
             let asked = || access.guards.iter().filter_map(|g| over_dims(g, access));
-            let of_all = demand.entry(*buffer).or_insert_with(|| asked().collect());
+            let of_all = demand.entry(buffer).or_insert_with(|| asked().collect());
             of_all.retain(|guard| asked().any(|own| own == *guard));
         }
         if matches!(kernel.form, Form::Reshape { .. } | Form::Check { .. }) {

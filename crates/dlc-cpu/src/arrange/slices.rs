@@ -9,8 +9,8 @@ use super::substitute::Substitution;
 use crate::lower::fixed_work;
 use crate::schedule::domain::extents;
 use dlc_kernel::{
-    Access, Axis, BufferId, Class, Entry, Expr, Exprs, Form, Index, Kernel, Part, Program, Segment,
-    Size, Step, Store,
+    Access, Axis, BufferId, Class, Entry, Exprs, Form, Index, Kernel, Lookup, Part, Program,
+    Segment, Size, Step, Store,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -265,12 +265,13 @@ impl Line {
 
     /// The lines that go on through the next kernel, which reads some of what is `written`.
     fn go_on(lines: Vec<Line>, written: &[BufferId], kernel: &Kernel) -> Vec<Line> {
-        let (own, mut read) = (Line::all(kernel), loads(kernel));
-        read.retain(|(id, ..)| written.contains(id));
+        let (own, parts) = (Line::all(kernel), kernel.parts());
+        let read: Vec<_> =
+            parts.iter().flat_map(Part::loads).filter(|load| written.contains(&load.0)).collect();
         let through = |mut line: Line| {
             let fits = |next: &&Line| {
-                let along = |(id, access, plain): &(BufferId, Access, bool)| {
-                    let dim = line.dims.get(id).filter(|_| *plain);
+                let along = |(id, access, lookups): &(BufferId, &Access, &[Lookup])| {
+                    let dim = line.dims.get(id).filter(|_| lookups.is_empty());
                     dim.is_some_and(|&dim| access.coords[dim].as_axis() == Some(next.axes[0]))
                 };
                 next.extent == line.extent && read.iter().all(along)
@@ -286,21 +287,11 @@ impl Line {
     /// Whether the kernels read another part of a buffer at every step.
     fn moves(&self, kernels: &[Kernel], id: BufferId) -> bool {
         kernels.iter().zip(&self.axes).all(|(kernel, &axis)| {
-            loads(kernel).iter().all(|(read, access, _)| *read != id || access.uses(axis))
+            let parts = kernel.parts();
+            let mut loads = parts.iter().flat_map(Part::loads);
+            loads.all(|(read, access, _)| read != id || access.uses(axis))
         })
     }
-}
-
-/// What a kernel loads: buffer, place, and whether no data decides it.
-fn loads(kernel: &Kernel) -> Vec<(BufferId, Access, bool)> {
-    let parts = kernel.parts();
-    let load = |(_, expr): (_, &Expr)| match expr {
-        Expr::Load { buffer, access, lookups, .. } => {
-            Some((*buffer, access.clone(), lookups.is_empty()))
-        }
-        _ => None,
-    };
-    parts.iter().flat_map(Part::nodes).filter_map(load).collect()
 }
 
 fn begins_chain(program: &Program, kernel: &Kernel) -> bool {

@@ -2,7 +2,7 @@
 
 use dlc_kernel::place::extents;
 use dlc_kernel::plan::Aliases;
-use dlc_kernel::{Access, Axis, BufferId, Class, Entry, Expr, Form, Kernel, Part, Program, Step};
+use dlc_kernel::{Access, Axis, BufferId, Class, Entry, Form, Kernel, Part, Program, Step};
 use rustc_hash::FxHashMap;
 
 /// Where a buffer is used, as far as it is known.
@@ -21,7 +21,8 @@ pub(super) fn independent_steps(
 ) -> FxHashMap<usize, i64> {
     let steps = |(at, kernel): (usize, &Kernel)| {
         let Form::Loop { steps, .. } = &kernel.form else { return None };
-        let read: Vec<BufferId> = kernel.parts().iter().flat_map(loads).map(|l| l.0).collect();
+        let read: Vec<BufferId> =
+            kernel.parts().iter().flat_map(Part::loads).map(|l| l.0).collect();
         let stays = |id: &BufferId| local.contains_key(id) || !read.contains(id);
         let is_free = !kernel.may_fail() && kernel.writes().iter().all(stays);
         is_free.then(|| Some((at, steps.as_const()?)))?
@@ -46,15 +47,16 @@ pub(super) fn overwrite(
             let Form::Row { steps, .. } = &kernel.form else { continue };
             let [earlier @ .., Step::StoreEach(store)] = &steps[..] else { continue };
             let alone = earlier.iter().all(|step| matches!(step, Step::Fold(..)));
-            let loads: Vec<_> = kernel.parts().iter().flat_map(loads).collect();
+            let parts = kernel.parts();
+            let loads: Vec<_> = parts.iter().flat_map(Part::loads).collect();
             let to = program.buffer(store.buffer);
             let fits = |id: &BufferId| {
                 let from = program.buffer(*id);
-                let mut own = loads.iter().filter(|(buffer, _)| buffer == id);
+                let mut own = loads.iter().filter(|load| load.0 == *id);
                 let dies = !body[at + 1..].iter().any(|later| later.reads().contains(id));
                 dies && local.contains_key(id)
                     && (&from.shape, from.dtype) == (&to.shape, to.dtype)
-                    && own.all(|(_, access)| access.coords == store.access.coords)
+                    && own.all(|load| load.1.coords == store.access.coords)
             };
             let over = kernel.reads().into_iter().find(fits);
             if let Some(over) = over.filter(|_| alone && local.contains_key(&store.buffer)) {
@@ -63,15 +65,6 @@ pub(super) fn overwrite(
             }
         }
     }
-}
-
-/// What a part loads, and where.
-fn loads(part: &Part) -> Vec<(BufferId, Access)> {
-    let load = |(_, expr): (_, &Expr)| match expr {
-        Expr::Load { buffer, access, .. } => Some((*buffer, access.clone())),
-        _ => None,
-    };
-    part.nodes().filter_map(load).collect()
 }
 
 /// The bytes of a step of those temporaries of an entry that one loop's body writes and reads, and
@@ -114,9 +107,10 @@ impl Walk {
             return;
         }
         let mut placed = Vec::new();
-        for part in kernel.parts() {
-            placed.extend(part.stores.iter().map(|s| (s.buffer, s.access.clone())));
-            placed.extend(loads(&part));
+        let parts = kernel.parts();
+        for part in &parts {
+            placed.extend(part.stores.iter().map(|s| (s.buffer, &s.access)));
+            placed.extend(part.loads().map(|(id, access, _)| (id, access)));
         }
         let stays = |access: &Access| {
             let mut steps = (0..depth).map(|at| access.coords.get(at)?.as_axis());
