@@ -8,15 +8,16 @@
 //! 5. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //!    written out, so that its operand lies in memory in constant steps.
 //! 6. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
-//!
 //! 7. `slices`: kernels that follow each other are computed part by part, where their temporaries are
 //!    too large for the caches.
+//! 8. `gates`: a contraction and the map that reads it at several places become one kernel.
 //!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
 //! forms of kernels have in common (`piece.rs`).
 
 mod apart;
 mod entries;
+mod gates;
 mod layout;
 mod pad;
 mod phases;
@@ -40,7 +41,7 @@ pub fn arrange(program: &Program, config: Config) -> Program {
                 true => written_out,
                 false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),
             };
-            slices::in_slices(apart::rows_apart(pad::pad(transformed)))
+            gates::in_one(slices::in_slices(apart::rows_apart(pad::pad(transformed))))
         }
     }
 }

@@ -8,7 +8,7 @@ mod interpret;
 use dlc_cpu::jit::{compile_leaf, compile_portable_leaf};
 use dlc_cpu::leaf::Leaf;
 use dlc_cpu::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
-use dlc_cpu::leaf::loops::{Fold, Loop, Stream};
+use dlc_cpu::leaf::loops::{Fold, Loop, NEAR_ADDRESSES, Stream};
 use dlc_cpu::level::Level;
 use dlc_kernel::{BinaryOp, DType, FoldOp, UnaryOp};
 use guard::{Code, Guarded, SIDES, Side};
@@ -318,6 +318,22 @@ fn streams_share_an_address() {
 }
 
 /// More values at once than there are registers.
+#[test]
+fn addresses_beyond_the_registers() {
+    for unroll in [1, 2] {
+        let mut draft = Draft::default();
+        let inputs: Vec<Vector> = (0..7).map(|_| draft.input(DType::F32)).collect();
+        for (k, &x) in inputs.iter().enumerate().skip(1) {
+            let sum = ops::binary(&mut draft.lanes, BinaryOp::Add, DType::F32, inputs[k - 1], x);
+            draft.output(DType::F32, sum);
+        }
+        let mut leaf = draft.finish(unroll);
+        leaf.ahead = vec![(6, 256)];
+        assert!(leaf.addresses() > NEAR_ADDRESSES);
+        check("far addresses", &leaf, &[]);
+    }
+}
+
 #[test]
 fn values_go_to_the_stack() {
     let mut draft = Draft::default();

@@ -73,7 +73,15 @@ impl Conv {
         }
         let stores = vec![store(y, &[0, 1, 2, 3], value)];
         let (out, reduce) = (sizes(&self.results()), sizes(&[self.channels, 3, 3]));
-        draft.kernel(Form::Contract { out, reduce, exprs, lhs, rhs, stores });
+        draft.kernel(Form::Contract {
+            out,
+            sums: Default::default(),
+            reduce,
+            exprs,
+            lhs,
+            rhs,
+            stores,
+        });
         draft.program()
     }
 
@@ -92,7 +100,15 @@ impl Conv {
         let stores = vec![store(g, &[0, 1, 2, 3], value)];
         let out = sizes(&[self.filters, self.channels, 3, 3]);
         let reduce = sizes(&self.results()[..3]);
-        draft.kernel(Form::Contract { out, reduce, exprs, lhs, rhs, stores });
+        draft.kernel(Form::Contract {
+            out,
+            sums: Default::default(),
+            reduce,
+            exprs,
+            lhs,
+            rhs,
+            stores,
+        });
         draft.program()
     }
 }

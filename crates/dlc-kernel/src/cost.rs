@@ -27,8 +27,8 @@ impl Kernel {
                 };
                 times(rows, steps.iter().map(each).fold(0, u64::saturating_add))
             }
-            Form::Contract { out, reduce, exprs, lhs, rhs, stores } => {
-                let products = times(points(out), points(reduce));
+            Form::Contract { out, sums, reduce, exprs, lhs, rhs, stores } => {
+                let products = times(times(points(out), points(sums)), points(reduce));
                 let epilogue = operations(exprs, stores.iter().map(|s| s.value));
                 times(products, 2 + operations(exprs, [*lhs, *rhs]))
                     .saturating_add(times(points(out), epilogue))

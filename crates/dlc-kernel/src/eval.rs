@@ -89,8 +89,8 @@ impl<'p> Machine<'p> {
         match &kernel.form {
             Form::Map { segments } => segments.iter().try_for_each(|s| work.map(s)),
             Form::Row { outer, inner, exprs, steps } => work.row(outer, inner, exprs, steps),
-            Form::Contract { out, reduce, exprs, lhs, rhs, stores } => {
-                work.contract(out, reduce, exprs, [*lhs, *rhs], stores)
+            Form::Contract { out, sums, reduce, exprs, lhs, rhs, stores } => {
+                work.contract(out, [sums, reduce], exprs, [*lhs, *rhs], stores)
             }
             Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } => {
                 work.scatter_add(axes, exprs, *buffer, (access, lookups), *value)
@@ -219,25 +219,39 @@ impl Execution<'_> {
     fn contract(
         &mut self,
         out: &[Size],
-        reduce: &[Size],
+        [sums, reduce]: [&[Size]; 2],
         exprs: &Exprs,
         operands: [ExprId; 2],
         stores: &[Store],
     ) -> Result<(), RunError> {
-        let [lhs, rhs] = operands;
         let mut factors = Values::new(exprs, operands);
         let mut epilogue = Values::of_stores(exprs, stores);
+        let reduce = extents(reduce);
         for row in self.points(out) {
-            let mut sum = Folding::new(FoldOp::Sum, exprs.dtype(lhs));
-            for inner in points(&extents(reduce)) {
-                self.compute(&mut factors, &joined(&row, &inner), &[])?;
-                let (a, b) = (factors.get(lhs), factors.get(rhs));
-                sum.push(BinaryOp::Mul.eval(exprs.dtype(lhs), a, b));
-            }
-            self.compute(&mut epilogue, &row, &[sum.result()])?;
+            let mut sum =
+                |at: Point| self.sum(&mut factors, operands, (&joined(&row, &at), &reduce));
+            let sums = points(&extents(sums)).map(&mut sum).collect::<Result<Vec<f64>, _>>()?;
+            self.compute(&mut epilogue, &row, &sums)?;
             self.store(stores, &epilogue, &row);
         }
         Ok(())
+    }
+
+    /// The sum of products over `inner` at one point of the axes before.
+    fn sum(
+        &self,
+        factors: &mut Values<'_>,
+        [lhs, rhs]: [ExprId; 2],
+        (at, inner): (&[i64], &[usize]),
+    ) -> Result<f64, RunError> {
+        let dtype = factors.exprs.dtype(lhs);
+        let mut sum = Folding::new(FoldOp::Sum, dtype);
+        for inner in points(inner) {
+            self.compute(factors, &joined(at, &inner), &[])?;
+            let (a, b) = (factors.get(lhs), factors.get(rhs));
+            sum.push(BinaryOp::Mul.eval(dtype, a, b));
+        }
+        Ok(sum.result())
     }
 
     fn scatter_add(

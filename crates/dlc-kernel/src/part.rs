@@ -1,5 +1,6 @@
 //! What a kernel reads and writes, whatever its form.
 
+use crate::program::sum_count;
 use crate::{Access, BufferId, Expr, ExprId, Exprs, Form, Kernel, Lookup, Size, Step, Store};
 
 /// One piece of work of a kernel: some roots of an [`Exprs`], computed at every point of a domain,
@@ -21,7 +22,7 @@ pub struct Part<'a> {
 /// Where an [`Expr::Folded`] comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {
-    /// The sum of a contraction, whose left factor this is.
+    /// A sum of a contraction, whose left factor this is.
     Contraction(ExprId),
     /// A step of a row kernel.
     Row(crate::FoldOp, ExprId),
@@ -53,10 +54,11 @@ impl Kernel {
                 segments.iter().map(|s| Part::storing(&s.axes, &s.exprs, &s.stores)).collect()
             }
             Form::Row { outer, inner, exprs, steps } => row_parts(outer, inner, exprs, steps),
-            Form::Contract { out, reduce, exprs, lhs, rhs, stores } => {
-                let axes = [&out[..], &reduce[..]].concat();
+            Form::Contract { out, sums, reduce, exprs, lhs, rhs, stores } => {
+                let axes = [&out[..], &sums[..], &reduce[..]].concat();
                 let factors = Part::computing(axes, exprs, vec![*lhs, *rhs]);
-                let folds = vec![(0, Fold::Contraction(*lhs))];
+                let sums = 0..sum_count(sums);
+                let folds = sums.map(|k| (k, Fold::Contraction(*lhs))).collect();
                 vec![factors, Part { folds, ..Part::storing(out, exprs, stores) }]
             }
             Form::ScatterAdd { axes, exprs, lookups, value, .. } => {

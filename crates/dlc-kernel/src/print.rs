@@ -223,13 +223,17 @@ impl KernelText<'_> {
                 f.write_str(&body.text)
             }),
             Form::Row { outer, inner, exprs, steps } => self.row(f, outer, inner, exprs, steps),
-            Form::Contract { out, reduce, exprs, lhs, rhs, stores } => {
-                let (axes, sum) = (domain(0, out), domain(out.len(), reduce));
-                writeln!(f, "  contract out{axes} sum{sum}")?;
+            Form::Contract { out, sums, reduce, exprs, lhs, rhs, stores } => {
+                let (axes, sum) = (domain(0, out), domain(out.len() + sums.len(), reduce));
+                write!(f, "  contract out{axes} ")?;
+                if !sums.is_empty() {
+                    write!(f, "sums{} ", domain(out.len(), sums))?;
+                }
+                writeln!(f, "sum{sum}")?;
                 let roots = stores.iter().map(|s| s.value).chain([*lhs, *rhs]);
-                let all = [&out[..], &reduce[..]].concat();
+                let all = [&out[..], &sums[..], &reduce[..]].concat();
                 let mut body = Body::new(self.program, exprs, &all, roots);
-                body.acc = true;
+                body.acc = Some(if sums.is_empty() { Sums::One } else { Sums::Several });
                 body.product("acc =", *lhs, *rhs);
                 stores.iter().for_each(|s| body.store("", s));
                 f.write_str(&body.text)
@@ -318,6 +322,13 @@ enum Level {
     Atom,
 }
 
+/// The sums at a point of a contraction.
+#[derive(Clone, Copy)]
+enum Sums {
+    One,
+    Several,
+}
+
 /// The lines of one domain, as they are written.
 struct Body<'a> {
     program: &'a Program,
@@ -325,8 +336,8 @@ struct Body<'a> {
     axes: &'a [Size],
     uses: Vec<u32>,
     texts: Vec<Option<(String, Level)>>,
-    /// Whether `Folded` is the sum of a contraction.
-    acc: bool,
+    /// What `Folded` is, if it is of a contraction.
+    acc: Option<Sums>,
     text: String,
 }
 
@@ -343,7 +354,7 @@ impl<'a> Body<'a> {
             exprs.get(id).operands().iter().for_each(|o| uses[o.0 as usize] += 1);
         }
         let texts = vec![None; exprs.len()];
-        Body { program, exprs, axes, uses, texts, acc: false, text: String::new() }
+        Body { program, exprs, axes, uses, texts, acc: None, text: String::new() }
     }
 
     fn store(&mut self, prefix: &str, store: &Store) {
@@ -425,8 +436,14 @@ impl<'a> Body<'a> {
             Expr::Load { buffer, access, lookups, fill } => {
                 self.load(*buffer, access, lookups, fill)
             }
-            Expr::Folded(_) if self.acc => ("acc".to_string(), Level::Atom),
-            Expr::Folded(step) => (format!("f{step}"), Level::Atom),
+            Expr::Folded(k) => {
+                let text = match self.acc {
+                    Some(Sums::One) => "acc".to_string(),
+                    Some(Sums::Several) => format!("acc{k}"),
+                    None => format!("f{k}"),
+                };
+                (text, Level::Atom)
+            }
             Expr::Unary(UnaryOp::Neg, x) => {
                 (format!("-{}", self.operand(*x, Level::Atom)), Level::Negation)
             }

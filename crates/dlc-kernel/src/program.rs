@@ -112,10 +112,15 @@ pub enum Form {
         steps: Vec<Step>,
     },
     /// `acc[out] = sum over reduce of lhs * rhs`, then the stores, where `Expr::Folded(0)` is the
-    /// sum. Matrix products, convolutions and their gradients. Axes: `out` first, then `reduce`.
+    /// sum. Matrix products, convolutions and their gradients. Axes: `out` first, then `sums`, then
+    /// `reduce`.
     Contract {
         /// The domain of the result.
         out: SmallVec<[Size; 4]>,
+        /// A point has a sum for each of their points: `Expr::Folded(k)` is that of number `k`, in
+        /// row-major order. Lowering gives points one sum, and no axes here; a target that computes
+        /// the gates of a recurrent step together has one for each gate.
+        sums: SmallVec<[Size; 4]>,
         /// Summed over.
         reduce: SmallVec<[Size; 4]>,
         /// Everything that is computed.
@@ -265,6 +270,17 @@ impl Form {
             Form::Check { .. } => "check",
         }
     }
+
+    /// Whether it is a contraction whose points have several sums.
+    pub fn has_several_sums(&self) -> bool {
+        matches!(self, Form::Contract { sums, .. } if !sums.is_empty())
+    }
+}
+
+/// How many sums a point of a contraction has, if the sizes are bound.
+pub fn sum_count(sums: &[Size]) -> u32 {
+    let count: Option<i64> = sums.iter().map(Size::as_const).product();
+    count.and_then(|n| n.try_into().ok()).unwrap_or(1)
 }
 
 /// The binary operation that merges two partial folds, for folds of values.

@@ -5,6 +5,7 @@ mod support;
 use dlc_kernel::{
     Class, DType, Expr, Exprs, FoldOp, Form, Index, Lookup, RunError, Scalar, Step, Tensor,
 };
+use smallvec::SmallVec;
 
 use dlc_ptx::device::{Arg, Work};
 use dlc_ptx::interpret::{Device, Failure};
@@ -19,6 +20,7 @@ fn shared_sums(steps: i64) -> Draft {
     let (lhs, rhs) = (load(&mut e, x, at(&[0, 1, 3])), load(&mut e, w, at(&[3, 2])));
     let sum = folded(&mut e, 0, DType::F32);
     draft.kernel(Form::Contract {
+        sums: SmallVec::new(),
         out: sizes(&[steps, 6, 5]),
         reduce: sizes(&[1030]),
         exprs: e,

@@ -229,6 +229,9 @@ impl<'p> Crossing<'p> {
     /// A contraction with either operand as its data.
     fn both(form: &'p Form) -> Vec<Crossing<'p>> {
         let Form::Contract { out, exprs, lhs, rhs, stores, .. } = form else { return Vec::new() };
+        if form.has_several_sums() {
+            return Vec::new();
+        }
         let one = |(data, weights): (ExprId, ExprId)| {
             let Expr::Load { buffer, access, .. } = exprs.get(data) else { return None };
             let weights = axes_below(exprs, weights);

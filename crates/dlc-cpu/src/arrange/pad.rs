@@ -118,9 +118,9 @@ impl<'k> Windows<'k> {
     /// The operands of a contraction, or what a row's folds read.
     fn of(form: &'k mut Form) -> Option<Windows<'k>> {
         match form {
-            Form::Contract { out, reduce, exprs, lhs, rhs, .. } => Some(Windows {
+            Form::Contract { out, sums, reduce, exprs, lhs, rhs, .. } => Some(Windows {
                 loads: vec![*lhs, *rhs],
-                axes: [&out[..], &reduce[..]].concat(),
+                axes: [&out[..], &sums[..], &reduce[..]].concat(),
                 exprs,
                 min_reads: MIN_TERMS,
             }),

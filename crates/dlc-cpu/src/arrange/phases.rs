@@ -8,6 +8,7 @@
 use super::entries::replace_kernels;
 use super::substitute::Substitution;
 use dlc_kernel::{Axis, DType, Expr, Exprs, Form, Index, Kernel, Program, Segment, Size};
+use smallvec::SmallVec;
 
 /// Cuts contractions that divide coordinates into phases.
 pub(super) fn phases(program: Program) -> Program {
@@ -41,6 +42,7 @@ impl Division {
             return None;
         };
         let bound = out.iter().chain(reduce).all(|n| n.as_const().is_some());
+        let bound = bound && !kernel.form.has_several_sums();
         let mut found: Vec<Division> = Vec::new();
         for &operand in [lhs, rhs] {
             let Expr::Load { access, lookups, fill, .. } = exprs.get(operand) else {
@@ -125,7 +127,7 @@ fn in_phases(kernel: &Kernel, divisions: &[Division]) -> Vec<Kernel> {
 
 /// What a contraction computes at the points of a phase.
 fn of_phase(form: &Form, phase: &Phase) -> Form {
-    let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = form else { unreachable!() };
+    let Form::Contract { out, reduce, exprs, lhs, rhs, stores, .. } = form else { unreachable!() };
     let all = out.len() + reduce.len();
     let mut axes: Vec<Index> = (0..all as u32).map(Index::axis).collect();
     let mut extents = [&out[..], &reduce[..]].concat();
@@ -142,12 +144,12 @@ fn of_phase(form: &Form, phase: &Phase) -> Form {
     }
     let operands = (!phase.is_empty).then(|| [*lhs, *rhs].map(|id| copy.copy(&mut new, id)));
     let stores = stores.iter().map(|store| copy.store(&mut new, store)).collect();
-    let out = out.iter().cloned().collect();
+    let (out, sums) = (out.iter().cloned().collect(), SmallVec::new());
     match operands {
         None => Form::Map { segments: vec![Segment { axes: out, exprs: new, stores }] },
         Some([lhs, rhs]) => {
             let reduce = reduce.iter().cloned().collect();
-            Form::Contract { out, reduce, exprs: new, lhs, rhs, stores }
+            Form::Contract { out, sums, reduce, exprs: new, lhs, rhs, stores }
         }
     }
 }

@@ -39,8 +39,9 @@ pub(super) fn pieces(form: &mut Form) -> Vec<Piece<'_>> {
             });
             vec![piece(groups, exprs, stores.collect())]
         }
-        Form::Contract { out, reduce, exprs, stores, .. } => {
-            let groups = [group(out, false), group(reduce, false)].into_iter().collect();
+        Form::Contract { out, sums, reduce, exprs, stores, .. } => {
+            let groups = [group(out, false), group(sums, true), group(reduce, false)];
+            let groups = groups.into_iter().collect();
             vec![piece(groups, exprs, stores.iter_mut().collect())]
         }
         Form::ScatterAdd { axes, exprs, .. } => {

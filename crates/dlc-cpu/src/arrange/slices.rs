@@ -225,13 +225,14 @@ impl Chain {
                 let steps = steps.collect();
                 Form::Row { outer: cut(outer), inner: inner.clone(), exprs: new, steps }
             }
-            Form::Contract { out, reduce, exprs, lhs, rhs, stores } => {
+            Form::Contract { out, reduce, exprs, lhs, rhs, stores, .. } => {
                 let over = over(out.len() + reduce.len());
                 let mut copy = Substitution::new(exprs, &over);
                 let [lhs, rhs] = [lhs, rhs].map(|&factor| copy.copy(&mut new, factor));
                 let stores = stores.iter().map(|s| copy.store(&mut new, s)).collect();
                 let (out, reduce) = (cut(out), reduce.clone());
-                Form::Contract { out, reduce, exprs: new, lhs, rhs, stores }
+                let sums = SmallVec::new();
+                Form::Contract { out, sums, reduce, exprs: new, lhs, rhs, stores }
             }
             _ => unreachable!("a line is along axes"),
         }
@@ -248,7 +249,7 @@ impl Line {
             _ => return Vec::new(),
         };
         let Ok(extents) = extents(axes) else { return Vec::new() };
-        if kernel.may_fail() {
+        if kernel.may_fail() || kernel.form.has_several_sums() {
             return Vec::new();
         }
         let parts = kernel.parts();

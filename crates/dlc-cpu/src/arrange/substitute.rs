@@ -18,6 +18,11 @@ impl<'e> Substitution<'e> {
         Substitution { from, axes, copied: FxHashMap::default() }
     }
 
+    /// `to` stands for the node `id`.
+    pub fn replace(&mut self, id: ExprId, to: ExprId) {
+        self.copied.insert(id, to);
+    }
+
     /// `to` stands for the result of the first fold.
     pub fn replace_sum(&mut self, to: ExprId) {
         let sums = self.from.iter().filter(|(_, expr)| matches!(expr, Expr::Folded(0)));

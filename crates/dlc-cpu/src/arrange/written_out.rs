@@ -28,12 +28,13 @@ pub(super) fn write_out(program: Program) -> Program {
 
 /// The map that does what a contraction does, after the copies that it reads.
 fn written_out(program: &mut Program, kernel: &Kernel) -> Option<Vec<Kernel>> {
-    let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = &kernel.form else {
+    let Form::Contract { out, reduce, exprs, lhs, rhs, stores, .. } = &kernel.form else {
         return None;
     };
     let taps: Vec<i64> = reduce.iter().map(Size::as_const).collect::<Option<_>>()?;
     let terms = taps.iter().try_fold(1i64, |n, &extent| n.checked_mul(extent))?;
-    let few = (1..=MOST_TERMS).contains(&terms) && exprs.dtype(*lhs) == DType::F32;
+    let few = (1..=MOST_TERMS).contains(&terms) && !kernel.form.has_several_sums();
+    let few = few && exprs.dtype(*lhs) == DType::F32;
     if !few || is_reused(out, exprs, [*lhs, *rhs]) {
         return None;
     }

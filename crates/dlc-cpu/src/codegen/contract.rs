@@ -1,7 +1,7 @@
 //! Contractions: the loops of a [`ContractSchedule`].
 //!
-//! Every algorithm ends in the same way: the sum at a point is given to the stores as
-//! `Expr::Folded(0)`. [`Algorithm::Tiled`] packs both operands, lets a leaf compute a block of sums
+//! Every algorithm ends in the same way: the sums at a point are given to the stores as
+//! `Expr::Folded`. [`Algorithm::Tiled`] packs both operands, lets a leaf compute a block of sums
 //! in the worker's own workspace, and then walks over the block once for the stores.
 
 mod bands;
@@ -10,7 +10,7 @@ mod tiled;
 
 use super::expr::{Evaluator, Lanes, Val};
 use super::nest::{Point, Run};
-use super::{Emitter, LANES, NOTRAP, Part, Phase, When, emit, load};
+use super::{Emitter, LANES, NOTRAP, Part, Phase, When, emit, load, stretch};
 use crate::schedule::contract::{Algorithm, ContractSchedule, Stage, div_ceil};
 use crate::schedule::domain::AxisSet;
 use cranelift_codegen::ir::types::{F32, F32X4, I32};
@@ -173,11 +173,13 @@ impl Contraction<'_, '_> {
         }
     }
 
-    /// Makes the stores at a point or vector whose sum is `sum`.
-    fn store(&self, e: &mut Emitter, ev: &mut Evaluator, sum: Val) {
+    /// Makes the stores at a point or vector that has these sums.
+    fn store(&self, e: &mut Emitter, ev: &mut Evaluator, sums: &[Val]) {
         let s = self.schedule;
-        for (id, _) in s.domain.exprs.iter().filter(|x| matches!(x.1, Expr::Folded(_))) {
-            ev.define(id, sum);
+        for (id, expr) in s.domain.exprs.iter() {
+            if let Expr::Folded(k) = expr {
+                ev.define(id, sums[*k as usize]);
+            }
         }
         for store in &s.stores {
             load::store(ev, e, store.buffer, &store.place, store.value);
@@ -191,9 +193,22 @@ impl Contraction<'_, '_> {
     /// One point of the output, term by term.
     fn plain(&self, e: &mut Emitter, unit: Value) {
         let s = self.schedule;
-        let (lhs, rhs) = (s.rows.operand, s.columns.operand);
         let mut point = self.origin(e);
         e.set_axes(&mut point, &s.out, unit);
+        let sum = |k| {
+            let k = e.int(k);
+            e.set_axes(&mut point, &s.sums, k);
+            Val::Uniform(self.plain_sum(e, &point))
+        };
+        let sums: Vec<Val> = (0..s.sums.points()).map(sum).collect();
+        let mut ev = self.evaluator(&point);
+        self.store(e, &mut ev, &sums);
+    }
+
+    /// One sum, term by term.
+    fn plain_sum(&self, e: &mut Emitter, point: &Point) -> Value {
+        let s = self.schedule;
+        let (lhs, rhs) = (s.rows.operand, s.columns.operand);
         let dtype = s.domain.exprs.dtype(lhs);
         let zero = if dtype == DType::F32 { e.float(0.0) } else { e.b.ins().iconst(I32, 0) };
         let (first, end) = (e.int(0), e.int(s.depth.points()));
@@ -208,9 +223,7 @@ impl Contraction<'_, '_> {
             let product = e.b.ins().imul(x, y);
             vec![e.b.ins().iadd(sum[0], product)]
         });
-        let sum = if dtype == DType::U8 { e.b.ins().band_imm_u(sum[0], 255) } else { sum[0] };
-        let mut ev = self.evaluator(&point);
-        self.store(e, &mut ev, Val::Uniform(sum));
+        if dtype == DType::U8 { e.b.ins().band_imm_u(sum[0], 255) } else { sum[0] }
     }
 
     /// One point of the output, a vector of partial sums along the depth.
@@ -248,7 +261,7 @@ impl Contraction<'_, '_> {
         let (sums, rest) = (sums.map(|sum| e.b.use_var(sum)), e.b.use_var(rest));
         let sum = add_all(e, sums, rest);
         let mut ev = self.evaluator(&point);
-        self.store(e, &mut ev, Val::Uniform(sum));
+        self.store(e, &mut ev, &[Val::Uniform(sum)]);
     }
 
     /// A run of columns, summed in this worker's workspace.
@@ -295,15 +308,29 @@ impl Contraction<'_, '_> {
     }
 
     /// The stores of a run of columns whose sums begin at `sums`.
-    fn store_run(&self, e: &mut Emitter, point: &Point, along: (Axis, Run), sums: Value) {
+    fn store_run(&self, e: &mut Emitter, point: &Point, (axis, run): (Axis, Run), sums: Value) {
+        let s = self.schedule;
+        if let Some(leaf) = &s.ending {
+            let before = e.b.ins().ineg(run.start);
+            let room = e.add_scaled(sums, before, 4);
+            let count = e.b.ins().isub(run.end, run.start);
+            let mut ev = self.evaluator(point);
+            stretch::call_in(e, &mut ev, leaf, room, [run.start, count]);
+            return;
+        }
+        let distance = s.bundle.map_or(0, |bundle| 4 * bundle.points);
         let values = self.values();
-        self.for_points(e, &values, point, along, &[LANES], |e, ev, step| {
+        self.for_points(e, &values, point, (axis, run), &[LANES], |e, ev, step| {
             let at = e.add_scaled(sums, step.at, 4);
-            let sum = match step.lanes {
-                1 => Val::Uniform(e.b.ins().load(F32, NOTRAP, at, 0)),
-                _ => Val::Varying(e.b.ins().load(F32X4, NOTRAP, at, 0)),
+            let mut sum = |k: i64| {
+                let at = e.b.ins().iadd_imm_s(at, k * distance);
+                match step.lanes {
+                    1 => Val::Uniform(e.b.ins().load(F32, NOTRAP, at, 0)),
+                    _ => Val::Varying(e.b.ins().load(F32X4, NOTRAP, at, 0)),
+                }
             };
-            self.store(e, ev, sum);
+            let sums: Vec<Val> = (0..s.sums.points()).map(&mut sum).collect();
+            self.store(e, ev, &sums);
         });
     }
 }

@@ -17,9 +17,23 @@ pub(super) fn call(
     e: &mut Emitter,
     ev: &mut Evaluator,
     stretch: &Stretch,
+    points: [Value; 2],
+) -> Vec<Value> {
+    let room = if stretch.uses_scratch() { e.scratch() } else { e.int(0) };
+    call_in(e, ev, stretch, room, points)
+}
+
+/// [`call`] with a scratch room that begins at `room`.
+pub(super) fn call_in(
+    e: &mut Emitter,
+    ev: &mut Evaluator,
+    stretch: &Stretch,
+    room: Value,
     [start, count]: [Value; 2],
 ) -> Vec<Value> {
-    let Some(window) = &stretch.window else { return call_leaf(e, ev, stretch, [start, count]) };
+    let Some(window) = &stretch.window else {
+        return call_leaf(e, ev, stretch, room, [start, count]);
+    };
     let end = e.b.ins().iadd(start, count);
     let mut point = e.origin(ev.domain.extents.len());
     for &(axis, _) in window.checks.iter().flat_map(|c| &c.index.terms) {
@@ -31,7 +45,7 @@ pub(super) fn call(
     let (low, high) = e.inside(window.checks.iter(), &point, stretch.axis, run);
     let mut part = |stretch, from, to| {
         let count = e.b.ins().isub(to, from);
-        call_leaf(e, ev, stretch, [from, count])
+        call_leaf(e, ev, stretch, room, [from, count])
     };
     let mut results = part(stretch, low, high);
     let Some(stretch) = &window.beyond else { return results };
@@ -47,11 +61,12 @@ pub(super) fn call(
     results
 }
 
-/// [`call`] of the stretch's own leaf.
+/// [`call_in`] of the stretch's own leaf.
 fn call_leaf(
     e: &mut Emitter,
     ev: &mut Evaluator,
     stretch: &Stretch,
+    room: Value,
     [start, count]: [Value; 2],
 ) -> Vec<Value> {
     let leaf = &*stretch.leaf;
@@ -67,7 +82,7 @@ fn call_leaf(
         let (offset, _) = load::place_offset(ev, e, &stream.place, None, None);
         let base = match stream.buffer {
             Some(buffer) => e.base(buffer),
-            None => e.scratch(),
+            None => room,
         };
         let address = e.add_scaled(base, offset, stream.dtype.bytes() as i64);
         e.b.ins().store(NOTRAP, address, args, leaf.address_at(k));

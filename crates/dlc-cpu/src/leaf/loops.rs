@@ -9,8 +9,11 @@
 use super::lanes::{Kind, Lanes, Op, Vector, ops};
 use dlc_kernel::{DType, FoldOp};
 
-/// The most addresses a loop may have: so many registers are left for them.
-pub const MAX_ADDRESSES: usize = 8;
+/// The most addresses a loop may have.
+pub const MAX_ADDRESSES: usize = 16;
+
+/// How many of them have registers; the others are loaded whenever they are used.
+pub const NEAR_ADDRESSES: usize = 8;
 
 /// A loop, by what it computes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

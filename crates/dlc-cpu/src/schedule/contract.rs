@@ -6,20 +6,25 @@
 //! A side is one flat range, its last axis innermost. Everything here depends on shapes alone,
 //! never on the number of threads, so that results do not either.
 
+mod bundle;
 mod choices;
 mod choose;
 mod epilogue;
+mod memory;
 mod reach;
 mod tiling;
 mod words;
 
 use super::domain::{Domain, Place, extents};
 use super::map::loaded;
-use super::{Config, PlacedStore, Site, Workspace, place_stores};
+use super::stretch::Stretch;
+use super::{Config, PlacedStore, Site, place_stores};
+pub use bundle::{Bundle, bundled};
 pub use choices::{Alternatives, Choices};
 use choose::Nest;
 use dlc_kernel::{Axis, BufferId, ExprId, Form, Scalar};
 pub use epilogue::{Epilogue, TileStream};
+pub use memory::Scratch;
 pub use reach::Reach;
 use std::fmt;
 pub use tiling::{Shares, Steps, Sums, Supply, Tile, Tiling};
@@ -45,6 +50,12 @@ pub struct ContractSchedule<'k> {
     pub steps: usize,
     /// What is summed over.
     pub depth: Axes,
+    /// One sum at every point for each of theirs.
+    pub sums: Axes,
+    /// How the sums of neighbouring points lie, if there are several.
+    pub bundle: Option<Bundle>,
+    /// The leaf that makes the stores of a run of columns whose sums are in the scratch room.
+    pub ending: Option<Stretch>,
     /// What of it matters.
     pub reach: Reach,
     /// The loops.
@@ -144,19 +155,6 @@ impl Stage {
     }
 }
 
-/// The parts of one worker's own workspace, in bytes from its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scratch {
-    /// Where the packed columns are.
-    pub columns: i64,
-    /// Where the packed rows are.
-    pub rows: i64,
-    /// Where the sums are.
-    pub sums: i64,
-    /// Bytes in all.
-    pub bytes: i64,
-}
-
 impl<'k> ContractSchedule<'k> {
     /// The schedule of `form`, which is a contraction of `program` with all sizes bound.
     ///
@@ -218,7 +216,7 @@ impl<'k> ContractSchedule<'k> {
         let batch = self.batch.points();
         let (rows, columns) = (self.rows.axes.points(), self.columns.axes.points());
         match (&self.algorithm, stage) {
-            (Algorithm::Plain | Algorithm::Dot, _) => batch * rows * columns,
+            (Algorithm::Plain | Algorithm::Dot, _) => self.out.points(),
             (Algorithm::Sweep(run), _) => {
                 let extent = self.columns.axes.last_extent();
                 batch * rows * (columns / extent.max(1)) * div_ceil(extent, *run)
@@ -320,110 +318,36 @@ impl<'k> ContractSchedule<'k> {
         let kept = || self.out.axes.iter().zip(&self.out.extents).filter(|a| *a.0 != axis);
         Axes { axes: kept().map(|a| *a.0).collect(), extents: kept().map(|a| *a.1).collect() }
     }
-
-    /// The memory it needs besides its buffers.
-    pub fn workspace(&self) -> Workspace {
-        let bytes = |n: i64| usize::try_from(n).expect("sizes are not negative");
-        Workspace {
-            lasting: bytes(self.both_packed_bytes(&Supply::AtLoad)),
-            shared: bytes(self.shares_offset() + self.shares_bytes()),
-            scratch: bytes(self.scratch().bytes),
-        }
-    }
-
-    /// The workspace of one worker.
-    pub fn scratch(&self) -> Scratch {
-        let tiling = match &self.algorithm {
-            Algorithm::Plain | Algorithm::Dot => return Scratch::EMPTY,
-            Algorithm::Sweep(run) => {
-                let bytes = align(4 * run);
-                return Scratch { bytes, ..Scratch::EMPTY };
-            }
-            Algorithm::Tiled(tiling) => tiling,
-        };
-        let per_unit = |which, positions: i64| match tiling.supply(which) {
-            Supply::PerUnit => align(4 * tiling.depth_block * positions + VECTOR_BYTES),
-            _ => 0,
-        };
-        let columns = per_unit(Which::Columns, tiling.column_block);
-        let rows = per_unit(Which::Rows, tiling.row_block);
-        let waits = match tiling.sums {
-            Sums::Workspace => true,
-            Sums::Registers(_) => tiling.depth_block < self.depth.points(),
-            Sums::Shares => false,
-        };
-        let block = tiling.row_block * tiling.column_block;
-        let sums = if waits { align(4 * block) } else { 0 };
-        Scratch { columns: 0, rows: columns, sums: columns + rows, bytes: columns + rows + sums }
-    }
-
-    /// Bytes of a side packed whole, if it is packed as `supply` says.
-    fn packed_bytes(&self, which: Which, supply: &Supply) -> i64 {
-        match &self.algorithm {
-            Algorithm::Tiled(t) if t.supply(which) == supply => {
-                let positions = self.packed_batch(which).points() * self.side(which).axes.points();
-                align(4 * positions * self.depth.points() + VECTOR_BYTES)
-            }
-            _ => 0,
-        }
-    }
-
-    /// Bytes of both sides, as far as they are packed whole as `supply` says: rows, then columns.
-    fn both_packed_bytes(&self, supply: &Supply) -> i64 {
-        self.packed_bytes(Which::Rows, supply) + self.packed_bytes(Which::Columns, supply)
-    }
-
-    /// Where a side that is packed whole begins in the workspace that holds it.
-    pub fn packed_offset(&self, which: Which, supply: &Supply) -> i64 {
-        if which == Which::Rows { 0 } else { self.packed_bytes(Which::Rows, supply) }
-    }
-
-    /// Where the shares of the sums begin in the shared workspace: after what is packed.
-    pub fn shares_offset(&self) -> i64 {
-        self.both_packed_bytes(&Supply::PerCall)
-    }
-
-    /// Floats from one row of a share to the next: whole vectors, as shares are added in them.
-    pub fn share_step(&self, tiling: &Tiling) -> i64 {
-        (self.column_blocks(tiling) * tiling.column_block + 15) & !15
-    }
-
-    /// Floats of one share: the sums of all batches.
-    pub fn share_floats(&self, tiling: &Tiling) -> i64 {
-        self.batch.points() * self.rows.axes.points() * self.share_step(tiling)
-    }
-
-    fn shares_bytes(&self) -> i64 {
-        match &self.algorithm {
-            Algorithm::Tiled(t) if t.sums == Sums::Shares => {
-                align(4 * t.shares.count * self.share_floats(t))
-            }
-            _ => 0,
-        }
-    }
 }
 
 /// What is decided about, and the operands.
 fn nest<'s, 'k>(site: Site<'s>, form: &'k Form) -> Result<(Nest<'s, 'k>, ExprId, ExprId), String> {
-    let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = form else {
+    let Form::Contract { out, sums, reduce, exprs, lhs, rhs, stores } = form else {
         panic!("a contraction's schedule is asked of `{}`", form.name())
     };
     let mut all = extents(out)?;
+    all.extend(extents(sums)?);
     all.extend(extents(reduce)?);
     let mut domain = Domain::new(site.program, exprs, all)?;
     let mut placed = place_stores(site.program, &domain, stores)?;
     let values = stores.iter().map(|s| s.value);
     let roots: Vec<ExprId> = [*lhs, *rhs].into_iter().chain(values).collect();
-    let groups = [site.steps, out.len() - site.steps, reduce.len()];
-    let mut conditions = reach::conditions(site, &domain, [*lhs, *rhs], stores)?;
+    // Bundles are cut from the last axis.
+    let last = usize::from(!sums.is_empty() && out.len() > site.steps);
+    let groups = [site.steps, out.len() - site.steps - last, last, sums.len(), reduce.len()];
+    let mut conditions = match sums.is_empty() {
+        true => reach::conditions(site, &domain, [*lhs, *rhs], stores)?,
+        false => Vec::new(),
+    };
     let kept = domain.merge(&roots, &mut placed, &mut conditions, &groups);
-    let (steps, out) = (kept[0], kept[0] + kept[1]);
-    let nest = Nest { site, stores: placed, conditions, domain, steps, out };
+    let (steps, out) = (kept[0], kept[0] + kept[1] + kept[2]);
+    let sums = kept[3];
+    let mut nest =
+        Nest { site, stores: placed, conditions, domain, steps, out, sums, bundle: None };
+    if kept[2] > 0 {
+        nest.cut_bundles([*lhs, *rhs]);
+    }
     Ok((nest, *lhs, *rhs))
-}
-
-impl Scratch {
-    const EMPTY: Scratch = Scratch { columns: 0, rows: 0, sums: 0, bytes: 0 };
 }
 
 impl Axes {
@@ -460,15 +384,8 @@ const STREAM_AHEAD: i32 = 4096;
 /// The farthest panel that is asked for ahead, in bytes: instructions reach it with what tiles add.
 const MAX_AHEAD: i32 = 1 << 30;
 
-/// What a panel may be read beyond its end: less than the widest vector.
-const VECTOR_BYTES: i64 = 64;
-
 pub(crate) fn div_ceil(a: i64, b: i64) -> i64 {
     (a + b - 1) / b
-}
-
-fn align(bytes: i64) -> i64 {
-    (bytes + 63) & !63
 }
 
 impl fmt::Display for Axes {

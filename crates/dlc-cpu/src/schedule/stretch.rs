@@ -12,7 +12,7 @@ use super::contract::Axes;
 use super::domain::{AxisSet, Domain, Place};
 use super::row::RowFold;
 use super::window::{Checks, Window};
-use crate::leaf::loops::{Fold, Loop};
+use crate::leaf::loops::{Fold, Loop, NEAR_ADDRESSES};
 use crate::leaf::wide::Width;
 use crate::level::Level;
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId};
@@ -169,7 +169,8 @@ impl Stretch {
         let may = |s: &Stream| s.buffer.is_some() && s.dtype.bytes() == 4;
         let leaf = Arc::make_mut(&mut self.leaf);
         let all = leaf.stores.iter().all(|s| may(&self.streams[usize::from(s.0)]));
-        leaf.streaming = all && !leaf.stores.is_empty();
+        let near = leaf.addresses() <= NEAR_ADDRESSES;
+        leaf.streaming = all && near && !leaf.stores.is_empty();
         if let Some(beyond) = self.window.as_mut().and_then(|window| window.beyond.as_mut()) {
             beyond.stream_results();
         }

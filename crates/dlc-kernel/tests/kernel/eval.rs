@@ -21,12 +21,42 @@ fn matmul() {
         let rhs = load(&mut exprs, i[1], axes(&[2, 1]));
         let sum = folded(&mut exprs, 0, F32);
         let stores = vec![store(o[0], Access::identity(2), sum)];
-        Form::Contract { out: sizes(&[3, 5]), reduce: sizes(&[4]), exprs, lhs, rhs, stores }
+        Form::Contract {
+            out: sizes(&[3, 5]),
+            sums: sizes(&[]),
+            reduce: sizes(&[4]),
+            exprs,
+            lhs,
+            rhs,
+            stores,
+        }
     });
     let (a, b) = (noise(&[3, 4], 1), noise(&[4, 5], 2));
     let expected =
         Array::from_fn([3, 5], |p| (0..4).map(|k| a.at(&[p[0], k]) * b.at(&[k, p[1]])).sum());
     close(&run(&program, &[a, b]).unwrap()[0], &expected);
+}
+
+/// The two halves of a gated layer: `(x A) * (x B)`, where one matrix has the rows of both.
+#[test]
+fn several_sums() {
+    let program = single(&[(F32, &[3, 4]), (F32, &[10, 4])], &[(F32, &[3, 5])], |i, o| {
+        let mut exprs = Exprs::new();
+        let lhs = load(&mut exprs, i[0], axes(&[0, 3]));
+        let row = Access::new([affine(&[(1, 1), (2, 5)], 0), Index::axis(3)]);
+        let rhs = load(&mut exprs, i[1], row);
+        let halves = [0, 1].map(|k| folded(&mut exprs, k, F32));
+        let product = binary(&mut exprs, BinaryOp::Mul, halves[0], halves[1]);
+        let stores = vec![store(o[0], Access::identity(2), product)];
+        let (out, sums, reduce) = (sizes(&[3, 5]), sizes(&[2]), sizes(&[4]));
+        Form::Contract { out, sums, reduce, exprs, lhs, rhs, stores }
+    });
+    assert!(program.to_string().contains("sums[i2:2]"), "{program}");
+    assert_eq!(program.entries[0].kernels[0].flops(), 2 * 3 * 5 * 2 * 4 + 3 * 5);
+    let (a, b) = (noise(&[3, 4], 1), noise(&[10, 4], 2));
+    let sum = |r: i64, c: i64| -> f64 { (0..4).map(|k| a.at(&[r, k]) * b.at(&[c, k])).sum() };
+    let expected = Array::from_fn([3, 5], |p| sum(p[0], p[1]) * sum(p[0], p[1] + 5));
+    close(&run(&program, &[a.clone(), b.clone()]).unwrap()[0], &expected);
 }
 
 #[test]
@@ -62,7 +92,7 @@ fn input_gradient_of_a_convolution_divides_exactly() {
         let sum = folded(&mut exprs, 0, F32);
         let stores = vec![store(o[0], Access::identity(4), sum)];
         let (out, reduce) = (sizes(&[2, 3, 7, 6]), sizes(&[4, 3, 2]));
-        Form::Contract { out, reduce, exprs, lhs, rhs, stores }
+        Form::Contract { out, sums: Default::default(), reduce, exprs, lhs, rhs, stores }
     });
     let (dy, w) = (noise(&[2, 4, 4, 4], 1), noise(&[4, 3, 3, 2], 2));
     let mut expected = Array::zeros([2, 3, 7, 6]);

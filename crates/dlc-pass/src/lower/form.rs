@@ -198,7 +198,8 @@ fn contract(unit: &Unit<'_>) -> Form {
         placed_store(&mut emit, &layout, (unit.graph, value), place)
     };
     let stores = unit.results.iter().map(store).collect();
-    Form::Contract { out, reduce, exprs: emit.finish(), lhs, rhs, stores }
+    let sums = SmallVec::new();
+    Form::Contract { out, sums, reduce, exprs: emit.finish(), lhs, rhs, stores }
 }
 
 fn placed_store(

@@ -171,9 +171,11 @@ impl<'p> Site<'p> {
     }
 
     fn contract_schedule(&self) -> ContractSchedule<'p> {
-        let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = &self.kernel().form else {
+        let Form::Contract { out, sums, reduce, exprs, lhs, rhs, stores } = &self.kernel().form
+        else {
             panic!("a contraction is expected");
         };
+        assert!(sums.is_empty(), "points have one sum, as lowering makes them");
         let axes = [&out[..], &reduce[..]].concat();
         let roots = [*lhs, *rhs].into_iter().chain(stores.iter().map(|s| s.value));
         let destinations = stores.iter().map(destination);

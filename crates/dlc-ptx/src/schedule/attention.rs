@@ -131,7 +131,7 @@ struct Product<'k> {
 
 impl<'k> Product<'k> {
     fn new(program: &Program, kernel: &'k Kernel) -> Option<Product<'k>> {
-        let Form::Contract { out, reduce, exprs, lhs, rhs, stores } = &kernel.form else {
+        let Form::Contract { out, reduce, exprs, lhs, rhs, stores, .. } = &kernel.form else {
             return None;
         };
         let axes = [&out[..], reduce].concat();

@@ -74,6 +74,9 @@ impl<'k> Windowed<'k> {
     /// `kernel` as one of the patterns, if it is one.
     pub fn find(program: &Program, kernel: &'k Kernel) -> Option<Windowed<'k>> {
         let Form::Contract { lhs, rhs, .. } = &kernel.form else { return None };
+        if kernel.form.has_several_sums() {
+            return None;
+        }
         let operands = [(*lhs, *rhs), (*rhs, *lhs)].into_iter();
         let mut tasks =
             operands.flat_map(|o| [Task::Convolution, Task::FilterGradient].map(|task| (task, o)));

@@ -260,6 +260,7 @@ pub(super) fn contract(
     let value = exprs.add_typed(Expr::Folded(0), DType::F32);
     Form::Contract {
         out: out.into_iter().map(Size::from).collect(),
+        sums: SmallVec::new(),
         reduce: reduce.into_iter().map(Size::from).collect(),
         exprs,
         lhs,

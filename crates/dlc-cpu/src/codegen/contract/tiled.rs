@@ -3,7 +3,7 @@
 use super::Contraction;
 use super::panels::{Panel, block_range};
 use crate::abi::ContextField;
-use crate::codegen::nest::Point;
+use crate::codegen::nest::{Point, Run};
 use crate::codegen::pack::offset;
 use crate::codegen::{Emitter, LANES, NOTRAP};
 use crate::leaf::{GEMM_ARGS_BYTES, GemmField, GemmTile, Leaf, Left, MAX_RUN};
@@ -44,6 +44,15 @@ impl Contraction<'_, '_> {
             e.set_axes(&mut point, &s.rows.axes, r);
             let row = offset(e, block.base, r, block.rows.0, block.step);
             let (first, end) = block.columns;
+            if let Some(bundle) = s.bundle {
+                return e.for_each(first, end, bundle.columns(), |e, column| {
+                    e.set_axes(&mut point, &s.columns.axes, column);
+                    let sums = offset(e, row, column, first, 4);
+                    let axis = s.columns.axes.last().expect("bundles have points");
+                    let (start, end) = (e.int(0), e.int(bundle.points));
+                    self.store_run(e, &point, (axis, Run { flat: column, start, end }), sums);
+                });
+            }
             e.for_runs(&s.columns.axes, &point, first, end, |e, point, run| {
                 let sums = offset(e, row, run.flat, first, 4);
                 let axis = s.columns.axes.last().expect("columns are along an axis");

@@ -4,12 +4,12 @@ use super::asm::{Assembler, Masked, Mem, Operand};
 use super::frame::{Place, mask_register};
 use super::{Width, codes};
 use crate::leaf::lanes::{Binary, Kind, Shift};
-use crate::leaf::loops::{Loop, MAX_ADDRESSES, Stream};
+use crate::leaf::loops::{Loop, NEAR_ADDRESSES, Stream};
 use dlc_kernel::DType;
 use iced_x86::{Code, Register};
 
-/// The registers of addresses. Those from the fifth on belong to the caller.
-pub const ADDRESSES: [Register; MAX_ADDRESSES] = [
+/// The registers of near addresses. Those from the fifth on belong to the caller.
+pub const ADDRESSES: [Register; NEAR_ADDRESSES] = [
     Register::RDX,
     Register::RSI,
     Register::R8,
@@ -20,14 +20,21 @@ pub const ADDRESSES: [Register; MAX_ADDRESSES] = [
     Register::R14,
 ];
 
+/// Where an address that has no register of its own is when it is used.
+pub const FAR: Register = Register::R15;
+
 /// Bytes that come near at once.
 const CACHE_LINE: usize = 64;
 
-/// The element of a stream that is `distance` elements after the current one.
+/// The element of a stream with a near address that is `distance` elements after the current one.
 pub fn element(stream: Stream, distance: i32) -> Mem {
+    based(ADDRESSES[usize::from(stream.address)], stream, distance)
+}
+
+fn based(base: Register, stream: Stream, distance: i32) -> Mem {
     let bytes = stream.dtype.bytes();
     Mem {
-        base: ADDRESSES[usize::from(stream.address)],
+        base,
         index: Some((Register::RAX, bytes as u32)),
         offset: stream.offset + distance * bytes as i32,
     }
@@ -59,18 +66,29 @@ pub struct Access<'c> {
 }
 
 impl Access<'_> {
-    /// The elements of a stream for a copy, or the room of its tail.
-    fn address(&self, (copy, stream): (usize, usize)) -> Mem {
+    /// The elements of a stream for a copy, or the room of its tail, to be used before any other.
+    fn address(&self, a: &mut Assembler, (copy, stream): (usize, usize)) -> Mem {
         let first = self.first + copy as i32 * self.width.lanes();
-        self.staged[stream].unwrap_or_else(|| element(self.code.streams[stream], first))
+        self.staged[stream].unwrap_or_else(|| self.reach(a, stream, first))
+    }
+
+    fn reach(&self, a: &mut Assembler, stream: usize, distance: i32) -> Mem {
+        let stream = self.code.streams[stream];
+        let address = usize::from(stream.address);
+        if address < NEAR_ADDRESSES {
+            return element(stream, distance);
+        }
+        let from = Mem::at(Register::RDI, self.code.address_at(address));
+        a.emit(Code::Mov_r64_rm64, &[FAR.into(), from.into()]);
+        based(FAR, stream, distance)
     }
 
     /// Brings near what is wanted next of every cache line of some vectors.
     pub fn look_ahead(&self, a: &mut Assembler, copies: i32) {
         for &(stream, distance) in &self.code.ahead {
-            let stream = self.code.streams[usize::from(stream)];
-            let from = element(stream, self.first);
-            let bytes = copies * self.width.lanes() * stream.dtype.bytes() as i32;
+            let size = self.code.streams[usize::from(stream)].dtype.bytes() as i32;
+            let from = self.reach(a, stream.into(), self.first);
+            let bytes = copies * self.width.lanes() * size;
             for offset in (0..bytes).step_by(CACHE_LINE) {
                 a.emit(Code::Prefetcht0_m8, &[from.plus(distance + offset).into()]);
             }
@@ -87,7 +105,7 @@ impl Access<'_> {
         let count = self.code.streams.len();
         let (copy, stream) = (input / count, input % count);
         let dtype = self.code.streams[stream].dtype;
-        let from = self.address((copy, stream));
+        let from = self.address(a, (copy, stream));
         match dtype.bytes() {
             4 => load_words(a, self.part_of(stream), to, from),
             _ => load_bytes(a, self.part, to, from),
@@ -116,7 +134,7 @@ impl Access<'_> {
     /// Stores a register to a stream, or to the room of its tail.
     pub fn store(&self, a: &mut Assembler, at: (usize, usize), register: u8, free: [u8; 2]) {
         let dtype = self.code.streams[at.1].dtype;
-        let to = self.address(at);
+        let to = self.address(a, at);
         if dtype.bytes() == 1 {
             let from = if dtype == DType::Bool { as_bits(a, register, free[0]) } else { register };
             return store_bytes(a, self.part, to, from, free[1]);

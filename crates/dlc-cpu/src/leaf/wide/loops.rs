@@ -5,13 +5,13 @@
 //! bound or what is left, `r11` the constants, [`ADDRESSES`] the addresses of streams. Fold states
 //! are in the first vector registers, those of the first copy first.
 
-use super::access::{ADDRESSES, Access, Part, element};
+use super::access::{ADDRESSES, Access, FAR, Part, element};
 use super::asm::{Assembler, Masked, Mem, Operand};
 use super::frame::{Frame, Place, mask_register};
 use super::straight;
 use super::{Width, codes};
 use crate::leaf::lanes::{Lanes, Op, Vector};
-use crate::leaf::loops::{Fold, Loop};
+use crate::leaf::loops::{Fold, Loop, NEAR_ADDRESSES};
 use iced_x86::{Code, IcedError, Register};
 
 /// The first of [`ADDRESSES`] that belong to the caller.
@@ -52,12 +52,13 @@ impl Writer<'_> {
         self.a.bytes()
     }
 
-    /// The caller's registers that are used: for the frame, for streams, for copying elements.
+    /// The caller's registers that are used: for the frame, for streams, for far addresses or copies of
+    /// elements.
     fn saved(&self) -> impl Iterator<Item = Register> {
         let addresses = ADDRESSES.iter().take(self.code.addresses()).skip(FIRST_SAVED);
         let copies = (0..self.code.streams.len()).any(|k| self.is_staged(k));
-        let copied = copies.then_some(Register::R15);
-        [Register::RBP].into_iter().chain(addresses.copied()).chain(copied)
+        let far = (copies || self.code.addresses() > NEAR_ADDRESSES).then_some(FAR);
+        [Register::RBP].into_iter().chain(addresses.copied()).chain(far)
     }
 
     /// Whether tails of a stream go through the stack, element by element: AVX2 has no masks for

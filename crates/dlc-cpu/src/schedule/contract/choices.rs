@@ -81,7 +81,9 @@ impl<'a> Ways<'a> {
             let ways = Tiling::ways(problem, rows, columns).into_iter();
             ways.map(move |(plan, cycles)| Way { is_swapped, cycles, problem, rows, columns, plan })
         };
-        let mut ways: Vec<Way> = with(false).chain(with(true)).collect();
+        // The sums of a bundle are columns.
+        let swapped = problems[0].bundle.is_none().then(|| with(true));
+        let mut ways: Vec<Way> = with(false).chain(swapped.into_iter().flatten()).collect();
         ways.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
         Ways(ways)
     }
@@ -113,10 +115,13 @@ impl<'a> Ways<'a> {
     /// What the estimate looks at. All ways have it in common but for how they end.
     fn problem(&self) -> String {
         let of = |is_swapped| self.0.iter().find(|w| w.is_swapped == is_swapped);
-        let [left, right] = [false, true].map(|s| of(s).expect("packing is always possible"));
+        let left = of(false).expect("packing is always possible");
         let Problem { batch, depth, .. } = left.problem;
-        let results = format!("{} or {}", left.problem.ending, right.problem.ending);
-        format!("{batch} of {depth}, {} by {}, into {results}", left.rows, right.rows)
+        let results = match (of(true), left.problem.bundle) {
+            (Some(right), _) => format!("{} or {}", left.problem.ending, right.problem.ending),
+            (None, bundle) => format!("{bundle:?}"),
+        };
+        format!("{batch} of {depth}, {} by {}, into {results}", left.rows, left.columns)
     }
 }
 

@@ -2,9 +2,12 @@
 
 use super::choices::{Alternatives, Way, Ways};
 use super::tiling::{Ending, Offer, Problem, Shares, even_block};
-use super::{Algorithm, Axes, BareLoad, ContractSchedule, Epilogue, PackOrder, Reach, Side, Steps};
-use crate::schedule::domain::{AxisSet, Check, Domain};
+use super::{
+    Algorithm, Axes, BareLoad, Bundle, ContractSchedule, Epilogue, PackOrder, Reach, Side, Steps,
+};
+use crate::schedule::domain::{AxisSet, Check, Domain, Linear, Place};
 use crate::schedule::map::loaded;
+use crate::schedule::stretch::{Kept, Stretch, Task};
 use crate::schedule::{Config, PlacedStore, Site};
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel};
 use std::sync::Arc;
@@ -22,7 +25,11 @@ pub(super) struct Nest<'s, 'k> {
     pub conditions: Vec<Check>,
     pub domain: Domain<'k>,
     pub steps: usize,
+    /// How many axes the result has.
     pub out: usize,
+    /// How many axes the sums of a point have.
+    pub sums: usize,
+    pub bundle: Option<Bundle>,
 }
 
 /// Which axes play which part.
@@ -44,11 +51,13 @@ impl<'k> Nest<'_, 'k> {
     pub fn schedule(self, lhs: ExprId, rhs: ExprId) -> ContractSchedule<'k> {
         let Roles { left, right, batch, depth } = self.roles(lhs, rhs);
         let (out, steps) = (self.axes(0..self.out, |_| true), self.steps);
+        let sums = self.axes(self.out..self.out + self.sums, |_| true);
         let work = product([&batch, &left.axes, &right.axes, &depth]);
         let (rows, columns, algorithm, cycles) = match self.is_plain(lhs, work) {
             true => (left, right, Algorithm::Plain, PLAIN * work as f64),
             false => self.assign(left, right, &batch, &depth),
         };
+        let ending = self.ending_leaf(&columns.axes, &algorithm);
         let reach = Reach::new(self.conditions, &rows.axes, &columns.axes, &depth);
         ContractSchedule {
             config: self.site.config,
@@ -60,6 +69,9 @@ impl<'k> Nest<'_, 'k> {
             batch,
             steps,
             depth,
+            sums,
+            bundle: self.bundle,
+            ending,
             reach,
             algorithm,
             cycles,
@@ -72,7 +84,8 @@ impl<'k> Nest<'_, 'k> {
         let work = product([&batch, &left.axes, &right.axes, &depth]);
         let reused = left.axes.points().min(right.axes.points()) > 1;
         let terms = self.terms([&left, &right], &batch, &depth);
-        let tiled = reused || terms.offers.iter().any(Offer::is_kept_matrix);
+        let tiled =
+            reused || self.bundle.is_some() || terms.offers.iter().any(Offer::is_kept_matrix);
         let ways = || self.ways(&batch, &depth, &terms);
         (tiled && !self.is_plain(lhs, work)).then(|| ways().alternatives())
     }
@@ -87,16 +100,26 @@ impl<'k> Nest<'_, 'k> {
         let batch = self.axes(0..self.out, |a| {
             (a.0 as usize) < self.steps || in_lhs.contains(a) == in_rhs.contains(a)
         });
-        let depth = self.axes(self.out..all, |_| true);
+        let depth = self.axes(self.out + self.sums..all, |_| true);
         let left = self.side(lhs, of(true, false), &depth);
-        let right = self.side(rhs, of(false, true), &depth);
+        let mut right = of(false, true);
+        if self.bundle.is_some() {
+            // The last of its axes counts the points of a bundle.
+            let (sums, at) =
+                (self.axes(self.out..self.out + self.sums, |_| true), right.axes.len() - 1);
+            right.axes.splice(at..at, sums.axes);
+            right.extents.splice(at..at, sums.extents);
+        }
+        let right = self.side(rhs, right, &depth);
         Roles { left, right, batch, depth }
     }
 
     /// Whether it is computed in scalars.
     fn is_plain(&self, lhs: ExprId, work: i64) -> bool {
         let scalar = self.domain.exprs.dtype(lhs) != DType::F32;
-        scalar || self.site.config.opt_level == OptLevel::O0 || work < SMALL_WORK
+        let unbundled = self.sums > 0 && self.bundle.is_none();
+        let unoptimized = self.site.config.opt_level == OptLevel::O0;
+        scalar || unoptimized || unbundled || work < SMALL_WORK
     }
 
     fn uses(&self, operand: ExprId) -> AxisSet {
@@ -138,7 +161,7 @@ impl<'k> Nest<'_, 'k> {
         let (rows, columns) = if is_swapped { (right, left) } else { (left, right) };
         let columns_offer = &terms.offers[usize::from(!is_swapped)];
         let reused = rows.axes.points().min(columns.axes.points()) > 1;
-        let algorithm = match reused || columns_offer.is_kept_matrix() {
+        let algorithm = match reused || self.bundle.is_some() || columns_offer.is_kept_matrix() {
             true => Algorithm::Tiled(tiling),
             false => self.without_reuse(&rows, &columns, depth),
         };
@@ -160,7 +183,8 @@ impl<'k> Nest<'_, 'k> {
         let Config { level, caches, .. } = self.site.config;
         let points = terms.offers.each_ref().map(|offer| offer.points);
         let shares = Shares::new(batch, points, depth);
-        let problem = |ending| Problem { level, caches, batch, depth, shares, ending };
+        let bundle = self.bundle;
+        let problem = |ending| Problem { level, caches, batch, depth, shares, bundle, ending };
         let problems = terms.endings.each_ref().map(problem);
         Ways::new(problems, &terms.offers)
     }
@@ -254,7 +278,10 @@ impl<'k> Nest<'_, 'k> {
 
     /// What becomes of the sums of these sides.
     fn ending(&self, rows: &Side, columns: &Side) -> Ending {
-        let epilogue = Epilogue::new(&self.domain, &self.stores, &rows.axes, &columns.axes);
+        let epilogue = match self.bundle {
+            None => Epilogue::new(&self.domain, &self.stores, &rows.axes, &columns.axes),
+            Some(_) => None,
+        };
         let epilogue = epilogue.map(Arc::new);
         let even = |side: &Side| {
             let is_one = |epilogue: &Arc<Epilogue>| epilogue.places().all(|p| side.axes.is_one(p));
@@ -263,6 +290,29 @@ impl<'k> Nest<'_, 'k> {
         let contiguous = columns.axes.last().is_none_or(|axis| self.store_coef(axis) == 1);
         let (even_rows, even_columns) = (even(rows), even(columns));
         Ending { epilogue, even_rows, even_columns, contiguous }
+    }
+
+    /// The leaf that makes the stores of a run of columns, whose sums are in the scratch room, the
+    /// first of them where the run's axis is 0.
+    fn ending_leaf(&self, columns: &Axes, algorithm: &Algorithm) -> Option<Stretch> {
+        let Algorithm::Tiled(tiling) = algorithm else { return None };
+        let axis = columns.last().filter(|_| tiling.epilogue().is_none())?;
+        // Random numbers come four at a time, from multiples of four on.
+        let at_any_point = columns.axes.len() > 1 && self.bundle.is_none();
+        let is_random = |(_, expr): (ExprId, &Expr)| matches!(expr, Expr::Random { .. });
+        if at_any_point && self.domain.exprs.iter().any(is_random) {
+            return None;
+        }
+        let points = self.bundle.map_or(0, |bundle| bundle.points);
+        let sum = |(id, expr): (ExprId, &Expr)| {
+            let &Expr::Folded(k) = expr else { return None };
+            let mut linear = Linear::axis(axis);
+            linear.offset = i64::from(k) * points;
+            Some(Kept { id, place: Place { linear, ..Place::default() } })
+        };
+        let sums: Vec<Kept> = self.domain.exprs.iter().filter_map(sum).collect();
+        let task = Task { stores: &self.stores, finds: &sums, ..Task::default() };
+        Stretch::new(&self.domain, axis, task)
     }
 
     /// Where an element of an operand is used once, packing does not pay.

@@ -11,8 +11,9 @@
 //! [`Shares`] of a depth, which sizes alone decide.
 
 mod cost;
+mod tile;
 
-use super::{Axes, Epilogue, Side, Which, div_ceil};
+use super::{Axes, Bundle, Epilogue, Side, Which, div_ceil};
 use crate::caches::Caches;
 use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
@@ -20,15 +21,8 @@ use cost::cost;
 pub(super) use cost::is_far;
 use smallvec::SmallVec;
 use std::sync::Arc;
-
-/// Rows and columns of a register tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tile {
-    /// Positions of the side that is broadcast.
-    pub rows: i64,
-    /// Positions of the side that becomes vectors.
-    pub columns: i64,
-}
+use tile::DEPTH;
+pub use tile::Tile;
 
 /// How a contraction in register tiles cuts its work. A unit is a block of rows and columns of one
 /// batch, or a share of its depth if that is split.
@@ -103,6 +97,7 @@ pub(super) struct Problem<'a> {
     pub batch: i64,
     pub depth: &'a Axes,
     pub shares: Shares,
+    pub bundle: Option<Bundle>,
     pub ending: &'a Ending,
 }
 
@@ -164,10 +159,6 @@ impl Ending {
 
 /// Most columns of a block.
 const MOST_COLUMNS: i64 = 512;
-/// Most terms summed between two packings.
-const DEPTH: i64 = 384;
-/// Floats of a panel of columns that any first level holds: three quarters of 32 KiB.
-const LEAST_PANEL: i64 = 6 << 10;
 const MAX_PER_CALL_BYTES: i64 = 64 << 20;
 /// Cycles to bring a line from the second level, where the next one is not its neighbour.
 const SCATTERED_LINE: f64 = 4.0;
@@ -201,52 +192,6 @@ impl Steps {
     /// Whether neighbouring positions fall into one set of a first-level cache.
     fn collide(&self) -> bool {
         self.side != 0 && self.side % 1024 == 0
-    }
-}
-
-impl Tile {
-    const fn new(rows: i64, columns: i64) -> Tile {
-        Tile { rows, columns }
-    }
-
-    /// Positions of a side.
-    pub fn extent(self, which: Which) -> i64 {
-        if which == Which::Rows { self.rows } else { self.columns }
-    }
-
-    /// The most terms between two packings where there are so many rows: a panel of columns stays in
-    /// the first level while it meets all rows of a block. More than half of a level that is large
-    /// leaves too little for the rows.
-    fn most_depth(self, rows: i64, caches: Caches) -> i64 {
-        let panel = (caches.first as i64 / 2 / 4).max(LEAST_PANEL);
-        if rows <= self.rows { DEPTH } else { DEPTH.min(panel / self.columns) }
-    }
-
-    /// The tiles of a level: they fill its registers and leave room for what a step needs.
-    const fn all(level: Level) -> &'static [Tile] {
-        const ZMM: [Tile; 7] = [
-            Tile::new(14, 32),
-            Tile::new(9, 48),
-            Tile::new(6, 64),
-            Tile::new(28, 16),
-            Tile::new(4, 96),
-            Tile::new(2, 192),
-            Tile::new(1, 240),
-        ];
-        const YMM: [Tile; 6] = [
-            Tile::new(6, 16),
-            Tile::new(4, 24),
-            Tile::new(12, 8),
-            Tile::new(3, 32),
-            Tile::new(2, 48),
-            Tile::new(1, 96),
-        ];
-        const PORTABLE: [Tile; 3] = [Tile::new(2, 16), Tile::new(4, 8), Tile::new(1, 32)];
-        match level {
-            Level::X86_64V4 => &ZMM,
-            Level::X86_64V3 => &YMM,
-            Level::X86_64V2 | Level::Aarch64 => &PORTABLE,
-        }
     }
 }
 
@@ -307,7 +252,8 @@ impl Tiling {
             for column_supply in columns.supplies(Which::Columns) {
                 let strided = matches!(&row_supply, Supply::Direct(s) if s.side != 1);
                 let fits = |t: &&Tile| !strided || t.rows <= STRIDED_ROWS;
-                for &tile in Tile::all(problem.level).iter().filter(fits) {
+                let tiles = Tile::that_suit(problem.level, problem.bundle);
+                for &tile in tiles.iter().filter(fits) {
                     let (rows, columns) = (
                         Cut { offer: rows, supply: &row_supply },
                         Cut { offer: columns, supply: &column_supply },
@@ -358,10 +304,10 @@ impl Cut<'_> {
         }
     }
 
-    /// How it is cut into blocks for tiles of `extent`.
-    fn blocks(&self, extent: i64) -> Divisible {
+    /// How it is cut into blocks for tiles of `extent`, so that `together` neighbours are in one.
+    fn blocks(&self, extent: i64, together: i64) -> Divisible {
         let step = if self.runs().1 > 1.0 { self.offer.run } else { extent };
-        Divisible { points: self.offer.points, step }
+        Divisible { points: self.offer.points, step, together }
     }
 
     /// Whether neighbours within a tile are always one step of the last axis apart.
@@ -406,8 +352,8 @@ impl Plan {
         let (row_block, column_block) = blocks(
             problem,
             depth_block,
-            row_cut.blocks(tile.rows),
-            column_cut.blocks(tile.columns),
+            row_cut.blocks(tile.rows, 1),
+            column_cut.blocks(tile.columns, problem.bundle.map_or(1, Bundle::columns)),
         );
         let (row_blocks, column_blocks) =
             (div_ceil(rows.points, row_block), div_ceil(columns.points, column_block));
@@ -445,11 +391,16 @@ fn depth_block(problem: Problem, tile: Tile, rows: i64, in_place: bool) -> i64 {
 struct Divisible {
     points: i64,
     step: i64,
+    /// The same, but for the only block.
+    together: i64,
 }
 
 impl Divisible {
     fn block(self, limit: i64) -> i64 {
-        even_block(self.points, limit, self.step)
+        let both = lcm(self.step, self.together);
+        let multiple = if both <= self.points { both } else { self.step };
+        let limit = if both <= self.points { limit.max(both) } else { self.points };
+        even_block(self.points, limit, multiple)
     }
 }
 
@@ -463,7 +414,8 @@ fn blocks(problem: Problem, depth_block: i64, rows: Divisible, columns: Divisibl
         let units = div_ceil(rows.points, row_block) * div_ceil(columns.points, column_block);
         problem.batch * units * problem.shares.count < ENOUGH_UNITS
     };
-    while too_few(row_block, column_block) && column_block >= 64.max(2 * columns.step) {
+    let least = 64.max(2 * lcm(columns.step, columns.together));
+    while too_few(row_block, column_block) && column_block >= least {
         column_block = columns.block(column_block / 2);
     }
     while too_few(row_block, column_block) && row_block >= 8 * rows.step {
@@ -476,4 +428,12 @@ fn blocks(problem: Problem, depth_block: i64, rows: Divisible, columns: Divisibl
 pub(super) fn even_block(extent: i64, limit: i64, multiple: i64) -> i64 {
     let blocks = div_ceil(extent, limit.max(1));
     div_ceil(div_ceil(extent, blocks.max(1)), multiple.max(1)) * multiple.max(1)
+}
+
+fn lcm(a: i64, b: i64) -> i64 {
+    let (mut common, mut rest) = (a, b);
+    while rest != 0 {
+        (common, rest) = (rest, common % rest);
+    }
+    a / common.max(1) * b
 }

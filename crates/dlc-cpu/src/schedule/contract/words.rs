@@ -2,6 +2,7 @@
 
 use super::tiling::{Ending, Tiling};
 use super::{Algorithm, ContractSchedule, Reach, Sums, Supply};
+use crate::schedule::stretch::Stretch;
 use std::fmt;
 
 impl fmt::Display for Supply {
@@ -61,7 +62,7 @@ impl fmt::Display for ContractSchedule<'_> {
             Algorithm::Sweep(run) => {
                 writeln!(f, "contract sweep, a unit is a run of {run} columns")
             }
-            Algorithm::Tiled(t) => write_tiling(t, f),
+            Algorithm::Tiled(t) => write_tiling(t, self.ending.as_ref(), f),
         }?;
         writeln!(f, "rows     {}", self.rows)?;
         writeln!(f, "columns  {}", self.columns)?;
@@ -79,8 +80,9 @@ impl fmt::Display for ContractSchedule<'_> {
     }
 }
 
-fn write_tiling(t: &Tiling, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "contract tiled {}x{}, {}", t.tile.rows, t.tile.columns, t.sums)?;
+fn write_tiling(t: &Tiling, ending: Option<&Stretch>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let by = if ending.is_some() { ", stores by a leaf" } else { "" };
+    writeln!(f, "contract tiled {}x{}, {}{by}", t.tile.rows, t.tile.columns, t.sums)?;
     writeln!(f, "panels   rows {}, columns {}", t.rows, t.columns)?;
     write!(f, "blocks   {} rows, {} columns, ", t.row_block, t.column_block)?;
     write!(f, "{} deep", t.depth_block)?;

@@ -2,7 +2,7 @@
 
 use super::{Area, MOST_STATES, Stream, Stretch, Task};
 use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
-use crate::leaf::loops::{self, Fold, Loop, MAX_ADDRESSES};
+use crate::leaf::loops::{self, Fold, Loop, MAX_ADDRESSES, NEAR_ADDRESSES};
 use crate::schedule::PlacedStore;
 use crate::schedule::domain::{AxisSet, Check, Domain, Linear, Place};
 use crate::schedule::row::RowFold;
@@ -317,7 +317,9 @@ impl<'d, 'k> Draft<'d, 'k> {
         stores: Vec<(u16, Vector)>,
         folds: Vec<Fold>,
     ) -> Option<Stretch> {
-        if self.addresses.len() > MAX_ADDRESSES || folds.len() > MOST_STATES {
+        let is_far = |s: &loops::Stream| usize::from(s.address) >= NEAR_ADDRESSES;
+        let far_bytes = self.reached.iter().any(|s| is_far(s) && s.dtype.bytes() == 1);
+        if self.addresses.len() > MAX_ADDRESSES || folds.len() > MOST_STATES || far_bytes {
             return None;
         }
         let uniforms = self.uniforms.len() as u16;

@@ -1,0 +1,75 @@
+//! Register tiles.
+
+use super::{Bundle, Which};
+use crate::caches::Caches;
+use crate::level::Level;
+
+/// Most terms summed between two packings.
+pub const DEPTH: i64 = 384;
+/// Floats of a panel of columns that any first level holds: three quarters of 32 KiB.
+const LEAST_PANEL: i64 = 6 << 10;
+
+/// Rows and columns of a register tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Positions of the side that is broadcast.
+    pub rows: i64,
+    /// Positions of the side that becomes vectors.
+    pub columns: i64,
+}
+
+impl Tile {
+    const fn new(rows: i64, columns: i64) -> Tile {
+        Tile { rows, columns }
+    }
+
+    /// Positions of a side.
+    pub fn extent(self, which: Which) -> i64 {
+        if which == Which::Rows { self.rows } else { self.columns }
+    }
+
+    /// The most terms between two packings where there are so many rows: a panel of columns stays in
+    /// the first level while it meets all rows of a block. More than half of a level that is large
+    /// leaves too little for the rows.
+    pub fn most_depth(self, rows: i64, caches: Caches) -> i64 {
+        let panel = (caches.first as i64 / 2 / 4).max(LEAST_PANEL);
+        if rows <= self.rows { DEPTH } else { DEPTH.min(panel / self.columns) }
+    }
+
+    /// The tiles of a level, of these the ones that divide bundles if there are any.
+    pub fn that_suit(level: Level, bundle: Option<Bundle>) -> Vec<Tile> {
+        let all = Tile::all(level);
+        let divides = |tile: &&Tile| bundle.is_some_and(|b| b.columns() % tile.columns == 0);
+        let suit: Vec<Tile> = all.iter().filter(divides).copied().collect();
+        if suit.is_empty() { all.to_vec() } else { suit }
+    }
+
+    /// The tiles of a level: they fill its registers and leave room for what a step needs.
+    const fn all(level: Level) -> &'static [Tile] {
+        const ZMM: [Tile; 8] = [
+            Tile::new(14, 32),
+            Tile::new(9, 48),
+            Tile::new(6, 64),
+            Tile::new(28, 16),
+            Tile::new(4, 96),
+            Tile::new(3, 128),
+            Tile::new(2, 192),
+            Tile::new(1, 240),
+        ];
+        const YMM: [Tile; 7] = [
+            Tile::new(6, 16),
+            Tile::new(4, 24),
+            Tile::new(12, 8),
+            Tile::new(3, 32),
+            Tile::new(2, 48),
+            Tile::new(1, 64),
+            Tile::new(1, 96),
+        ];
+        const PORTABLE: [Tile; 3] = [Tile::new(2, 16), Tile::new(4, 8), Tile::new(1, 32)];
+        match level {
+            Level::X86_64V4 => &ZMM,
+            Level::X86_64V3 => &YMM,
+            Level::X86_64V2 | Level::Aarch64 => &PORTABLE,
+        }
+    }
+}
