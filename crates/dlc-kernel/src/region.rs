@@ -9,7 +9,7 @@ use crate::{
     Access, Axis, BinaryOp, BufferId, Class, Entry, Expr, ExprId, Exprs, Form, Guard, Index,
     Kernel, Part, Program,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// By buffer: conditions that hold together, where axis `d` is the coordinate along dim `d`.
 type Conditions = FxHashMap<BufferId, Vec<Guard>>;
@@ -24,9 +24,9 @@ pub struct Regions {
 impl Regions {
     /// Those of an entry's temporaries.
     pub fn of(program: &Program, entry: &Entry) -> Regions {
-        let mut support = Conditions::default();
-        entry.kernels.iter().for_each(|kernel| add_support(program, kernel, &mut support));
-        Regions { demand: demand(program, entry), support }
+        let mut written = Written::default();
+        entry.kernels.iter().for_each(|kernel| add_written(program, kernel, &mut written));
+        Regions { demand: demand(program, entry), support: written.support }
     }
 
     /// Over the axes of a kernel that stores at `access`: nobody reads what is stored where one of
@@ -39,6 +39,14 @@ impl Regions {
     pub fn support(&self, buffer: BufferId, access: &Access) -> Vec<Guard> {
         seen_through(&self.support, buffer, access)
     }
+}
+
+/// What is known of temporaries that are written.
+#[derive(Default)]
+struct Written {
+    support: Conditions,
+    /// Those whose elements are all at least some finite constant.
+    bounded: FxHashSet<BufferId>,
 }
 
 /// A buffer's conditions as an access sees them.
@@ -60,11 +68,16 @@ fn over_dims(guard: &Guard, access: &Access) -> Option<Guard> {
 fn demand(program: &Program, entry: &Entry) -> Conditions {
     let mut demand = Conditions::default();
     for kernel in &entry.kernels {
-        let parts = kernel.parts();
-        for (buffer, access, _) in parts.iter().flat_map(Part::loads) {
-            let asked = || access.guards.iter().filter_map(|g| over_dims(g, access));
-            let of_all = demand.entry(buffer).or_insert_with(|| asked().collect());
-            of_all.retain(|guard| asked().any(|own| own == *guard));
+        for part in &kernel.parts() {
+            let chosen = conditions_of_selects(part);
+            for (id, expr) in part.nodes() {
+                let Expr::Load { buffer, access, .. } = expr else { continue };
+                let unneeded = chosen.iter().filter(|(_, needed)| !needed[id.0 as usize]);
+                let guards = access.guards.iter().chain(unneeded.map(|(guard, _)| *guard));
+                let asked: Vec<Guard> = guards.filter_map(|g| over_dims(g, access)).collect();
+                let of_all = demand.entry(*buffer).or_insert_with(|| asked.clone());
+                of_all.retain(|guard| asked.contains(guard));
+            }
         }
         if matches!(kernel.form, Form::Reshape { .. } | Form::Check { .. }) {
             kernel.reads().into_iter().for_each(|id| _ = demand.insert(id, Vec::new()));
@@ -76,30 +89,65 @@ fn demand(program: &Program, entry: &Entry) -> Conditions {
     demand
 }
 
-/// Adds where the temporaries that a kernel writes may be other than 0.
-fn add_support(program: &Program, kernel: &Kernel, support: &mut Conditions) {
+/// The conditions of a part's selects; for each, by expression, whether it is needed where it fails.
+fn conditions_of_selects<'e>(part: &Part<'e>) -> Vec<(&'e Guard, Vec<bool>)> {
+    let conditions = part.exprs.iter().filter_map(|(condition, expr)| match expr {
+        Expr::Inside(guard) => Some((condition, guard)),
+        _ => None,
+    });
+    let needed = |(condition, guard)| {
+        let mut needed = vec![false; part.exprs.len()];
+        part.roots.iter().for_each(|root| needed[root.0 as usize] = true);
+        for id in (0..part.exprs.len() as u32).rev().map(ExprId) {
+            if !needed[id.0 as usize] {
+                continue;
+            }
+            match part.exprs.get(id) {
+                Expr::Select(c, _, other) if *c == condition => needed[other.0 as usize] = true,
+                expr => expr.operands().iter().for_each(|x| needed[x.0 as usize] = true),
+            }
+        }
+        (guard, needed)
+    };
+    conditions.map(needed).collect()
+}
+
+/// Adds what is known of the temporaries that a kernel writes.
+fn add_written(program: &Program, kernel: &Kernel, written: &mut Written) {
     if let Form::Loop { start, body, .. } = &kernel.form {
-        start.iter().chain(body).for_each(|kernel| add_support(program, kernel, support));
+        start.iter().chain(body).for_each(|kernel| add_written(program, kernel, written));
     }
     let mut found = Vec::new();
     for part in kernel.parts() {
         for store in &part.stores {
-            let guards = conditions(&part, store.value, support);
-            let holds = |g: &Guard| {
-                let values = fixed_values(part.exprs, |_, expr| outside(g, expr, support));
-                values[store.value.0 as usize] == Some(0.0)
-            };
+            let guards = conditions(&part, store.value, &written.support);
+            let holds = |g: &Guard| fixed_outside(g, &part, store.value, written) == Some(0.0);
             let guards = guards.into_iter().filter(holds);
-            let guards = guards.filter_map(|g| over_dims(&g, &store.access));
-            found.push((store.buffer, guards.collect::<Vec<Guard>>()));
+            let guards: Vec<Guard> = guards.filter_map(|g| over_dims(&g, &store.access)).collect();
+            let bounded = is_bounded(part.exprs, store.value, &|id| written.bounded.contains(&id));
+            found.push((store.buffer, guards, bounded));
         }
     }
-    for (buffer, guards) in found {
-        if program.buffer(buffer).class == Class::Temp {
-            let of_all = support.entry(buffer).or_insert_with(|| guards.clone());
-            of_all.retain(|guard| guards.contains(guard));
+    for (buffer, guards, bounded) in found {
+        if program.buffer(buffer).class != Class::Temp {
+            continue;
         }
+        let is_first = !written.support.contains_key(&buffer);
+        if is_first && bounded {
+            written.bounded.insert(buffer);
+        } else if !bounded {
+            written.bounded.remove(&buffer);
+        }
+        let of_all = written.support.entry(buffer).or_insert_with(|| guards.clone());
+        of_all.retain(|guard| guards.contains(guard));
     }
+}
+
+/// What a part computes where `guard` fails, if it is fixed there.
+fn fixed_outside(guard: &Guard, part: &Part<'_>, value: ExprId, written: &Written) -> Option<f64> {
+    let known = |_, expr: &Expr| outside(guard, expr, &written.support);
+    let values = fixed_values(part.exprs, known, |id| written.bounded.contains(&id));
+    values[value.0 as usize]
 }
 
 /// The conditions that a value may depend on.
@@ -133,11 +181,14 @@ fn outside(guard: &Guard, expr: &Expr, support: &Conditions) -> Option<f64> {
 }
 
 /// By expression: its value, if it is the same wherever some condition fails; `known` gives those of
-/// loads and conditions. What data decides is taken for finite.
+/// loads and conditions, and `bounded` says whose elements are at least some finite constant. What data
+/// decides is taken for finite.
 pub fn fixed_values(
     exprs: &Exprs,
     known: impl Fn(ExprId, &Expr) -> Option<f64>,
+    bounded: impl Fn(BufferId) -> bool,
 ) -> Vec<Option<f64>> {
+    let is_bounded = |id: &ExprId| is_bounded(exprs, *id, &bounded);
     let mut values: Vec<Option<f64>> = Vec::with_capacity(exprs.len());
     for (id, expr) in exprs.iter() {
         let of = |id: &ExprId| values[id.0 as usize];
@@ -147,7 +198,7 @@ pub fn fixed_values(
             Expr::Unary(op, x) => of(x).map(|value| op.eval(exprs.dtype(*x), value)),
             Expr::Binary(op, a, b) => match (of(a), of(b)) {
                 (Some(x), Some(y)) => Some(op.eval(exprs.dtype(*a), x, y)),
-                (x, y) => absorbed(*op, (x, is_bounded(exprs, *a)), (y, is_bounded(exprs, *b))),
+                (x, y) => absorbed(*op, (x, is_bounded(a)), (y, is_bounded(b))),
             },
             Expr::Select(condition, a, b) => match of(condition) {
                 Some(0.0) => of(b),
@@ -181,10 +232,11 @@ fn absorbed(
 }
 
 /// Whether a value is at least some finite constant.
-fn is_bounded(exprs: &Exprs, id: ExprId) -> bool {
+fn is_bounded(exprs: &Exprs, id: ExprId, bounded: &dyn Fn(BufferId) -> bool) -> bool {
     let finite = |id: &ExprId| matches!(exprs.get(*id), Expr::Const(x) if x.value().is_finite());
     match exprs.get(id) {
         Expr::Binary(BinaryOp::Max, a, b) => finite(a) || finite(b),
+        Expr::Load { buffer, fill, .. } => bounded(*buffer) && fill.value().is_finite(),
         _ => finite(&id),
     }
 }

@@ -30,6 +30,7 @@ mod lift;
 mod lower;
 mod reads;
 mod reason;
+mod recompute;
 pub mod rewrite;
 pub mod simplify;
 mod split_loops;
@@ -47,6 +48,7 @@ pub use fold_batch_norm::fold_batch_norm;
 pub use fuse::Apart;
 pub use lower::{Lowered, lower, lower_named};
 pub use reason::Reason;
+pub use recompute::recompute;
 pub use split_loops::split_loops;
 
 /// One step of the compiler: a function from graph to graph.
@@ -65,6 +67,7 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "simplify", since: OptLevel::O1, run: simplify::simplify },
     Pass { name: "split-loops", since: OptLevel::O1, run: split_loops },
     Pass { name: "fold-batch-norm", since: OptLevel::O1, run: fold_batch_norm },
+    Pass { name: "recompute", since: OptLevel::O2, run: recompute },
     Pass { name: "fuse-contractions", since: OptLevel::O1, run: fuse::fuse_contractions },
     Pass { name: "fuse-rows", since: OptLevel::O1, run: fuse::fuse_rows },
     Pass { name: "fuse-maps", since: OptLevel::O1, run: fuse::fuse_maps },

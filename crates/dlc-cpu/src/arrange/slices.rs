@@ -33,19 +33,20 @@ pub(super) fn in_slices(mut program: Program) -> Program {
         let entry = &mut program.entries[at];
         let (all, commit) = (std::mem::take(&mut entry.kernels), entry.commit);
         let (mut kernels, mut begins) = (Vec::with_capacity(all.len()), None);
-        let mut rest = all.into_iter().enumerate();
-        while let Some((k, kernel)) = rest.next() {
+        let mut own = Vec::new();
+        for (k, kernel) in all.into_iter().enumerate() {
             if k == commit {
                 begins = Some(kernels.len());
             }
-            kernels.push(match chains.next_if(|(first, _)| *first == k) {
-                Some((_, chain)) => {
-                    let others = rest.by_ref().take(chain.axes.len() - 1).map(|(_, next)| next);
-                    let own: Vec<Kernel> = std::iter::once(kernel).chain(others).collect();
-                    chain.in_slices(&mut program, &own)
-                }
-                None => kernel,
-            });
+            let Some(chain) = chains.peek().filter(|chain| chain.places.contains(&k)) else {
+                kernels.push(kernel);
+                continue;
+            };
+            own.push(kernel);
+            if own.len() == chain.places.len() {
+                let (chain, own) = (chains.next().expect("it is there"), std::mem::take(&mut own));
+                kernels.push(chain.in_slices(&mut program, &own));
+            }
         }
         let entry = &mut program.entries[at];
         entry.commit = begins.unwrap_or(kernels.len());
@@ -54,8 +55,13 @@ pub(super) fn in_slices(mut program: Program) -> Program {
     program
 }
 
-/// Kernels in a row that are cut into slices along an axis that all of them have.
+/// Kernels that are cut into slices along an axis that all of them have. Those between them do not
+/// depend on the chain, and go before it.
 struct Chain {
+    /// Where its kernels are.
+    places: Vec<usize>,
+    /// The loops that they are in already.
+    around: Loops,
     /// By kernel: which of its axes it is.
     axes: Vec<Axis>,
     /// How many steps.
@@ -64,6 +70,14 @@ struct Chain {
     points: i64,
     /// What lives within a step, and which of its dims the axis goes along.
     local: FxHashMap<BufferId, usize>,
+}
+
+/// Loops around kernels.
+#[derive(Clone, Copy)]
+struct Loops {
+    depth: u32,
+    /// How often they run what is in them.
+    steps: i64,
 }
 
 /// An axis that the kernels of a chain have in common, so far.
@@ -76,8 +90,8 @@ struct Line {
 }
 
 impl Chain {
-    /// The chains of an entry that are worth it, with their first kernels.
-    fn all(program: &Program, entry: &Entry) -> Vec<(usize, Chain)> {
+    /// The chains of an entry that are worth it, in order.
+    fn all(program: &Program, entry: &Entry) -> Vec<Chain> {
         let kernels = &entry.kernels;
         if !kernels.iter().any(|kernel| begins_chain(program, kernel)) {
             return Vec::new();
@@ -93,9 +107,9 @@ impl Chain {
             let limit = if from < entry.commit { entry.commit } else { kernels.len() };
             let end = (from..limit).find(|&k| fixed[k]).unwrap_or(limit);
             let chain = Chain::best(program, &kernels[..end], from, &last_read);
-            let length = chain.as_ref().map_or(1, |chain| chain.axes.len());
-            chains.extend(chain.map(|chain| (from, chain)));
-            from += length;
+            let last = chain.as_ref().and_then(|chain| chain.places.last());
+            from = last.unwrap_or(&from) + 1;
+            chains.extend(chain);
         }
         chains
     }
@@ -108,98 +122,151 @@ impl Chain {
         last_read: &FxHashMap<BufferId, usize>,
     ) -> Option<Chain> {
         let first = kernels.get(from).filter(|kernel| begins_chain(program, kernel))?;
-        let (mut lines, mut written) = (Line::all(first), first.writes());
+        let outside = Loops { depth: 0, steps: 1 };
+        let (mut lines, mut places) = (Line::all(first, outside), vec![from]);
+        let (mut own, mut read, mut written) = (vec![first], first.reads(), first.writes());
         let mut best: Option<(i64, Chain)> = None;
         for (k, kernel) in kernels.iter().enumerate().skip(from + 1) {
-            let reads = kernel.reads();
+            let (reads, writes) = (kernel.reads(), kernel.writes());
+            if !reads.iter().any(|id| written.contains(id)) {
+                match writes.iter().any(|id| read.contains(id)) {
+                    true => break,
+                    false => continue,
+                }
+            }
             let goes_on = reads.iter().any(|id| written.contains(id) && is_large(program, *id));
-            lines = if goes_on { Line::go_on(lines, &written, kernel) } else { Vec::new() };
+            lines =
+                if goes_on { Line::go_on(lines, &written, kernel, outside) } else { Vec::new() };
             if lines.is_empty() {
                 break;
             }
-            written.extend(kernel.writes());
+            places.push(k);
+            own.push(kernel);
+            read.extend(reads);
+            written.extend(writes);
             if !is_product(kernel) {
                 continue;
             }
             // What the chain writes and reads, nobody else may read.
-            let own = &kernels[from..=k];
-            let read: Vec<BufferId> = own.iter().flat_map(Kernel::reads).collect();
-            let local: Vec<BufferId> =
-                written.iter().filter(|id| read.contains(id)).copied().collect();
+            let local = || written.iter().filter(|id| read.contains(id));
             let stays = |id: &BufferId| {
                 program.buffer(*id).class == Class::Temp && last_read.get(id) <= Some(&k)
             };
-            let whole = local.iter().all(stays);
-            let chains = lines.iter().filter_map(|line| Chain::of(program, own, &local, line));
-            for (saved, chain) in chains.filter(|_| whole) {
-                if best.as_ref().is_none_or(|(most, _)| saved > *most) {
-                    best = Some((saved, chain));
-                }
+            if !local().all(stays) {
+                continue;
+            }
+            let local: Vec<BufferId> = local().copied().collect();
+            let found = Chain::along(program, &own, &local, &lines, outside);
+            if let Some((saved, chain)) = found
+                && best.as_ref().is_none_or(|(most, _)| saved > *most)
+            {
+                best = Some((saved, Chain { places: places.clone(), ..chain }));
             }
         }
         Some(best?.1)
+    }
+
+    /// The chain along one of `lines` that saves most, in the smallest steps.
+    fn along(
+        program: &Program,
+        kernels: &[&Kernel],
+        local: &[BufferId],
+        lines: &[Line],
+        around: Loops,
+    ) -> Option<(i64, Chain)> {
+        let chains = lines.iter().rev();
+        let chains = chains.filter_map(|line| Chain::of(program, kernels, local, line, around));
+        chains.max_by_key(|(saved, chain)| (*saved, chain.steps))
     }
 
     /// The chain along `line`, with the bytes that need not go far, if that is worth what has to be
     /// read again at every step.
     fn of(
         program: &Program,
-        kernels: &[Kernel],
+        kernels: &[&Kernel],
         local: &[BufferId],
         line: &Line,
+        around: Loops,
     ) -> Option<(i64, Chain)> {
         let bytes = |id: &BufferId| bytes(program, *id);
-        let per_point = local.iter().map(bytes).sum::<i64>() / line.extent;
+        let per_point = local.iter().map(bytes).sum::<i64>() / around.steps / line.extent;
         let fits = |n: &i64| line.extent % n == 0 && n * per_point <= NEAR;
         let points = (1..=line.extent).rev().find(fits).unwrap_or(1);
         let steps = line.extent / points;
         let saved: i64 = local.iter().filter(|id| is_large(program, **id)).map(bytes).sum();
-        let read: FxHashSet<BufferId> = kernels.iter().flat_map(Kernel::reads).collect();
+        let read: FxHashSet<BufferId> = kernels.iter().flat_map(|kernel| kernel.reads()).collect();
         let stays = |id: &&BufferId| !local.contains(id) && !line.moves(kernels, **id);
         let again = (steps - 1) * read.iter().filter(stays).map(bytes).sum::<i64>();
         let dim = |id: &BufferId| Some((*id, *line.dims.get(id)?));
         let local = local.iter().map(dim).collect::<Option<_>>()?;
-        let chain = Chain { axes: line.axes.clone(), steps, points, local };
+        let (places, axes) = (Vec::new(), line.axes.clone());
+        let chain = Chain { places, around, axes, steps, points, local };
         (steps > 1 && saved > WORTH * again).then_some((saved - again, chain))
     }
 
-    /// The loop over its slices. Temporaries that live within a step have the steps first.
+    /// The loop over its slices. Temporaries that live within a step have the steps first, after those
+    /// of the loops around. Steps that are still too large are cut along another axis.
     fn in_slices(&self, program: &mut Program, kernels: &[Kernel]) -> Kernel {
+        let depth = self.around.depth as usize;
         for (&id, &dim) in &self.local {
             let shape = &mut program.buffers[id.0 as usize].shape;
             shape[dim] = Size::from(self.points);
-            shape.insert(0, Size::from(self.steps));
+            shape.insert(depth, Size::from(self.steps));
         }
-        let last = kernels.last().expect("a chain has kernels");
         let slice = |(kernel, &axis): (&Kernel, &Axis)| {
             let mut form = self.slice(&kernel.form, axis);
             for mut piece in pieces(&mut form) {
                 piece.change_accesses(|id, access, _| {
                     if let Some(&dim) = self.local.get(&id) {
                         access.coords[dim] = Index::axis(axis.0 + 1);
-                        access.coords.insert(0, Index::axis(0));
+                        access.coords.insert(depth, Index::axis(self.around.depth));
                     }
                 });
             }
             Kernel { form, ..kernel.clone() }
         };
-        let body = kernels.iter().zip(&self.axes).map(slice).collect();
+        let mut body: Vec<Kernel> = kernels.iter().zip(&self.axes).map(slice).collect();
+        if let Some(inner) = self.within(program, &body) {
+            body = vec![inner.in_slices(program, &body)];
+        }
+        let last = body.last().expect("a chain has kernels");
+        let (name, origin) = (format!("{}_slices", last.name), last.origin.clone());
         let form = Form::Loop { steps: Size::from(self.steps), start: Vec::new(), body };
-        Kernel { name: format!("{}_slices", last.name), origin: last.origin.clone(), form }
+        Kernel { name, origin, form }
     }
 
-    /// A kernel's form with the steps as its first axis, and the points of a step as `axis`.
+    /// The chain that its kernels are at each of its steps, if that is worth cutting again.
+    fn within(&self, program: &Program, body: &[Kernel]) -> Option<Chain> {
+        let around = Loops { depth: self.around.depth + 1, steps: self.around.steps * self.steps };
+        let local: Vec<BufferId> = self.local.keys().copied().collect();
+        let room: i64 = local.iter().map(|id| bytes(program, *id)).sum::<i64>() / around.steps;
+        if room <= NEAR {
+            return None;
+        }
+        let (first, others) = body.split_first()?;
+        let (mut lines, mut written) = (Line::all(first, around), first.writes());
+        for kernel in others {
+            lines = Line::go_on(lines, &written, kernel, around);
+            written.extend(kernel.writes());
+        }
+        let own: Vec<&Kernel> = body.iter().collect();
+        Some(Chain::along(program, &own, &local, &lines, around)?.1)
+    }
+
+    /// A kernel's form with the steps as an axis after those of the loops around, and the points of a
+    /// step as `axis`.
     fn slice(&self, form: &Form, axis: Axis) -> Form {
+        let depth = self.around.depth;
         let cut = |axes: &[Size]| -> SmallVec<[Size; 4]> {
             let mut new = SmallVec::from(axes);
             new[axis.0 as usize] = Size::from(self.points);
-            new.insert(0, Size::from(self.steps));
+            new.insert(depth as usize, Size::from(self.steps));
             new
         };
         let over = |count: usize| -> Vec<Index> {
             let index = |a: u32| match a == axis.0 {
-                true => Index::affine([(0, self.points), (a + 1, 1)], 0i64),
-                false => Index::axis(a + 1),
+                true => Index::affine([(depth, self.points), (a + 1, 1)], 0i64),
+                false => Index::axis(a + u32::from(a >= depth)),
             };
             (0..count as u32).map(index).collect()
         };
@@ -241,7 +308,7 @@ impl Chain {
 
 impl Line {
     /// The axes that a kernel's points may be taken apart by, if it can be part of a chain.
-    fn all(kernel: &Kernel) -> Vec<Line> {
+    fn all(kernel: &Kernel, around: Loops) -> Vec<Line> {
         let axes = match &kernel.form {
             Form::Map { segments } if segments.len() == 1 => &segments[0].axes,
             Form::Row { outer, .. } => outer,
@@ -261,12 +328,13 @@ impl Line {
             };
             Line { axes: vec![axis], extent, dims: stores.filter_map(dim).collect() }
         };
-        (0u32..).map(Axis).zip(extents).filter(|a| a.1 > 1).map(line).collect()
+        let axes = (0u32..).map(Axis).zip(extents).skip(around.depth as usize);
+        axes.filter(|a| a.1 > 1).map(line).collect()
     }
 
     /// The lines that go on through the next kernel, which reads some of what is `written`.
-    fn go_on(lines: Vec<Line>, written: &[BufferId], kernel: &Kernel) -> Vec<Line> {
-        let (own, parts) = (Line::all(kernel), kernel.parts());
+    fn go_on(lines: Vec<Line>, written: &[BufferId], kernel: &Kernel, around: Loops) -> Vec<Line> {
+        let (own, parts) = (Line::all(kernel, around), kernel.parts());
         let read: Vec<_> =
             parts.iter().flat_map(Part::loads).filter(|load| written.contains(&load.0)).collect();
         let through = |mut line: Line| {
@@ -286,7 +354,7 @@ impl Line {
     }
 
     /// Whether the kernels read another part of a buffer at every step.
-    fn moves(&self, kernels: &[Kernel], id: BufferId) -> bool {
+    fn moves(&self, kernels: &[&Kernel], id: BufferId) -> bool {
         kernels.iter().zip(&self.axes).all(|(kernel, &axis)| {
             let parts = kernel.parts();
             let mut loads = parts.iter().flat_map(Part::loads);

@@ -38,15 +38,11 @@ pub(super) fn overwrite(
     local: &FxHashMap<BufferId, u64>,
     aliases: &mut Aliases,
 ) {
-    let bodies = entry.kernels.iter().filter_map(|kernel| match &kernel.form {
-        Form::Loop { body, .. } => Some(body),
-        _ => None,
-    });
-    for body in bodies {
+    for body in bodies(&entry.kernels) {
         for (at, kernel) in body.iter().enumerate() {
             let Form::Row { steps, .. } = &kernel.form else { continue };
             let [earlier @ .., Step::StoreEach(store)] = &steps[..] else { continue };
-            let alone = earlier.iter().all(|step| matches!(step, Step::Fold(..)));
+            let alone = !earlier.iter().any(|step| matches!(step, Step::StoreEach(_)));
             let parts = kernel.parts();
             let loads: Vec<_> = parts.iter().flat_map(Part::loads).collect();
             let to = program.buffer(store.buffer);
@@ -65,6 +61,18 @@ pub(super) fn overwrite(
             }
         }
     }
+}
+
+/// The bodies of loops without loops in them.
+fn bodies(kernels: &[Kernel]) -> Vec<&[Kernel]> {
+    let inner = kernels.iter().flat_map(|kernel| match &kernel.form {
+        Form::Loop { body, .. } => match bodies(body) {
+            inner if inner.is_empty() => vec![&body[..]],
+            inner => inner,
+        },
+        _ => Vec::new(),
+    });
+    inner.collect()
 }
 
 /// The bytes of a step of those temporaries of an entry that one loop's body writes and reads, and

@@ -94,7 +94,7 @@ fn only_what_no_operand_can_change_is_fixed() {
         (unary(&mut e, UnaryOp::Exp, lowest), Some(0.0)),
         (data, None),
     ];
-    let values = fixed_values(&e, |_, _| None);
+    let values = fixed_values(&e, |_, _| None, |_| false);
     for (id, expected) in cases {
         assert_eq!(values[id.0 as usize], expected, "{id}");
     }

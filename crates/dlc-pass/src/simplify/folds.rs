@@ -235,7 +235,7 @@ fn factor(
 }
 
 /// The view without `dropped` of its axes, none of which it uses.
-fn without_axes(view: &View, dropped: &[u32]) -> View {
+pub(super) fn without_axes(view: &View, dropped: &[u32]) -> View {
     let new = |a: Axis| Axis(a.0 - dropped.iter().filter(|&&d| d < a.0).count() as u32);
     let kept = view.axes.iter().enumerate().filter(|(i, _)| !dropped.contains(&(*i as u32)));
     let axes = kept.map(|(_, extent)| extent.clone()).collect();

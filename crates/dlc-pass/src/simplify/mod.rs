@@ -10,6 +10,7 @@
 mod algebra;
 mod constants;
 mod contractions;
+mod exchange;
 mod folds;
 mod selects;
 mod views;
@@ -47,6 +48,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         algebra::RULES,
         selects::RULES,
         views::RULES,
+        exchange::RULES,
         folds::RULES,
         contractions::RULES,
     ];

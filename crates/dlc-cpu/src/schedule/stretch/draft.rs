@@ -62,12 +62,12 @@ impl<'d, 'k> Draft<'d, 'k> {
         let checked = |id: ExprId| {
             domain.places[id.0 as usize].as_ref().is_some_and(|place| !place.checks.is_empty())
         };
-        let fixed = fixed_values(domain.exprs, |id, expr| match expr {
+        let known = |id: ExprId, expr: &Expr| match expr {
             Expr::Inside(_) => self.varies(id).then_some(0.0),
             Expr::Load { fill, .. } => (self.varies(id) && checked(id)).then(|| fill.value()),
             _ => None,
-        });
-        self.beyond = Some(fixed);
+        };
+        self.beyond = Some(fixed_values(domain.exprs, known, |_| false));
     }
 
     /// The value where the conditions fail, if this is there and it is fixed.
