@@ -48,7 +48,7 @@ pub use fold_batch_norm::fold_batch_norm;
 pub use fuse::Apart;
 pub use lower::{Lowered, lower, lower_named};
 pub use reason::Reason;
-pub use recompute::recompute;
+pub use recompute::{recompute, recompute_from};
 pub use split_loops::split_loops;
 
 /// One step of the compiler: a function from graph to graph.

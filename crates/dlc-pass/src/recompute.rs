@@ -27,9 +27,14 @@ const FAR: u32 = 2;
 /// The most operations that one value is computed from.
 const MAX_OPERATIONS: usize = 64;
 
-/// The graph in which late readers from far have values of their own.
+/// The graph in which late readers from far have large values of their own.
 pub fn recompute(graph: &Graph) -> Graph {
-    let mut again = Again::new(graph);
+    recompute_from(graph, LARGE)
+}
+
+/// [`recompute`], for values of so many bytes and more.
+pub fn recompute_from(graph: &Graph, bytes: i64) -> Graph {
+    let mut again = Again::new(graph, bytes);
     if again.members.is_empty() {
         return graph.clone();
     }
@@ -62,7 +67,7 @@ struct Again<'g> {
 }
 
 impl<'g> Again<'g> {
-    fn new(graph: &'g Graph) -> Again<'g> {
+    fn new(graph: &'g Graph, large: i64) -> Again<'g> {
         let (late, depth) = (late(graph), depth(graph));
         let (members, images, copies) = Default::default();
         let mut again = Again { graph, late, depth, members, images, copies };
@@ -70,7 +75,7 @@ impl<'g> Again<'g> {
         for user in graph.values() {
             for value in graph.operands(user) {
                 let root = again.far_root(user, value).filter(|root| known.insert(*root));
-                let cone = root.and_then(|root| again.cone(root));
+                let cone = root.and_then(|root| again.cone(root, large));
                 again.members.extend(cone.into_iter().flatten());
             }
         }
@@ -90,13 +95,14 @@ impl<'g> Again<'g> {
         far.then_some(root)
     }
 
-    /// The operations that make `root` of what is far smaller, if that is worth it.
-    fn cone(&self, root: Value) -> Option<FxHashSet<Value>> {
+    /// The operations that make `root`, of `large` bytes or more, of what is far smaller, if that is
+    /// worth it.
+    fn cone(&self, root: Value, large: i64) -> Option<FxHashSet<Value>> {
         let graph = self.graph;
         let size = elements(graph, root)?;
         let bytes = size * graph.ty(root).dtype.bytes() as i64;
         let is_output = |r: &dlc_graph::Outcome| r.value == root && r.role == Role::Output;
-        if bytes < LARGE || graph.results().iter().any(is_output) {
+        if bytes < large || graph.results().iter().any(is_output) {
             return None;
         }
         let (mut members, mut kept) = (FxHashSet::default(), FxHashSet::default());

@@ -1,7 +1,7 @@
 //! Code in the making: the expressions of a kernel become lanes, its loads and stores streams.
 
 use super::{Area, MOST_STATES, Stream, Stretch, Task};
-use crate::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
+use crate::leaf::lanes::{Compare, Kind, Lanes, Op, Vector, ops};
 use crate::leaf::loops::{self, Fold, Loop, MAX_ADDRESSES, NEAR_ADDRESSES};
 use crate::schedule::PlacedStore;
 use crate::schedule::domain::{AxisSet, Check, Domain, Linear, Place};
@@ -176,6 +176,9 @@ impl<'d, 'k> Draft<'d, 'k> {
             }
             Expr::Inside(_) => {
                 let checks = self.domain.guards[id.0 as usize].as_ref().expect("it has checks");
+                if let Area::Tile { columns, .. } = self.area {
+                    return self.hold(checks, columns.last()?);
+                }
                 self.enter_window(checks)?;
                 Some(self.lanes.truth(true))
             }
@@ -225,6 +228,32 @@ impl<'d, 'k> Draft<'d, 'k> {
             self.counts.len() - 1
         });
         Some(self.lanes.add(Op::Carry(Kind::I32, at as u16)))
+    }
+
+    /// Whether conditions on what is counted in a tile hold, element by element.
+    fn hold(&mut self, checks: &[Check], column: Axis) -> Option<Vector> {
+        let mut all = self.lanes.truth(true);
+        for check in checks {
+            // What counts down is counted with the other sign.
+            let (index, least, most) = match check.index.coef(column) < 0 {
+                true => (Linear::default().plus(&check.index, -1), 1 - check.extent, 0),
+                false => (check.index.clone(), 0, check.extent - 1),
+            };
+            let (low, high) = index.range(&self.domain.extents)?;
+            let count = self.count(&index).filter(|_| check.div == 1)?;
+            let [first, last] = [least, most].map(|bound| i32::try_from(bound).ok());
+            if low < least {
+                let first = self.lanes.int(first?);
+                let holds = self.lanes.compare(Compare::Le, first, count);
+                all = self.lanes.and(all, holds);
+            }
+            if high > most {
+                let last = self.lanes.int(last?);
+                let holds = self.lanes.compare(Compare::Le, count, last);
+                all = self.lanes.and(all, holds);
+            }
+        }
+        Some(all)
     }
 
     /// Whether every four lanes hold values `4k` to `4k + 3`, if they begin at a multiple of four.
