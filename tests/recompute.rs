@@ -89,6 +89,7 @@ fn gradients_are_what_they_were() {
     for &(name, layer) in LAYERS {
         let graph = step_of(layer);
         let simple = dlc_pass::simplify::simplify(&graph);
+        let simple = dlc_pass::rewrite::eliminate_dead_code(&simple);
         let again = dlc_pass::recompute_from(&simple, 0);
         let contractions = |graph: &Graph| count(graph, |op, _| matches!(op, Op::Contract(_)));
         assert_eq!(contractions(&again), contractions(&simple) + 1, "{name}: scores are again");
@@ -123,7 +124,8 @@ fn gradients_are_what_they_were() {
 const LONG: &str = "x |> self_attention(8, causal = yes, rate = 0.1)";
 
 fn trainer(layer: &str, level: OptLevel, threads: usize) -> Trainer {
-    let source = source(layer, "x = f32[N, 1070, 64], y = f32[N, 1070, 64]").replace("batch 2", "batch 1");
+    let source =
+        source(layer, "x = f32[N, 1070, 64], y = f32[N, 1070, 64]").replace("batch 2", "batch 1");
     let compiler = Compiler::new().threads(threads).opt_level(level);
     let module = compiler.compile_text("net.dl", &source).unwrap_or_else(|e| panic!("{e}"));
     module.trainer("Net").unwrap_or_else(|e| panic!("{e}"))
@@ -134,7 +136,8 @@ fn stepped(mut trainer: Trainer) -> Vec<(String, Vec<f32>)> {
     let [x, y] = [0.7, 0.3].map(|rate| Tensor::f32([1, 1070, 64], wave(rate)));
     trainer.step(&Batch::new([("x", x), ("y", y)])).unwrap();
     let weights = trainer.weights().unwrap();
-    let named = weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.as_f32().unwrap().to_vec()));
+    let named =
+        weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.as_f32().unwrap().to_vec()));
     named.collect()
 }
 
@@ -143,7 +146,7 @@ fn a_long_step_takes_less_than_its_weights() {
     let weights = 8 * 1070 * 1070 * 4;
     let peak = trainer(LONG, OptLevel::O2, 1).executable().peak_bytes();
     assert!(peak < weights, "{peak} bytes");
-    assert!(trainer(LONG, OptLevel::O1, 1).executable().peak_bytes() > 4 * weights);
+    assert!(trainer(LONG, OptLevel::O1, 1).executable().peak_bytes() > 2 * weights);
 }
 
 /// As without fusion and slices, but for rounding: sums of 1,070 terms, some after another.

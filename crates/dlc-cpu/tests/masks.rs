@@ -7,7 +7,7 @@ mod attention;
 
 use attention::{Mask, Sizes, attention};
 use dlc_cpu::CpuTarget;
-use dlc_kernel::{Data, OptLevel, Target};
+use dlc_kernel::{BinaryOp, DType, Data, Expr, Exprs, Form, OptLevel, Program, Target, UnaryOp};
 use support::{draft, *};
 
 const CAUSAL: Mask = Mask { backwards: false, shift: 0, width: 1 << 20 };
@@ -50,4 +50,58 @@ fn what_nobody_sees_does_not_turn_up() {
     let values = outputs[0].data.to_f64();
     assert!(values[..64 * 128].iter().all(|x| x.is_finite()));
     assert!(values[64 * 191..].iter().all(|x| x.is_nan()));
+}
+
+/// Products whose tiles store `e^(sum / 8)` where a mask holds and 0 elsewhere, and, beside it, whether it
+/// holds twice; others read all of that, by rows and by columns.
+fn masked_products(n: Sizes, mask: Mask) -> Program {
+    let mut draft = draft::Draft::default();
+    let [a, b] = [n.queries, n.keys].map(|rows| draft.input(&[n.heads, rows, n.depth]));
+    let c = draft.input(&[n.heads, n.keys, n.width]);
+    let d = draft.input(&[n.heads, n.queries, n.width]);
+    let weights = draft.temp(&[n.heads, n.queries, n.keys]);
+    let squares = draft.temp(&[n.heads, n.queries, n.keys]);
+    let by_rows = draft.output(&[n.heads, n.queries, n.width]);
+    let by_columns = draft.output(&[n.heads, n.keys, n.width]);
+    let mut e = Exprs::new();
+    let [lhs, rhs] = [(a, [0, 1, 3]), (b, [0, 2, 3])].map(|(x, on)| load(&mut e, x, at(&on)));
+    let (sum, eighth) = (folded(&mut e, 0, DType::F32), e.constant(DType::F32, 0.125));
+    let scaled = binary(&mut e, BinaryOp::Mul, sum, eighth);
+    let (weight, zero) = (unary(&mut e, UnaryOp::Exp, scaled), e.constant(DType::F32, 0.0));
+    let inside = e.add(Expr::Inside(mask.guard(1, 2)));
+    let kept = e.add(Expr::Select(inside, weight, zero));
+    let square = binary(&mut e, BinaryOp::Mul, kept, kept);
+    let stores = vec![store(weights, &[0, 1, 2], kept), store(squares, &[0, 1, 2], square)];
+    let (out, reduce) = (sizes(&[n.heads, n.queries, n.keys]), sizes(&[n.depth]));
+    draft.kernel(Form::Contract { out, reduce, exprs: e, lhs, rhs, stores });
+    for (x, on, y, to, rows, terms) in [
+        (weights, [0, 1, 3], c, by_rows, n.queries, n.keys),
+        (squares, [0, 3, 1], d, by_columns, n.keys, n.queries),
+    ] {
+        let mut e = Exprs::new();
+        let (lhs, rhs) = (load(&mut e, x, at(&on)), load(&mut e, y, at(&[0, 3, 2])));
+        let stores = vec![store(to, &[0, 1, 2], folded(&mut e, 0, DType::F32))];
+        let (out, reduce) = (sizes(&[n.heads, rows, n.width]), sizes(&[terms]));
+        draft.kernel(Form::Contract { out, reduce, exprs: e, lhs, rhs, stores });
+    }
+    draft.program()
+}
+
+#[test]
+fn zeros_are_stored_where_masks_give_them() {
+    let masks =
+        [CAUSAL, Mask { width: 9, ..CAUSAL }, Mask { backwards: true, shift: 70, width: 90 }];
+    for mask in masks {
+        for (queries, keys) in [(7, 7), (49, 70), (130, 131), (200, 97), (90, 300), (1100, 60)] {
+            let n = Sizes { heads: 2, queries, keys, depth: 8, width: 5 };
+            let program = masked_products(n, mask);
+            check(&program, &noise_inputs(&program, 7), 3e-6);
+        }
+    }
+    let n = Sizes { heads: 2, queries: 200, keys: 200, depth: 64, width: 64 };
+    let target = CpuTarget::detect().unwrap();
+    let program = masked_products(n, CAUSAL);
+    let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
+    assert_eq!(schedule.matches("bands ").count(), 3, "{schedule}");
+    assert_eq!(schedule.matches("stores from registers").count(), 3, "{schedule}");
 }

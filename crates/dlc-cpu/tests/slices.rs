@@ -7,7 +7,9 @@ mod attention;
 
 use attention::{Mask, Sizes, attention};
 use dlc_cpu::CpuTarget;
-use dlc_kernel::{OptLevel, Program, Target};
+use dlc_kernel::{
+    BinaryOp, BufferId, DType, Exprs, FoldOp, Form, OptLevel, Program, Step, Store, Target,
+};
 use support::{draft, *};
 
 fn schedule(program: &Program) -> String {
@@ -59,4 +61,62 @@ fn small_temporaries_stay_whole() {
     let n = Sizes { heads: 3, queries: 100, keys: 100, depth: 4, width: 4 };
     let schedule = schedule(&attention(n, None).0);
     assert!(!schedule.contains("at step"), "{schedule}");
+}
+
+/// The sum over the last axis of a product of two tensors at these coordinates.
+fn product(
+    of: [(BufferId, [u32; 4]); 2],
+    out: [i64; 4],
+    terms: i64,
+    stores: impl Fn(&mut Exprs) -> Store,
+) -> Form {
+    let mut exprs = Exprs::new();
+    let [lhs, rhs] = of.map(|(tensor, on)| load(&mut exprs, tensor, at(&on)));
+    let stores = vec![stores(&mut exprs)];
+    let (out, reduce) = (sizes(&out), sizes(&[terms]));
+    Form::Contract { out, reduce, exprs, lhs, rhs, stores }
+}
+
+/// The gradients of queries and keys from scores, which sums of rows stand before that wait for neither.
+fn gradients([batch, heads, length, depth]: [i64; 4]) -> Program {
+    let mut draft = draft::Draft::default();
+    let [q, k, v, g] = [0; 4].map(|_| draft.input(&[batch, length, heads, depth]));
+    let [scores, slopes] = [0; 2].map(|_| draft.temp(&[batch, heads, length, length]));
+    let sums = draft.temp(&[batch, heads, length]);
+    let [of_q, of_k] = [0; 2].map(|_| draft.output(&[batch, length, heads, depth]));
+    let (square, small) = ([batch, heads, length, length], [batch, length, heads, depth]);
+    let all = [0, 1, 2, 3];
+    let plain = |to: BufferId| move |e: &mut Exprs| store(to, &all, folded(e, 0, DType::F32));
+    draft.kernel(product([(q, [0, 2, 1, 4]), (k, [0, 3, 1, 4])], square, depth, plain(scores)));
+    let mut e = Exprs::new();
+    let [x, y] = [v, g].map(|tensor| load(&mut e, tensor, at(&[0, 2, 1, 3])));
+    let term = binary(&mut e, BinaryOp::Mul, x, y);
+    let sum = store(sums, &[0, 1, 2], folded(&mut e, 0, DType::F32));
+    let steps = vec![Step::Fold(FoldOp::Sum, term), Step::StoreRow(sum)];
+    let (outer, inner) = (sizes(&[batch, heads, length]), sizes(&[depth]));
+    draft.kernel(Form::Row { outer, inner, exprs: e, steps });
+    let slope = |e: &mut Exprs| {
+        let (sum, score) = (folded(e, 0, DType::F32), load(e, scores, at(&all)));
+        let less = load(e, sums, at(&[0, 1, 2]));
+        let rest = binary(e, BinaryOp::Sub, sum, less);
+        store(slopes, &all, binary(e, BinaryOp::Mul, score, rest))
+    };
+    draft.kernel(product([(g, [0, 2, 1, 4]), (v, [0, 3, 1, 4])], square, depth, slope));
+    let by_rows = [(slopes, [0, 2, 1, 4]), (k, [0, 4, 2, 3])];
+    let by_columns = [(slopes, [0, 2, 4, 1]), (q, [0, 4, 2, 3])];
+    draft.kernel(product(by_rows, small, length, plain(of_q)));
+    draft.kernel(product(by_columns, small, length, plain(of_k)));
+    draft.program()
+}
+
+#[test]
+fn loops_within_loops_have_what_waits_for_nothing_before_them() {
+    let program = gradients([2, 3, 300, 3]);
+    let schedule = schedule(&program);
+    assert_eq!(schedule.matches("at steps [3, 2]").count(), 4, "{schedule}");
+    check(&program, &noise_inputs(&program, 13), 3e-5);
+    let target = CpuTarget::detect().unwrap();
+    let peak = target.build(&program, &options(OptLevel::O2, 1)).unwrap().peak_bytes();
+    let head = 300 * (300 + 16) * 4;
+    assert!(peak < 3 * head, "{peak} bytes");
 }

@@ -18,7 +18,7 @@ type Conditions = FxHashMap<BufferId, Vec<Guard>>;
 #[derive(Clone, Debug, Default)]
 pub struct Regions {
     demand: Conditions,
-    support: Conditions,
+    written: Written,
 }
 
 impl Regions {
@@ -26,7 +26,7 @@ impl Regions {
     pub fn of(program: &Program, entry: &Entry) -> Regions {
         let mut written = Written::default();
         entry.kernels.iter().for_each(|kernel| add_written(program, kernel, &mut written));
-        Regions { demand: demand(program, entry), support: written.support }
+        Regions { demand: demand(program, entry), written }
     }
 
     /// Over the axes of a kernel that stores at `access`: nobody reads what is stored where one of
@@ -37,12 +37,22 @@ impl Regions {
 
     /// Over the axes of a kernel that loads at `access`: it loads 0 where one of these fails.
     pub fn support(&self, buffer: BufferId, access: &Access) -> Vec<Guard> {
-        seen_through(&self.support, buffer, access)
+        seen_through(&self.written.support, buffer, access)
+    }
+
+    /// Conditions over the axes of a kernel: all of these values are 0 where one of them fails.
+    pub fn zeros(&self, exprs: &Exprs, values: &[ExprId]) -> Vec<Guard> {
+        let all = values.iter().map(|&value| self.written.zeros(exprs, value));
+        let common = all.reduce(|mut common, own| {
+            common.retain(|guard| own.contains(guard));
+            common
+        });
+        common.unwrap_or_default()
     }
 }
 
 /// What is known of temporaries that are written.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Written {
     support: Conditions,
     /// Those whose elements are all at least some finite constant.
@@ -120,9 +130,7 @@ fn add_written(program: &Program, kernel: &Kernel, written: &mut Written) {
     let mut found = Vec::new();
     for part in kernel.parts() {
         for store in &part.stores {
-            let guards = conditions(&part, store.value, &written.support);
-            let holds = |g: &Guard| fixed_outside(g, &part, store.value, written) == Some(0.0);
-            let guards = guards.into_iter().filter(holds);
+            let guards = written.zeros(part.exprs, store.value).into_iter();
             let guards: Vec<Guard> = guards.filter_map(|g| over_dims(&g, &store.access)).collect();
             let bounded = is_bounded(part.exprs, store.value, &|id| written.bounded.contains(&id));
             found.push((store.buffer, guards, bounded));
@@ -143,18 +151,24 @@ fn add_written(program: &Program, kernel: &Kernel, written: &mut Written) {
     }
 }
 
-/// What a part computes where `guard` fails, if it is fixed there.
-fn fixed_outside(guard: &Guard, part: &Part<'_>, value: ExprId, written: &Written) -> Option<f64> {
-    let known = |_, expr: &Expr| outside(guard, expr, &written.support);
-    let values = fixed_values(part.exprs, known, |id| written.bounded.contains(&id));
-    values[value.0 as usize]
+impl Written {
+    /// The conditions where one of which fails a value is 0.
+    fn zeros(&self, exprs: &Exprs, value: ExprId) -> Vec<Guard> {
+        let mut guards = conditions(exprs, value, &self.support);
+        guards.retain(|guard| {
+            let known = |_, expr: &Expr| outside(guard, expr, &self.support);
+            let values = fixed_values(exprs, known, |id| self.bounded.contains(&id));
+            values[value.0 as usize] == Some(0.0)
+        });
+        guards
+    }
 }
 
 /// The conditions that a value may depend on.
-fn conditions(part: &Part<'_>, value: ExprId, support: &Conditions) -> Vec<Guard> {
+fn conditions(exprs: &Exprs, value: ExprId, support: &Conditions) -> Vec<Guard> {
     let mut found = Vec::new();
-    for id in part.exprs.reachable([value]) {
-        match part.exprs.get(id) {
+    for id in exprs.reachable([value]) {
+        match exprs.get(id) {
             Expr::Inside(guard) => found.push(guard.clone()),
             Expr::Load { buffer, access, .. } => {
                 found.extend(access.guards.iter().cloned());

@@ -335,15 +335,19 @@ fn nest<'s, 'k>(site: Site<'s>, form: &'k Form) -> Result<(Nest<'s, 'k>, ExprId,
     // Bundles are cut from the last axis.
     let last = usize::from(!sums.is_empty() && out.len() > site.steps);
     let groups = [site.steps, out.len() - site.steps - last, last, sums.len(), reduce.len()];
-    let mut conditions = match sums.is_empty() {
-        true => reach::conditions(site, &domain, [*lhs, *rhs], stores)?,
-        false => Vec::new(),
-    };
+    let (mut conditions, mut zeros) = (Vec::new(), Vec::new());
+    if sums.is_empty() {
+        conditions = reach::conditions(site, &domain, [*lhs, *rhs], stores)?;
+        zeros = reach::zeros(site, &domain, stores)?;
+    }
+    let needed = conditions.len();
+    conditions.append(&mut zeros);
     let kept = domain.merge(&roots, &mut placed, &mut conditions, &groups);
+    let zeros = conditions.split_off(needed);
     let (steps, out) = (kept[0], kept[0] + kept[1] + kept[2]);
     let sums = kept[3];
     let mut nest =
-        Nest { site, stores: placed, conditions, domain, steps, out, sums, bundle: None };
+        Nest { site, stores: placed, conditions, zeros, domain, steps, out, sums, bundle: None };
     if kept[2] > 0 {
         nest.cut_bundles([*lhs, *rhs]);
     }

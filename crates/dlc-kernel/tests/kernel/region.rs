@@ -99,3 +99,54 @@ fn only_what_no_operand_can_change_is_fixed() {
         assert_eq!(values[id.0 as usize], expected, "{id}");
     }
 }
+
+/// `x` is written without a condition; `y = e^((x if t >= u else -inf) - largest)` needs it, and is not 0,
+/// where the condition holds, because `largest` is bounded.
+#[test]
+fn conditions_of_selects_bound_what_is_read_and_written() {
+    let mask = Mask { backwards: false, shift: 0, width: 6 };
+    for bounded in [true, false] {
+        let mut p = Program::default();
+        let [x, y] = [0; 2].map(|_| buffer(&mut p, Class::Temp, "x", DType::F32, &[6, 6]));
+        let largest = buffer(&mut p, Class::Temp, "m", DType::F32, &[6]);
+        let z = buffer(&mut p, Class::Output, "z", DType::F32, &[6, 6]);
+        let map = |shape: &[i64], e: Exprs, stored: Store| Form::Map {
+            segments: vec![Segment { axes: sizes(shape), exprs: e, stores: vec![stored] }],
+        };
+        let copy = |from, to| {
+            let mut e = Exprs::new();
+            let value = load(&mut e, from, axes(&[0, 1]));
+            map(&[6, 6], e, store(to, axes(&[0, 1]), value))
+        };
+        let input = buffer(&mut p, Class::Input, "i", DType::F32, &[6, 6]);
+        let mut e = Exprs::new();
+        let (value, lowest) = (e.constant(DType::F32, 1.0), e.constant(DType::F32, -3e38));
+        let diagonal = load(&mut e, input, axes(&[0, 0]));
+        let value = binary(&mut e, BinaryOp::Mul, diagonal, value);
+        let value = if bounded { binary(&mut e, BinaryOp::Max, value, lowest) } else { value };
+        let of_rows = map(&[6], e, store(largest, axes(&[0]), value));
+        let mut e = Exprs::new();
+        let inside = e.add(Expr::Inside(mask.guard(0, 1)));
+        let (seen, never) =
+            (load(&mut e, x, axes(&[0, 1])), e.constant(DType::F32, f64::NEG_INFINITY));
+        let seen = e.add(Expr::Select(inside, seen, never));
+        let most = load(&mut e, largest, axes(&[0]));
+        let distance = binary(&mut e, BinaryOp::Sub, seen, most);
+        let weight = unary(&mut e, UnaryOp::Exp, distance);
+        let weights = map(&[6, 6], e, store(y, axes(&[0, 1]), weight));
+        let forms = [copy(input, x), of_rows, weights, copy(y, z)];
+        let kernel = |(k, form)| Kernel { name: format!("k{k}"), origin: None, form };
+        p.entries = vec![Entry {
+            name: "run".into(),
+            inputs: vec![input],
+            outputs: vec![z],
+            kernels: forms.into_iter().enumerate().map(kernel).collect(),
+            commit: 4,
+        }];
+        verify(&p).unwrap();
+        let regions = Regions::of(&p, &p.entries[0]);
+        assert_eq!(regions.demand(x, &axes(&[0, 1])), [mask.guard(0, 1)]);
+        let support = if bounded { vec![mask.guard(0, 1)] } else { Vec::new() };
+        assert_eq!(regions.support(y, &axes(&[0, 1])), support);
+    }
+}

@@ -2,12 +2,12 @@
 
 use super::Contraction;
 use super::tiled::Terms;
-use crate::codegen::Emitter;
 use crate::codegen::nest::Point;
+use crate::codegen::{Emitter, NOTRAP};
 use crate::schedule::contract::{Axes, Reach, Tiling};
 use crate::schedule::domain::{Check, Linear};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::types::{F32X4, I8, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::Axis;
 
@@ -32,6 +32,12 @@ impl Contraction<'_, '_> {
             let end = e.b.ins().iadd_imm_s(first, height);
             let band = (first, e.b.ins().smin(end, rows.1));
             let strips = self.reached_columns(e, t, (reach, terms.point), band, columns);
+            if !self.schedule.zeros().is_empty() {
+                e.when(terms.finish, |e| {
+                    self.store_zeros(e, t, terms.point, (band, (columns.0, strips.0)));
+                    self.store_zeros(e, t, terms.point, (band, (strips.1, columns.1)));
+                });
+            }
             if reach.depth.is_empty() {
                 return body(e, terms, (band, strips));
             }
@@ -50,11 +56,12 @@ impl Contraction<'_, '_> {
         band: Range,
         columns: Range,
     ) -> Range {
-        if reach.columns.is_empty() {
+        let conditions = [&reach.columns, self.schedule.zeros()].concat();
+        if conditions.is_empty() {
             return columns;
         }
         let (low, high) =
-            self.reached(e, (&reach.columns, &self.schedule.columns.axes), reach.row, point, band);
+            self.reached(e, (&conditions, &self.schedule.columns.axes), reach.row, point, band);
         let width = t.tile.columns;
         let low = e.b.ins().smax(low, columns.0);
         let before = e.b.ins().isub(low, columns.0);
@@ -67,6 +74,41 @@ impl Contraction<'_, '_> {
         let high = e.add_scaled(columns.0, strips, width);
         let high = e.b.ins().smin(high, columns.1);
         (e.b.ins().smin(low, high), high)
+    }
+
+    /// Zeros in the place of everything that tiles would store for some rows and columns.
+    fn store_zeros(
+        &self,
+        e: &mut Emitter,
+        t: &Tiling,
+        point: &Point,
+        (rows, columns): (Range, Range),
+    ) {
+        let (s, epilogue) = (self.schedule, t.epilogue().expect("tiles make the stores"));
+        let count = e.b.ins().isub(columns.1, columns.0);
+        for &(stream, _) in &epilogue.leaf.stores {
+            let stream = &epilogue.streams[usize::from(stream)].stream;
+            let bytes = stream.dtype.bytes() as i64;
+            let buffer = stream.buffer.expect("what a tile touches is in buffers");
+            e.for_each(rows.0, rows.1, 1, |e, row| {
+                let mut point = point.clone();
+                e.set_axes(&mut point, &s.rows.axes, row);
+                e.set_axes(&mut point, &s.columns.axes, columns.0);
+                let first = e.address(buffer, &stream.place, &point, bytes);
+                let end = e.add_scaled(first, count, bytes);
+                let size = e.b.ins().isub(end, first);
+                let rest = e.b.ins().band_imm_u(size, 15);
+                let whole = e.b.ins().isub(end, rest);
+                e.for_each(first, whole, 16, |e, at| {
+                    let zeros = e.lanes([0; 4], F32X4);
+                    e.b.ins().store(NOTRAP, zeros, at, 0);
+                });
+                e.for_each(whole, end, bytes, |e, at| {
+                    let zero = e.b.ins().iconst(if bytes == 1 { I8 } else { I32 }, 0);
+                    e.b.ins().store(NOTRAP, zero, at, 0);
+                });
+            });
+        }
     }
 
     /// `body` with those of some terms that matter to a band, if there are any. A band's sums begin

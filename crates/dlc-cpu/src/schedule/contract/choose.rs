@@ -23,6 +23,7 @@ pub(super) struct Nest<'s, 'k> {
     pub site: Site<'s>,
     pub stores: Vec<PlacedStore>,
     pub conditions: Vec<Check>,
+    pub zeros: Vec<Check>,
     pub domain: Domain<'k>,
     pub steps: usize,
     /// How many axes the result has.
@@ -58,7 +59,8 @@ impl<'k> Nest<'_, 'k> {
             false => self.assign(left, right, &batch, &depth),
         };
         let ending = self.ending_leaf(&columns.axes, &algorithm);
-        let reach = Reach::new(self.conditions, &rows.axes, &columns.axes, &depth);
+        let conditions = (&self.conditions[..], &self.zeros[..]);
+        let reach = Reach::new(conditions, &rows.axes, &columns.axes, &depth);
         ContractSchedule {
             config: self.site.config,
             domain: self.domain,

@@ -14,6 +14,8 @@ const BAND_ROWS: i64 = 48;
 pub struct Reach {
     /// Over a row, a column and the batch.
     pub columns: Vec<Check>,
+    /// The same, of sums that are needed: what is stored instead of them is 0.
+    pub zeros: Vec<Check>,
     /// Over a row, a term and the batch.
     pub depth: Vec<Check>,
     /// The one axis of the rows.
@@ -22,10 +24,15 @@ pub struct Reach {
 
 impl Reach {
     /// The conditions that rows of that one axis and columns or terms of one axis decide.
-    pub(super) fn new(conditions: Vec<Check>, rows: &Axes, columns: &Axes, depth: &Axes) -> Reach {
+    pub(super) fn new(
+        (conditions, zeros): (&[Check], &[Check]),
+        rows: &Axes,
+        columns: &Axes,
+        depth: &Axes,
+    ) -> Reach {
         let &[row] = &rows.axes[..] else { return Reach::default() };
         let only = |axes: &Axes| if let &[axis] = &axes.axes[..] { Some(axis) } else { None };
-        let decided_by = |axis: Option<Axis>, none: &Axes| {
+        let decided_by = |conditions: &[Check], axis: Option<Axis>, none: &Axes| {
             let fits = |check: &&Check| {
                 let unit = axis.is_some_and(|axis| check.index.coef(axis).abs() == 1);
                 let absent = none.axes.iter().all(|&axis| check.index.coef(axis) == 0);
@@ -33,12 +40,10 @@ impl Reach {
             };
             conditions.iter().filter(fits).cloned().collect()
         };
-        let (columns, depth) = (decided_by(only(columns), depth), decided_by(only(depth), columns));
-        Reach { columns, depth, row: Some(row) }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.columns.is_empty() && self.depth.is_empty()
+        let (column, term) = (only(columns), only(depth));
+        let [of_columns, zeros] = [conditions, zeros].map(|all| decided_by(all, column, depth));
+        let depth = decided_by(conditions, term, columns);
+        Reach { columns: of_columns, zeros, depth, row: Some(row) }
     }
 }
 
@@ -51,7 +56,17 @@ impl ContractSchedule<'_> {
         let is_whole = tiling.shares.count == 1 && flat(Which::Rows) && flat(Which::Columns);
         let height = tiling.tile.rows;
         let rows = super::div_ceil(BAND_ROWS, height) * height;
-        (is_whole && !self.reach.is_empty()).then_some((&self.reach, rows))
+        let Reach { columns, depth, .. } = &self.reach;
+        let differ = !columns.is_empty() || !depth.is_empty() || !self.zeros().is_empty();
+        (is_whole && differ).then_some((&self.reach, rows))
+    }
+
+    /// The conditions beyond which bands store zeros: none, if not tiles make the stores.
+    pub fn zeros(&self) -> &[Check] {
+        match &self.algorithm {
+            Algorithm::Tiled(tiling) if tiling.epilogue().is_some() => &self.reach.zeros,
+            _ => &[],
+        }
     }
 }
 
@@ -79,6 +94,18 @@ pub(super) fn conditions(
         all
     });
     guards.extend(common.into_iter().flatten());
+    let checks = guards.iter().map(|guard| Check::of_guard(guard, &domain.extents));
+    let checks: Vec<Option<Check>> = checks.collect::<Result<_, _>>()?;
+    Ok(checks.into_iter().flatten().collect())
+}
+
+/// Over the axes of a contraction: conditions beyond which all that is stored is 0.
+///
+/// # Errors
+/// If a size is not bound.
+pub(super) fn zeros(site: Site, domain: &Domain, stores: &[Store]) -> Result<Vec<Check>, String> {
+    let values: Vec<ExprId> = stores.iter().map(|s| s.value).collect();
+    let guards = site.regions.zeros(domain.exprs, &values);
     let checks = guards.iter().map(|guard| Check::of_guard(guard, &domain.extents));
     let checks: Vec<Option<Check>> = checks.collect::<Result<_, _>>()?;
     Ok(checks.into_iter().flatten().collect())

@@ -45,7 +45,8 @@ impl fmt::Display for Ending {
 impl fmt::Display for Reach {
     /// `some columns and some terms for each`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.columns.is_empty(), self.depth.is_empty()) {
+        let all_columns = self.columns.is_empty() && self.zeros.is_empty();
+        f.write_str(match (all_columns, self.depth.is_empty()) {
             (true, true) => "all columns and terms for each",
             (true, false) => "some terms for each",
             (false, true) => "some columns for each",
