@@ -39,7 +39,7 @@ fn several_heads_are_a_step_where_they_fit() {
     check(&program, &noise_inputs(&program, 12), 3e-6);
 }
 
-/// Scores of one head, weights in their place: what a call takes does not grow with the heads.
+/// Scores of one head at most, weights in their place: what a call takes does not grow with the heads.
 #[test]
 fn scores_have_the_room_of_a_step() {
     let peak = |heads: i64, threads: usize| {
@@ -51,8 +51,8 @@ fn scores_have_the_room_of_a_step() {
     let head = 512 * (512 + 16) * 4;
     for heads in [4, 12] {
         let rest = 64 * 1024 * heads as u64;
-        assert!((head..head + rest).contains(&peak(heads, 1)));
-        assert!((2 * head..2 * head + 2 * rest).contains(&peak(heads, 2)));
+        assert!(peak(heads, 1) < head + rest);
+        assert!(peak(heads, 2) < 2 * head + 2 * rest);
     }
 }
 
