@@ -4,7 +4,9 @@ mod common;
 
 use common::models::*;
 use common::*;
-use dlc_graph::op::{Cast, Concat, Gather, Op, Reduce, Reshape, ScatterAdd, StopGradient, View};
+use dlc_graph::op::{
+    Cast, Concat, Contract, Gather, Op, Reduce, Reshape, ScatterAdd, StopGradient, View,
+};
 use dlc_graph::{Graph, Role, Value};
 use dlc_kernel::{Access, BinaryOp, DType, FoldOp, Index, Scalar, UnaryOp};
 
@@ -242,4 +244,50 @@ fn disjoint_parts_stand_end_to_end() {
     check(sum([4, 0]), &["exp", "concat"]);
     check(sum([0, 3]), &["exp", "view", "view", "add"]);
     check(sum([1, 4]), &["exp", "view", "view", "add"]);
+}
+
+/// `sum[k] w[n,k] * (1 / 3) * sum[c] g[n,c] * v[k,c]`, where `sum[k] w[n,k] * v[k,c]` is known.
+fn sums_over_sums(keys: i64, features: i64) -> Graph {
+    let mut g = Graph::new();
+    let w = input(&mut g, "w", &[5, keys]);
+    let v = input(&mut g, "v", &[keys, features]);
+    let slope = input(&mut g, "g", &[5, features]);
+    let a = Index::axis;
+    let known = Contract {
+        out: shape(&[5, features]),
+        reduce: shape(&[keys]),
+        lhs: Access::new([a(0), a(2)]),
+        rhs: Access::new([a(2), a(1)]),
+    };
+    let inner = Contract {
+        out: shape(&[5, keys]),
+        reduce: shape(&[features]),
+        lhs: Access::new([a(0), a(2)]),
+        rhs: Access::new([a(1), a(2)]),
+    };
+    let known = g.push(known, &[w, v], None);
+    let inner = g.push(inner, &[slope, v], None);
+    let third = g.splat_like(inner, 1.0 / 3.0, &None);
+    let scaled = g.binary(BinaryOp::Mul, inner, third, &None);
+    let product = g.binary(BinaryOp::Mul, w, scaled, &None);
+    let sum = g.sum(product, &[1], &None);
+    g.add_result("known", known, Role::Output);
+    g.add_result("sum", sum, Role::Output);
+    g
+}
+
+/// Whichever sum is exchanged for the other, it has fewer terms than before.
+#[test]
+fn sums_over_known_sums_exchange_their_order() {
+    for (keys, features, left) in [(7, 3, 1), (3, 7, 2), (4, 4, 2)] {
+        let g = sums_over_sums(keys, features);
+        let simplified = dlc_pass::simplify::simplify(&g);
+        let values = random_values(&g, 5);
+        assert_close(&graph_results(&g, &values), &graph_results(&simplified, &values));
+        let live = simplified.live();
+        let contractions = simplified
+            .values()
+            .filter(|&v| live[v.0 as usize] && matches!(simplified.op(v), Op::Contract(_)));
+        assert_eq!(contractions.count(), left, "{keys} keys, {features} features");
+    }
 }

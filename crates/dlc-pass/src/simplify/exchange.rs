@@ -2,13 +2,14 @@
 //!
 //! The gradient of a softmax wants, for each query, the sum over all keys of weights `w` times their
 //! gradients, which are sums over features: `sum[k] w[k] * sum[c] g[c] * v[k,c]`. That is
-//! `sum[c] g[c] * sum[k] w[k] * v[k,c]`, and the inner sum is the result of attention.
+//! `sum[c] g[c] * sum[k] w[k] * v[k,c]`, and the inner sum is the result of attention. It is exchanged where
+//! that leaves fewer terms: more keys than features.
 
 use super::folds::without_axes;
 use super::{At, Exactness::*, Rewriter, Rule};
 use dlc_graph::op::{Contract, Op, Reduce, View};
 use dlc_graph::{MAX_RANK, Shape, Value};
-use dlc_kernel::{Access, Axis, BinaryOp, FoldOp, Index, Scalar};
+use dlc_kernel::{Access, Axis, BinaryOp, FoldOp, Index, Scalar, Size};
 
 pub const RULES: &[Rule] =
     &[Rule { name: "sum over a known sum", exactness: Reassociates, apply: over_known }];
@@ -32,24 +33,19 @@ struct Side<'a> {
 
 fn over_known(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let Op::Reduce(reduce) = at.op else { return None };
-    let body = at.operands[0];
     if reduce.op != FoldOp::Sum {
         return None;
     }
-    let factors = factors(r, body)?;
-    let inner = factors.iter().filter_map(|factor| match factor {
-        Factor::Number(value) => Some((*factor, *value)),
-        Factor::Holds(_) => None,
-    });
-    for (factor, value) in inner.collect::<Vec<_>>() {
-        let Op::Contract(contract) = r.g.op(value).clone() else { continue };
-        let mut rest = factors.clone();
-        rest.remove(rest.iter().position(|f| *f == factor)?);
-        let operands = r.g.operands(value);
-        for side in sides(&contract, &operands) {
-            if let Some(sum) = exchanged(r, at, reduce, &side, &rest) {
-                return Some(sum);
-            }
+    let factors = factors(r, at.operands[0])?;
+    for (k, factor) in factors.iter().enumerate() {
+        let Factor::Number(value) = factor else { continue };
+        let Op::Contract(contract) = r.g.op(*value).clone() else { continue };
+        let (operands, mut rest) = (r.g.operands(*value), factors.clone());
+        rest.remove(k);
+        let found = sides(&contract, &operands).into_iter();
+        let mut found = found.filter_map(|side| exchanged(r, at, reduce, &side, &rest));
+        if let Some(sum) = found.next() {
+            return Some(sum);
         }
     }
     None
@@ -67,36 +63,39 @@ fn exchanged(
     if reduce.axes.iter().any(|&axis| side.other.0.uses(Axis(axis))) {
         return None;
     }
-    let shape = r.shape(at.operands[0]).clone();
-    for user in r.g.users(side.own.1) {
-        let Op::Contract(known) = r.g.op(user).clone() else { continue };
-        let operands = r.g.operands(user);
-        for other in sides(&known, &operands).into_iter().filter(|s| s.own.1 == side.own.1) {
-            let Some(axes) = same_sum(reduce, &shape, side, &other) else { continue };
-            if *r.shape(other.other.1) != shape {
-                continue;
-            }
-            let Some(mut left) = factors(r, other.other.1).and_then(|own| without(rest, &own))
-            else {
-                continue;
-            };
-            let constant = |factor: &Factor| constant_along(r, *factor, &reduce.axes);
-            let Some(outside) = left.drain(..).map(|f| constant(&f)).collect::<Option<Vec<_>>>()
-            else {
-                continue;
-            };
-            let Some(sum) = sum(r, at, reduce, side, (user, &axes)) else { continue };
-            return Some(outside.into_iter().fold(sum, |product, (view, small)| {
-                let factor = r.make(view, &[small], at.origin);
-                r.binary(BinaryOp::Mul, product, factor, at.origin)
-            }));
-        }
+    let (known, (axes, outside)) = r.g.users(side.own.1).into_iter().find_map(|user| {
+        let Op::Contract(known) = r.g.op(user) else { return None };
+        let sides = sides(known, &r.g.operands(user));
+        let found = sides.iter().find_map(|known| known_sum(r, reduce, side, known, rest))?;
+        Some((user, found))
+    })?;
+    let sum = sum(r, at, reduce, side, (known, &axes))?;
+    Some(outside.into_iter().fold(sum, |product, (view, small)| {
+        let factor = r.make(view, &[small], at.origin);
+        r.binary(BinaryOp::Mul, product, factor, at.origin)
+    }))
+}
+
+/// The axes of `side` that the results of `known` go along, and the factors of `rest` that it does not
+/// have, if it sums what it has of them over `reduce` and the others are the same along that.
+fn known_sum(
+    r: &Rewriter<'_>,
+    reduce: &Reduce,
+    side: &Side<'_>,
+    known: &Side<'_>,
+    rest: &[Factor],
+) -> Option<(Vec<Axis>, Vec<(View, Value)>)> {
+    if known.own.1 != side.own.1 || r.shape(known.other.1)[..] != side.contract.out[..] {
+        return None;
     }
-    None
+    let axes = same_sum(reduce, side, known)?;
+    let left = without(rest, &factors(r, known.other.1)?)?;
+    let outside = left.into_iter().map(|factor| constant_along(r, factor, &reduce.axes));
+    Some((axes, outside.collect::<Option<_>>()?))
 }
 
 /// The sum over the terms of `side` of its other factor times the known sums, whose axes are `axes` of
-/// the contraction.
+/// the contraction, if these are fewer terms than those of `reduce`.
 fn sum(
     r: &mut Rewriter<'_>,
     at: &At<'_>,
@@ -106,7 +105,10 @@ fn sum(
 ) -> Option<Value> {
     let all = side.contract.axes();
     let kept: Vec<u32> = (0..all.len() as u32).filter(|a| !reduce.axes.contains(a)).collect();
-    if kept.len() > MAX_RANK {
+    let terms = |axes: &[u32]| axes.iter().map(|&a| all[a as usize].clone()).product::<Size>();
+    let summed: Vec<u32> = (side.contract.out.len() as u32..all.len() as u32).collect();
+    let fewer = terms(&summed).as_const()? < terms(&reduce.axes).as_const()?;
+    if !fewer || kept.len() > MAX_RANK {
         return None;
     }
     let new = |axis: Axis| Axis(kept.iter().position(|&k| k == axis.0).expect("it is kept") as u32);
@@ -118,18 +120,13 @@ fn sum(
     let known_at = Access::new(axes.iter().map(|&axis| Index::axis(new(axis).0)));
     let y = r.g.view(known, shape, known_at, at.origin);
     let product = r.binary(BinaryOp::Mul, x, y, at.origin);
-    let summed = (kept.len() - side.contract.reduce.len()) as u32..kept.len() as u32;
-    Some(r.make(Reduce { op: FoldOp::Sum, axes: summed.collect() }, &[product], at.origin))
+    let axes = summed.iter().map(|&axis| new(Axis(axis)).0).collect();
+    Some(r.make(Reduce { op: FoldOp::Sum, axes }, &[product], at.origin))
 }
 
 /// The axes of `side` that the results of `known` go along, if `known` sums its own factor, the same
 /// elements, over `reduce`, times what lies along the contraction of `side`.
-fn same_sum(
-    reduce: &Reduce,
-    shape: &Shape,
-    side: &Side<'_>,
-    known: &Side<'_>,
-) -> Option<Vec<Axis>> {
+fn same_sum(reduce: &Reduce, side: &Side<'_>, known: &Side<'_>) -> Option<Vec<Axis>> {
     let (axes, known_axes) = (side.contract.axes(), known.contract.axes());
     let mut to: Vec<Option<Axis>> = vec![None; known_axes.len()];
     let along = known.other.0.coords.iter().enumerate().map(|(d, c)| (c, Index::axis(d as u32)));
@@ -155,7 +152,7 @@ fn same_sum(
         && to.iter().zip(&known_axes).all(|(axis, extent)| axes[axis.0 as usize] == *extent)
         && summed == reduce.axes[..]
         && same(known.own.0, side.own.0)
-        && same(known.other.0, &Access::identity(shape.len()));
+        && same(known.other.0, &Access::identity(side.contract.out.len()));
     fits.then(|| out.to_vec())
 }
 
