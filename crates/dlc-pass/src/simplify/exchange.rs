@@ -31,6 +31,14 @@ struct Side<'a> {
     other: (&'a Access, Value),
 }
 
+/// A contraction that sums all but some factors of a product.
+struct Known {
+    /// The axes that its results go along.
+    axes: Vec<Axis>,
+    /// The factors that it does not have, without the axes of the sum.
+    outside: Vec<(View, Value)>,
+}
+
 fn over_known(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let Op::Reduce(reduce) = at.op else { return None };
     if reduce.op != FoldOp::Sum {
@@ -63,35 +71,35 @@ fn exchanged(
     if reduce.axes.iter().any(|&axis| side.other.0.uses(Axis(axis))) {
         return None;
     }
-    let (known, (axes, outside)) = r.g.users(side.own.1).into_iter().find_map(|user| {
+    let (value, known) = r.g.users(side.own.1).into_iter().find_map(|user| {
         let Op::Contract(known) = r.g.op(user) else { return None };
         let sides = sides(known, &r.g.operands(user));
         let found = sides.iter().find_map(|known| known_sum(r, reduce, side, known, rest))?;
         Some((user, found))
     })?;
-    let sum = sum(r, at, reduce, side, (known, &axes))?;
-    Some(outside.into_iter().fold(sum, |product, (view, small)| {
+    let sum = sum(r, at, reduce, side, (value, &known.axes))?;
+    Some(known.outside.into_iter().fold(sum, |product, (view, small)| {
         let factor = r.make(view, &[small], at.origin);
         r.binary(BinaryOp::Mul, product, factor, at.origin)
     }))
 }
 
-/// The axes of `side` that the results of `known` go along, and the factors of `rest` that it does not
-/// have, if it sums what it has of them over `reduce` and the others are the same along that.
+/// What `known` is to the product of `side` and `rest`, if it sums what it has of them over `reduce` and
+/// the others are the same along that.
 fn known_sum(
     r: &Rewriter<'_>,
     reduce: &Reduce,
     side: &Side<'_>,
     known: &Side<'_>,
     rest: &[Factor],
-) -> Option<(Vec<Axis>, Vec<(View, Value)>)> {
+) -> Option<Known> {
     if known.own.1 != side.own.1 || r.shape(known.other.1)[..] != side.contract.out[..] {
         return None;
     }
     let axes = same_sum(reduce, side, known)?;
     let left = without(rest, &factors(r, known.other.1)?)?;
     let outside = left.into_iter().map(|factor| constant_along(r, factor, &reduce.axes));
-    Some((axes, outside.collect::<Option<_>>()?))
+    Some(Known { axes, outside: outside.collect::<Option<_>>()? })
 }
 
 /// The sum over the terms of `side` of its other factor times the known sums, whose axes are `axes` of
