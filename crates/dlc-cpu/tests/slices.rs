@@ -74,7 +74,7 @@ fn product(
     let [lhs, rhs] = of.map(|(tensor, on)| load(&mut exprs, tensor, at(&on)));
     let stores = vec![stores(&mut exprs)];
     let (out, reduce) = (sizes(&out), sizes(&[terms]));
-    Form::Contract { out, reduce, exprs, lhs, rhs, stores }
+    Form::Contract { out, sums: Default::default(), reduce, exprs, lhs, rhs, stores }
 }
 
 /// The gradients of queries and keys from scores, which sums of rows stand before that wait for neither.
