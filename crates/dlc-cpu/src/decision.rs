@@ -18,7 +18,7 @@ pub fn decision(schedule: &Schedule, phases: &[Phase], steps: i64, threads: usiz
         Schedule::Contract(contract) => of_contraction(contract),
         Schedule::Row(row) => (of_row(row), None, row_major()),
         Schedule::Map(segments) => of_map(segments),
-        Schedule::ScatterAdd(_) => ("updates one after another".into(), None, row_major()),
+        Schedule::Scatter(_) => ("updates one after another".into(), None, row_major()),
         Schedule::Shared { .. } => ("nothing: two names of one buffer".into(), None, row_major()),
         Schedule::Copy { .. } => ("copy".into(), None, row_major()),
         Schedule::Check(_) => ("scan".into(), None, row_major()),

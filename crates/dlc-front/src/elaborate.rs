@@ -27,6 +27,7 @@ mod model;
 mod named;
 mod number;
 mod optimize;
+mod overwrite;
 mod pointwise;
 mod product;
 mod promise;

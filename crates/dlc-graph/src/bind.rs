@@ -115,6 +115,7 @@ impl Op {
             | Op::Concat(_)
             | Op::Reduce(_)
             | Op::Gather(_)
+            | Op::Overwrite(_)
             | Op::Grad(_)
             | Op::Part(_) => self.clone(),
         }

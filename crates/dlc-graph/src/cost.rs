@@ -22,7 +22,7 @@ pub fn cost(graph: &Graph, value: Value) -> i64 {
             _ => 1,
         },
         Op::Select(_) | Op::Cast(_) | Op::StopGradient(_) => 1,
-        Op::Gather(_) => 4,
+        Op::Gather(_) | Op::Overwrite(_) => 4,
         _ => 20,
     }
 }

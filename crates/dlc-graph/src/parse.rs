@@ -5,8 +5,8 @@ mod index;
 
 use crate::op::{
     Binary, Cast, Concat, Const, Contract, Extent, Fused, FusedKind, Gather, Grad, Hole, Iota, Op,
-    Part, Random, Reduce, Reshape, Scan, ScatterAdd, Select, Source, SourceClass, StopGradient,
-    Unary, View, fold_name,
+    Overwrite, Part, Random, Reduce, Reshape, Scan, ScatterAdd, Select, Source, SourceClass,
+    StopGradient, Unary, View, fold_name,
 };
 use crate::{Graph, Operands, Role, Type, Value};
 use cursor::Cursor;
@@ -186,6 +186,13 @@ impl<'a, 't> Parser<'a, 't> {
                     self.attributes(|p| Ok((p.count("axis")?, p.count("batch")?)))?;
                 Gather { axis, batch }.into()
             }
+            "overwrite" => self
+                .attributes(|p| {
+                    let (axis, batch) = (p.count("axis")?, p.count("batch")?);
+                    let in_place = p.count("in_place")? == 1;
+                    Ok(Overwrite { axis, batch, in_place })
+                })?
+                .into(),
             "scatter_add" => self
                 .attributes(|p| {
                     let (axis, batch) = (p.count("axis")?, p.count("batch")?);

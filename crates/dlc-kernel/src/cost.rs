@@ -1,10 +1,11 @@
 //! What a kernel costs at least: arithmetic and bytes moved, whatever the schedule.
 //!
 //! A multiply-add of a contraction counts as 2 operations, any other scalar operation as 1; every
-//! buffer is counted once per kernel that touches it. Sizes must be bound; unbound ones count 1.
+//! buffer is counted once per kernel that touches it, but for what is written over: that counts as
+//! far as it is. Sizes must be bound; unbound ones count 1.
 //! Counts saturate.
 
-use crate::{BufferId, Expr, ExprId, Exprs, Form, Kernel, Program, Size, Step};
+use crate::{BufferId, Expr, ExprId, Exprs, Form, Kernel, Program, ScatterMode, Size, Step};
 use rustc_hash::FxHashSet;
 
 impl Kernel {
@@ -33,7 +34,7 @@ impl Kernel {
                 times(products, 2 + operations(exprs, [*lhs, *rhs]))
                     .saturating_add(times(points(out), epilogue))
             }
-            Form::ScatterAdd { axes, exprs, value, .. } => {
+            Form::Scatter { axes, exprs, value, .. } => {
                 times(points(axes), operations(exprs, [*value]) + 1)
             }
             // The domains of the kernels hold the steps.
@@ -53,8 +54,12 @@ impl Kernel {
         if let Form::Reshape { .. } = self.form {
             return 0;
         }
-        let touched = self.reads().into_iter().chain(self.writes());
-        let touched: FxHashSet<_> = touched.collect();
+        let reads = self.reads().into_iter();
+        if let Form::Scatter { mode: ScatterMode::Overwrite, axes, buffer, .. } = &self.form {
+            let written = times(points(axes), program.buffer(*buffer).dtype.bytes() as u64);
+            return reads.map(bytes).fold(written, u64::saturating_add);
+        }
+        let touched: FxHashSet<_> = reads.chain(self.writes()).collect();
         touched.into_iter().map(bytes).fold(0, u64::saturating_add)
     }
 }

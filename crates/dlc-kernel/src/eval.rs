@@ -6,8 +6,8 @@
 
 use crate::{
     Access, Array, BinaryOp, BufferId, Class, Entry, Expr, ExprId, Exprs, FoldOp, Folding, Form,
-    Index, Kernel, Lookup, Point, Program, RunError, Segment, Size, Step, Store, cast, philox,
-    points,
+    Index, Kernel, Lookup, Point, Program, RunError, ScatterMode, Segment, Size, Step, Store, cast,
+    philox, points,
 };
 
 /// A program with its storage.
@@ -92,8 +92,8 @@ impl<'p> Machine<'p> {
             Form::Contract { out, sums, reduce, exprs, lhs, rhs, stores } => {
                 work.contract(out, [sums, reduce], exprs, [*lhs, *rhs], stores)
             }
-            Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } => {
-                work.scatter_add(axes, exprs, *buffer, (access, lookups), *value)
+            Form::Scatter { mode, axes, exprs, buffer, access, lookups, value } => {
+                work.scatter((*mode, axes), exprs, *buffer, (access, lookups), *value)
             }
             Form::Reshape { src, dst } => {
                 work.arrays[dst.0 as usize].data = work.arrays[src.0 as usize].data.clone();
@@ -254,27 +254,42 @@ impl Execution<'_> {
         Ok(sum.result())
     }
 
-    fn scatter_add(
+    fn scatter(
         &mut self,
-        axes: &[Size],
+        (mode, axes): (ScatterMode, &[Size]),
         exprs: &Exprs,
         buffer: BufferId,
         (access, lookups): (&Access, &[Lookup]),
         value: ExprId,
     ) -> Result<(), RunError> {
+        if mode == ScatterMode::Add {
+            self.clear(buffer);
+        }
+        let mut values = Values::new(exprs, lookups.iter().map(|l| l.index).chain([value]));
+        for point in self.points(axes) {
+            self.compute(&mut values, &point, &[])?;
+            let (at, new) =
+                (self.locate(buffer, access, lookups, &point, &values), values.get(value));
+            let data = &mut self.arrays[buffer.0 as usize].data;
+            match (mode, at) {
+                (ScatterMode::Add, at) => {
+                    if let Some(at) = at? {
+                        data[at] = BinaryOp::Add.eval(exprs.dtype(value), data[at], new);
+                    }
+                }
+                (ScatterMode::Overwrite, Ok(Some(at))) => data[at] = new,
+                (ScatterMode::Overwrite, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets what a buffer has at the present steps to 0.
+    fn clear(&mut self, buffer: BufferId) {
         let array = &mut self.arrays[buffer.0 as usize];
         let block: usize = array.shape[self.steps.len()..].iter().product();
         let at = self.steps.iter().zip(&array.shape).fold(0, |at, (&t, &n)| at * n + t as usize);
         array.data[at * block..(at + 1) * block].fill(0.0);
-        let mut values = Values::new(exprs, lookups.iter().map(|l| l.index).chain([value]));
-        for point in self.points(axes) {
-            self.compute(&mut values, &point, &[])?;
-            if let Some(at) = self.locate(buffer, access, lookups, &point, &values)? {
-                let element = &mut self.arrays[buffer.0 as usize].data[at];
-                *element = BinaryOp::Add.eval(exprs.dtype(value), *element, values.get(value));
-            }
-        }
-        Ok(())
     }
 
     fn store(&mut self, stores: &[Store], values: &Values<'_>, point: &[i64]) {

@@ -57,8 +57,8 @@ pub use expr::{Expr, ExprId, Exprs, Lookup, Scalar, fold_dtype};
 pub use index::{Access, Axis, Guard, Index};
 pub use part::{Fold, Part};
 pub use program::{
-    Buffer, BufferId, Class, Entry, Form, Kernel, Location, Origin, Program, Segment, Step, Store,
-    merge_op, place,
+    Buffer, BufferId, Class, Entry, Form, Kernel, Location, Origin, Program, ScatterMode, Segment,
+    Step, Store, merge_op, place,
 };
 pub use scalar::{BinaryOp, FoldOp, Folding, UnaryOp, cast};
 pub use size::{Bindings, MAX_DIM, Size, SizeError};

@@ -1,7 +1,9 @@
 //! What a kernel reads and writes, whatever its form.
 
 use crate::program::sum_count;
-use crate::{Access, BufferId, Expr, ExprId, Exprs, Form, Kernel, Lookup, Size, Step, Store};
+use crate::{
+    Access, BufferId, Expr, ExprId, Exprs, Form, Kernel, Lookup, ScatterMode, Size, Step, Store,
+};
 
 /// One piece of work of a kernel: some roots of an [`Exprs`], computed at every point of a domain,
 /// and what is stored there. Every form is a list of them.
@@ -61,7 +63,7 @@ impl Kernel {
                 let folds = sums.map(|k| (k, Fold::Contraction(*lhs))).collect();
                 vec![factors, Part { folds, ..Part::storing(out, exprs, stores) }]
             }
-            Form::ScatterAdd { axes, exprs, lookups, value, .. } => {
+            Form::Scatter { axes, exprs, lookups, value, .. } => {
                 let roots = lookups.iter().map(|l| l.index).chain([*value]).collect();
                 vec![Part::computing(axes.to_vec(), exprs, roots)]
             }
@@ -96,7 +98,7 @@ impl Kernel {
         let parts = self.parts();
         let mut writes: Vec<_> = parts.iter().flat_map(|p| &p.stores).map(|s| s.buffer).collect();
         match &self.form {
-            Form::ScatterAdd { buffer, .. } => writes.push(*buffer),
+            Form::Scatter { buffer, .. } => writes.push(*buffer),
             Form::Reshape { dst, .. } => writes.push(*dst),
             Form::Loop { start, body, .. } => {
                 writes.extend(start.iter().chain(body).flat_map(Kernel::writes));
@@ -109,7 +111,7 @@ impl Kernel {
     /// Whether it can set the error word: a check, or an index found in data.
     pub fn may_fail(&self) -> bool {
         match &self.form {
-            Form::Check { .. } | Form::ScatterAdd { .. } => true,
+            Form::Check { .. } | Form::Scatter { mode: ScatterMode::Add, .. } => true,
             Form::Loop { start, body, .. } => start.iter().chain(body).any(Kernel::may_fail),
             _ => self.parts().iter().any(|part| {
                 let mut nodes = part.nodes();

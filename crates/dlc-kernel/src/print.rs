@@ -16,7 +16,7 @@ mod load;
 
 use crate::{
     Access, Axis, BinaryOp, Buffer, BufferId, Class, DType, Entry, Expr, ExprId, Exprs, Form,
-    Guard, Index, Kernel, Lookup, Program, Scalar, Size, Step, Store, UnaryOp,
+    Guard, Index, Kernel, Lookup, Program, Scalar, ScatterMode, Size, Step, Store, UnaryOp,
 };
 use std::fmt::{self, Display, Write};
 
@@ -238,11 +238,11 @@ impl KernelText<'_> {
                 stores.iter().for_each(|s| body.store("", s));
                 f.write_str(&body.text)
             }
-            Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } => {
-                writeln!(f, "  scatter_add {}", domain(0, axes))?;
+            Form::Scatter { mode, axes, exprs, buffer, access, lookups, value } => {
+                writeln!(f, "  {} {}", mode.name(), domain(0, axes))?;
                 let roots = lookups.iter().map(|l| l.index).chain([*value]);
                 let mut body = Body::new(self.program, exprs, axes, roots);
-                body.scatter(*buffer, access, lookups, *value);
+                body.scatter(*mode, (*buffer, access, lookups), *value);
                 f.write_str(&body.text)
             }
             Form::Reshape { src, dst } => writeln!(f, "  reshape {dst} = {src}"),
@@ -373,12 +373,21 @@ impl<'a> Body<'a> {
         self.push(&format!("{head} {a} * {b}"));
     }
 
-    fn scatter(&mut self, buffer: BufferId, access: &Access, lookups: &[Lookup], value: ExprId) {
+    fn scatter(
+        &mut self,
+        mode: ScatterMode,
+        (buffer, access, lookups): (BufferId, &Access, &[Lookup]),
+        value: ExprId,
+    ) {
         self.prepare(lookups.iter().map(|l| l.index).chain([value]));
         let value = self.operand(value, Level::Conditional);
         let mut place = self.place(buffer, access, lookups);
         guards(&mut place, access).expect("a string takes any text");
-        self.push(&format!("{place} += {value}"));
+        let sign = match mode {
+            ScatterMode::Add => "+=",
+            ScatterMode::Overwrite => "=",
+        };
+        self.push(&format!("{place} {sign} {value}"));
     }
 
     fn push(&mut self, line: &str) {

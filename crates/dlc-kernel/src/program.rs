@@ -89,6 +89,26 @@ pub enum Step {
     StoreEach(Store),
 }
 
+/// What a scatter does to an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScatterMode {
+    /// Adds to it, after the whole buffer has been set to 0.
+    Add,
+    /// Replaces it; the others stay. Points have elements of their own, and an index outside is no
+    /// error: whoever needs to know looks it up before.
+    Overwrite,
+}
+
+impl ScatterMode {
+    /// Its name in dumps.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ScatterMode::Add => "scatter_add",
+            ScatterMode::Overwrite => "overwrite",
+        }
+    }
+}
+
 /// What a kernel computes. Nothing here says how: loops, tiles and threads are the target's.
 #[allow(clippy::large_enum_variant, reason = "a program has few, each made once")]
 #[derive(Clone, Debug)]
@@ -132,9 +152,11 @@ pub enum Form {
         /// Over the `out` axes only.
         stores: Vec<Store>,
     },
-    /// Sets `buffer` to 0, then for every point of `axes`, in row-major order:
-    /// `buffer[access, lookups] += value`. Points outside are skipped.
-    ScatterAdd {
+    /// For every point of `axes`, in row-major order: `buffer[access, lookups]` takes up `value`.
+    /// Points outside are skipped.
+    Scatter {
+        /// How.
+        mode: ScatterMode,
         /// The domain of the updates.
         axes: SmallVec<[Size; 4]>,
         /// Everything that is computed.
@@ -145,7 +167,7 @@ pub enum Form {
         access: Access,
         /// At least one.
         lookups: SmallVec<[Lookup; 1]>,
-        /// What is added.
+        /// What is added or written.
         value: ExprId,
     },
     /// `dst` holds the elements of `src` in row-major order under another shape. Free where the
@@ -163,7 +185,7 @@ pub enum Form {
     /// The domain of every kernel of `body` begins with the step (of a `Map`, in every segment; of a
     /// `Row`, `outer`; of a `Contract`, `out`). At step `t` it runs for the points whose first
     /// axis is `t`. In loops within loops the steps of the outer ones come before, for `start`
-    /// too. A `ScatterAdd` at a step sets to 0 what has the steps as its first coordinates.
+    /// too. A `Scatter` at a step sets to 0 what has the steps as its first coordinates.
     Loop {
         /// How often `body` runs.
         steps: Size,
@@ -264,7 +286,7 @@ impl Form {
             Form::Map { .. } => "map",
             Form::Row { .. } => "row",
             Form::Contract { .. } => "contract",
-            Form::ScatterAdd { .. } => "scatter_add",
+            Form::Scatter { mode, .. } => mode.name(),
             Form::Reshape { .. } => "reshape",
             Form::Loop { .. } => "loop",
             Form::Check { .. } => "check",

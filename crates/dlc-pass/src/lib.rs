@@ -35,6 +35,7 @@ pub mod rewrite;
 pub mod simplify;
 mod split_loops;
 mod stored;
+mod write_in_place;
 
 use dlc_graph::op::{Op, Scan};
 use dlc_graph::{Graph, differentiate, verify_differentiated};
@@ -50,6 +51,7 @@ pub use lower::{Lowered, lower, lower_named};
 pub use reason::Reason;
 pub use recompute::{recompute, recompute_from};
 pub use split_loops::split_loops;
+pub use write_in_place::write_in_place;
 
 /// One step of the compiler: a function from graph to graph.
 pub struct Pass {
@@ -68,6 +70,7 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "split-loops", since: OptLevel::O1, run: split_loops },
     Pass { name: "fold-batch-norm", since: OptLevel::O1, run: fold_batch_norm },
     Pass { name: "recompute", since: OptLevel::O2, run: recompute },
+    Pass { name: "write-in-place", since: OptLevel::O0, run: write_in_place },
     Pass { name: "fuse-contractions", since: OptLevel::O1, run: fuse::fuse_contractions },
     Pass { name: "fuse-rows", since: OptLevel::O1, run: fuse::fuse_rows },
     Pass { name: "fuse-maps", since: OptLevel::O1, run: fuse::fuse_maps },

@@ -6,8 +6,8 @@
 
 use crate::class::{Class, class};
 use dlc_graph::op::{
-    Concat, Contract, Fused, Gather, Hole, Op, Part, Reduce, Reshape, Scan, ScatterAdd, Source,
-    SourceClass, View,
+    Concat, Contract, Fused, Gather, Hole, Op, Overwrite, Part, Reduce, Reshape, Scan, ScatterAdd,
+    Source, SourceClass, View,
 };
 use dlc_graph::{Graph, Operands, Shape, Type, Value};
 use dlc_kernel::{Access, Axis, Guard, Index, Origin, Scalar, Size};
@@ -112,6 +112,10 @@ impl Lift<'_> {
                 extent: scatter.extent.clone(),
             }
             .into(),
+            Op::Overwrite(overwrite) => {
+                let (axis, batch) = (overwrite.axis + 1, overwrite.batch + 1);
+                Overwrite { axis, batch, ..overwrite.clone() }.into()
+            }
             Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Cast(_) | Op::StopGradient(_) => {
                 op.clone()
             }

@@ -52,7 +52,7 @@ pub fn reads(graph: &Graph, value: Value) -> Vec<Read> {
                 pending.push(Read { value: operands[k], at: access.coords.clone(), mode });
             }
         }
-        Lowering::Scan(_) => {
+        Lowering::Scan(_) | Lowering::Overwrite(_) => {
             let of = |&v: &Value| trace_read(graph, v, identity(graph.ty(v).rank()));
             return operands.iter().flat_map(of).collect();
         }
@@ -186,8 +186,8 @@ impl Points for Tracer<'_> {
         &self.axes
     }
 
-    fn rank(&self, k: usize) -> usize {
-        self.graph.ty(self.operands[k]).rank()
+    fn shape(&self, k: usize) -> &[Size] {
+        &self.graph.ty(self.operands[k]).shape
     }
 
     fn operand(&mut self, k: usize, at: &[Index]) -> ExprId {

@@ -3,7 +3,8 @@
 mod support;
 
 use dlc_kernel::{
-    Class, DType, Expr, Exprs, FoldOp, Form, Index, Lookup, RunError, Scalar, Step, Tensor,
+    Class, DType, Expr, Exprs, FoldOp, Form, Index, Lookup, RunError, Scalar, ScatterMode, Step,
+    Tensor,
 };
 use smallvec::SmallVec;
 
@@ -77,7 +78,8 @@ fn scatter_adds_at_a_step() {
     let mut exprs = Exprs::new();
     let index = load_as(&mut exprs, index, at(&[0, 1]), Scalar::new(DType::I32, 0.0));
     let value = load(&mut exprs, values, at(&[0, 1, 2]));
-    draft.kernel(Form::ScatterAdd {
+    draft.kernel(Form::Scatter {
+        mode: ScatterMode::Add,
         axes: sizes(&[steps, n, d]),
         exprs,
         buffer: sums,

@@ -5,7 +5,7 @@ mod support;
 #[path = "../../dlc-kernel/tests/shared/row.rs"]
 mod shared;
 
-use dlc_kernel::{Class, DType, Exprs, FoldOp, Form, Index, Lookup, Scalar, Step};
+use dlc_kernel::{Class, DType, Exprs, FoldOp, Form, Index, Lookup, Scalar, ScatterMode, Step};
 use shared::{Softmax, reduction, row, softmax_of};
 use support::*;
 
@@ -57,7 +57,8 @@ fn scatter_adds_share_out_indices() {
     let mut exprs = Exprs::new();
     let index = load_as(&mut exprs, index, at(&[0]), Scalar::new(DType::I32, 0.0));
     let value = load(&mut exprs, values, at(&[0, 1]));
-    draft.kernel(Form::ScatterAdd {
+    draft.kernel(Form::Scatter {
+        mode: ScatterMode::Add,
         axes: sizes(&[n, d]),
         exprs,
         buffer: sums,

@@ -61,7 +61,7 @@ fn keep_dense(program: &Program, kernel: &mut Kernel, movable: &mut FxHashSet<Bu
         Form::Loop { start, body, .. } => {
             start.iter_mut().chain(body).for_each(|kernel| keep_dense(program, kernel, movable));
         }
-        Form::ScatterAdd { .. } | Form::Reshape { .. } | Form::Check { .. } => {
+        Form::Scatter { .. } | Form::Reshape { .. } | Form::Check { .. } => {
             for id in kernel.reads().into_iter().chain(kernel.writes()) {
                 movable.remove(&id);
             }

@@ -189,7 +189,7 @@ fn eligible(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
     let mut eligible: FxHashSet<BufferId> = all.filter(fits).collect();
     let in_order = entry.kernels.iter().flat_map(|kernel| match &kernel.form {
         Form::Reshape { src, dst } => vec![*src, *dst],
-        Form::ScatterAdd { buffer, .. } => vec![*buffer],
+        Form::Scatter { buffer, .. } => vec![*buffer],
         Form::Loop { .. } => [kernel.reads(), kernel.writes()].concat(),
         _ => Vec::new(),
     });

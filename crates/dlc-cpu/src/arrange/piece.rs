@@ -44,7 +44,7 @@ pub(super) fn pieces(form: &mut Form) -> Vec<Piece<'_>> {
             let groups = groups.into_iter().collect();
             vec![piece(groups, exprs, stores.iter_mut().collect())]
         }
-        Form::ScatterAdd { axes, exprs, .. } => {
+        Form::Scatter { axes, exprs, .. } => {
             let groups = [group(axes, true)].into_iter().collect();
             vec![piece(groups, exprs, Vec::new())]
         }

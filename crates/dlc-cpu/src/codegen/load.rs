@@ -172,6 +172,23 @@ pub(super) fn place_offset(
     lane: Lane,
     inside: Option<Value>,
 ) -> (Value, Option<Value>) {
+    let fail = |e: &mut Emitter, index: Value, within: Value, extent: i64| {
+        let beyond = e.b.ins().bxor_imm_u(within, 1);
+        let beyond = inside.map_or(beyond, |inside| e.b.ins().band(inside, beyond));
+        e.fail_if(beyond, ErrorKind::Index, index, extent);
+    };
+    place_offset_or(ev, e, place, lane, (inside, fail))
+}
+
+/// [`place_offset`] that leaves what happens to an index outside (the index, whether it is inside, the
+/// dim's extent) to `fail`.
+pub(super) fn place_offset_or(
+    ev: &Evaluator,
+    e: &mut Emitter,
+    place: &Place,
+    lane: Lane,
+    (inside, fail): (Option<Value>, impl Fn(&mut Emitter, Value, Value, i64)),
+) -> (Value, Option<Value>) {
     let mut offset = lane_linear(ev, e, &place.linear, lane);
     for quotient in &place.quotients {
         let index = lane_linear(ev, e, &quotient.index, lane);
@@ -183,9 +200,7 @@ pub(super) fn place_offset(
         let index = lane_value(ev, e, found.index, lane);
         let index = e.b.ins().sextend(I64, index);
         let within = e.b.ins().icmp_imm_s(IntCC::UnsignedLessThan, index, found.extent);
-        let beyond = e.b.ins().bxor_imm_u(within, 1);
-        let beyond = inside.map_or(beyond, |inside| e.b.ins().band(inside, beyond));
-        e.fail_if(beyond, ErrorKind::Index, index, found.extent);
+        fail(e, index, within, found.extent);
         offset = e.add_scaled(offset, index, found.stride);
         all = and(e, all, within);
     }

@@ -50,7 +50,7 @@ pub const FIXED: MemFlagsData = NOTRAP.with_readonly().with_can_move();
 pub fn phases(schedule: &Schedule, frontend: TargetFrontendConfig) -> Vec<Phase> {
     let parts = match schedule {
         Schedule::Map(segments) => segments.iter().map(|s| map::part(s, frontend)).collect(),
-        Schedule::ScatterAdd(scatter) => vec![scatter::part(scatter, frontend)],
+        Schedule::Scatter(scatter) => vec![scatter::part(scatter, frontend)],
         Schedule::Check(check) => check::parts(check, frontend),
         Schedule::Shared { .. } | Schedule::Copy { .. } => return Vec::new(),
         Schedule::Row(row) => return row::phases(row, frontend),

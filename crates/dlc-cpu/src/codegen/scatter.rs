@@ -1,7 +1,7 @@
-//! Scatter-adds: the destination is cleared, then updated in row-major order of the domain.
+//! Scatters: points update elements of the destination in row-major order of the domain.
 
 use super::expr::Evaluator;
-use super::load::{all_hold, lane_value, load_scalar, place_offset, store_scalar};
+use super::load::{all_hold, lane_value, load_scalar, place_offset, place_offset_or, store_scalar};
 use super::map::set_axes;
 use super::{Emitter, NOTRAP, Part, emit, ops};
 use crate::schedule::lanes;
@@ -9,9 +9,9 @@ use crate::schedule::scatter::ScatterSchedule;
 use cranelift_codegen::ir::types::{F32X4, I8};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_codegen::isa::TargetFrontendConfig;
-use dlc_kernel::BinaryOp;
+use dlc_kernel::{BinaryOp, ScatterMode};
 
-/// The code of a scatter-add: one unit for each step of the loops around.
+/// The code of a scatter: one unit for each step of the loops around.
 pub fn part(schedule: &ScatterSchedule, frontend: TargetFrontendConfig) -> Part {
     let operands = schedule.operands();
     let code = emit(schedule.config, frontend, &operands, |e| emit_scatter(e, schedule));
@@ -26,9 +26,11 @@ fn emit_scatter(e: &mut Emitter, schedule: &ScatterSchedule) {
     let (begin, end) = (e.begin, e.end);
     let (units, bytes) = (schedule.units.max(1), schedule.dtype.bytes() as i64);
     e.for_each(begin, end, 1, |e, unit| {
-        let base = e.base(schedule.buffer);
-        let base = e.add_scaled(base, unit, schedule.elements * bytes);
-        clear(e, base, schedule.elements * bytes);
+        if schedule.mode == ScatterMode::Add {
+            let base = e.base(schedule.buffer);
+            let base = e.add_scaled(base, unit, schedule.elements * bytes);
+            clear(e, base, schedule.elements * bytes);
+        }
         let points = schedule.domain.points() / units;
         let first = e.b.ins().imul_imm_s(unit, points);
         let last = e.b.ins().iadd_imm_s(first, points);
@@ -37,26 +39,34 @@ fn emit_scatter(e: &mut Emitter, schedule: &ScatterSchedule) {
         e.for_points(first, last, &extents, |e, point| {
             ev.enter();
             set_axes(&mut ev, &axes, point);
-            add_point(e, &mut ev, schedule);
+            update(e, &mut ev, schedule);
             ev.leave();
         });
     });
 }
 
-fn add_point(e: &mut Emitter, ev: &mut Evaluator, schedule: &ScatterSchedule) {
+fn update(e: &mut Emitter, ev: &mut Evaluator, schedule: &ScatterSchedule) {
     for id in schedule.roots() {
         ev.value(e, id);
     }
     let place = &schedule.place;
     let inside = all_hold(ev, e, &place.checks, None);
-    let (offset, inside) = place_offset(ev, e, place, None, inside);
+    let (offset, inside) = match schedule.mode {
+        ScatterMode::Add => place_offset(ev, e, place, None, inside),
+        ScatterMode::Overwrite => place_offset_or(ev, e, place, None, (inside, |_, _, _, _| {})),
+    };
     let value = lane_value(ev, e, schedule.value, None);
     let base = e.base(schedule.buffer);
     let address = e.add_scaled(base, offset, schedule.dtype.bytes() as i64);
     let inside = inside.unwrap_or_else(|| e.b.ins().iconst(I8, 1));
     e.when(inside, |e| {
-        let old = load_scalar(e, schedule.dtype, address);
-        let new = ops::binary(e, BinaryOp::Add, schedule.dtype, old, value);
+        let new = match schedule.mode {
+            ScatterMode::Add => {
+                let old = load_scalar(e, schedule.dtype, address);
+                ops::binary(e, BinaryOp::Add, schedule.dtype, old, value)
+            }
+            ScatterMode::Overwrite => value,
+        };
         store_scalar(e, schedule.dtype, new, address);
     });
 }

@@ -80,7 +80,7 @@ pub enum Schedule<'k> {
     /// A contraction.
     Contract(Box<ContractSchedule<'k>>),
     /// A serial loop over the updates.
-    ScatterAdd(Box<scatter::ScatterSchedule<'k>>),
+    Scatter(Box<scatter::ScatterSchedule<'k>>),
     /// Nothing: two buffers share their storage.
     Shared {
         /// Read.
@@ -185,8 +185,8 @@ impl<'k> Schedule<'k> {
             Form::Contract { .. } => {
                 Schedule::Contract(Box::new(ContractSchedule::new(site, &kernel.form)?))
             }
-            Form::ScatterAdd { .. } => {
-                Schedule::ScatterAdd(Box::new(scatter::ScatterSchedule::new(site, &kernel.form)?))
+            Form::Scatter { .. } => {
+                Schedule::Scatter(Box::new(scatter::ScatterSchedule::new(site, &kernel.form)?))
             }
             &Form::Reshape { src, dst } if site.storage(src) == site.storage(dst) => {
                 Schedule::Shared { src, dst }
@@ -244,7 +244,7 @@ impl fmt::Display for Schedule<'_> {
             }
             Schedule::Row(row) => row.fmt(f),
             Schedule::Contract(contract) => contract.fmt(f),
-            Schedule::ScatterAdd(scatter) => scatter.fmt(f),
+            Schedule::Scatter(scatter) => scatter.fmt(f),
             Schedule::Shared { src, dst } => write!(f, "b{} lives in b{}", dst.0, src.0),
             Schedule::Copy { src, dst } => write!(f, "copy b{} to b{}", src.0, dst.0),
             Schedule::Check(check) => {

@@ -1,16 +1,18 @@
-//! The schedule of a scatter-add: a serial loop, in the order that its meaning fixes.
+//! The schedule of a scatter: a serial loop, in the order that its meaning fixes.
 
 use super::domain::{Domain, Place, extents};
 use super::map::loaded;
 use super::{Config, Site};
-use dlc_kernel::{Axis, BufferId, DType, ExprId, Form};
+use dlc_kernel::{Axis, BufferId, DType, ExprId, Form, ScatterMode};
 use std::fmt;
 
-/// How a scatter-add is computed.
+/// How a scatter is computed.
 #[derive(Clone, Debug)]
 pub struct ScatterSchedule<'k> {
     /// What it is made for.
     pub config: Config,
+    /// What happens at an element.
+    pub mode: ScatterMode,
     /// Its axes, and its expressions.
     pub domain: Domain<'k>,
     /// The destination.
@@ -23,12 +25,12 @@ pub struct ScatterSchedule<'k> {
     pub units: i64,
     /// Where updates go.
     pub place: Place,
-    /// What is added.
+    /// What is added or written.
     pub value: ExprId,
 }
 
 impl<'k> ScatterSchedule<'k> {
-    /// The schedule of a scatter-add with all sizes bound.
+    /// The schedule of a scatter with all sizes bound.
     ///
     /// # Errors
     /// If a size is not bound or there are too many axes.
@@ -36,7 +38,7 @@ impl<'k> ScatterSchedule<'k> {
     /// # Panics
     /// If `form` is of another kind.
     pub fn new(site: Site<'k>, form: &'k Form) -> Result<ScatterSchedule<'k>, String> {
-        let Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } = form else {
+        let Form::Scatter { mode, axes, exprs, buffer, access, lookups, value } = form else {
             panic!("a scatter's schedule is asked of `{}`", form.name())
         };
         let domain = Domain::new(site.program, exprs, extents(axes)?)?;
@@ -45,8 +47,8 @@ impl<'k> ScatterSchedule<'k> {
         let elements = extents(&destination.shape)?[site.steps..].iter().product();
         let units = domain.extents[..site.steps].iter().product();
         let dtype = destination.dtype;
-        let (config, buffer, value) = (site.config, *buffer, *value);
-        Ok(ScatterSchedule { config, domain, buffer, dtype, elements, units, place, value })
+        let (config, mode, buffer, value) = (site.config, *mode, *buffer, *value);
+        Ok(ScatterSchedule { config, mode, domain, buffer, dtype, elements, units, place, value })
     }
 
     /// The lookups' indices and the value.
@@ -71,6 +73,7 @@ impl<'k> ScatterSchedule<'k> {
 impl fmt::Display for ScatterSchedule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let axes = &self.domain.extents[..];
-        write!(f, "scatter_add {axes:?} into b{} [{}], serial", self.buffer.0, self.elements)
+        let (mode, buffer) = (self.mode.name(), self.buffer.0);
+        write!(f, "{mode} {axes:?} into b{buffer} [{}], serial", self.elements)
     }
 }

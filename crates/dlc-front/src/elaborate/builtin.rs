@@ -41,6 +41,7 @@ pub(crate) enum Kind {
     As,
     Split,
     Concat,
+    Overwrite,
     Transpose,
     Permute,
     Unsqueeze,
@@ -61,6 +62,7 @@ const fn row(name: &'static str, kind: Kind, usage: &'static str) -> Builtin {
     let maps = !matches!(
         kind,
         Kind::Concat
+            | Kind::Overwrite
             | Kind::Len
             | Kind::Fold(_)
             | Kind::Grad
@@ -120,6 +122,11 @@ pub(crate) static TABLE: &[Builtin] = &[
     row("as", Kind::As, "as[N, T, A, C](x): the same elements in another shape"),
     row("split", Kind::Split, "split[n](x), split[n, axis](x): n equal parts"),
     row("concat", Kind::Concat, "concat[axis](x, y, ..)"),
+    row(
+        "overwrite",
+        Kind::Overwrite,
+        "overwrite[axis](x, at, part): part in the place of what x has from `at` on",
+    ),
     row("transpose", Kind::Transpose, "transpose(x), transpose[i, j](x)"),
     row("permute", Kind::Permute, "permute[0, 2, 1](x)"),
     row("unsqueeze", Kind::Unsqueeze, "unsqueeze[axis](x): a new axis of size 1"),

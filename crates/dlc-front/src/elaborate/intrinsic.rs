@@ -70,6 +70,7 @@ impl<'u> Elab<'u> {
             Kind::As => self.apply_as(&call),
             Kind::Split => self.apply_split(&call),
             Kind::Concat => self.apply_concat(&call),
+            Kind::Overwrite => self.apply_overwrite(&call),
             Kind::Transpose => self.apply_transpose(&call),
             Kind::Permute => self.apply_permute(&call),
             Kind::Unsqueeze => self.apply_unsqueeze(&call),
@@ -374,6 +375,7 @@ fn argument_counts(kind: Kind) -> std::ops::RangeInclusive<usize> {
         Kind::Fold(ReduceOp::Max | ReduceOp::Min) | Kind::Grad | Kind::Named => 1..=2,
         Kind::Zeros | Kind::Ones | Kind::Iota | Kind::Random => 0..=8,
         Kind::Concat => 1..=usize::MAX,
+        Kind::Overwrite => 3..=3,
         _ => 1..=1,
     }
 }

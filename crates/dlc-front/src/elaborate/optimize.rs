@@ -233,6 +233,7 @@ fn passes_gradient(op: &Op, port: usize) -> bool {
         Op::Reduce(reduce) => !matches!(reduce.op, FoldOp::ArgMax | FoldOp::ArgMin),
         Op::Select(_) => port > 0,
         Op::Gather(_) => port == 0,
+        Op::Overwrite(_) => port != 1,
         Op::Binary(binary) => !binary.0.is_comparison() && !matches!(binary.0, BinaryOp::FloorDiv),
         _ => true,
     }

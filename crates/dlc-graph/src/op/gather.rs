@@ -38,7 +38,7 @@ impl Operation for Gather {
     fn lower(&self) -> Lowering<'_> {
         Lowering::Point(Box::new(|points, at| {
             let (axis, batch) = (self.axis as usize, self.batch as usize);
-            let found = points.rank(1) - batch;
+            let found = points.shape(1).len() - batch;
             let ids: Vec<Index> =
                 at[..batch].iter().chain(&at[axis..axis + found]).cloned().collect();
             let id = points.operand(1, &ids);

@@ -1,6 +1,6 @@
 //! How an operation becomes part of a kernel: a class, not a routine.
 
-use super::{Contract, Fused, Reduce, Scan, ScatterAdd};
+use super::{Contract, Fused, Overwrite, Reduce, Scan, ScatterAdd};
 use dlc_kernel::{Access, ExprId, Exprs, Index, Size};
 
 /// The value of a pointwise operation at a point, as an expression.
@@ -19,6 +19,8 @@ pub enum Lowering<'a> {
     Contract(&'a Contract),
     /// A scatter-add.
     ScatterAdd(&'a ScatterAdd),
+    /// A part of a state that is written over.
+    Overwrite(&'a Overwrite),
     /// A renaming of the same elements.
     Reshape,
     /// A map with one segment per operand.
@@ -44,8 +46,8 @@ pub trait Points {
     /// The extents of the kernel's axes.
     fn axes(&self) -> &[Size];
 
-    /// How many dims operand `k` has.
-    fn rank(&self, k: usize) -> usize;
+    /// The shape of operand `k`.
+    fn shape(&self, k: usize) -> &[Size];
 
     /// Operand `k` at coordinates `at`, which are inside it.
     fn operand(&mut self, k: usize, at: &[Index]) -> ExprId;

@@ -9,6 +9,7 @@ mod elementwise;
 mod fused;
 mod gather;
 mod lowering;
+mod overwrite;
 mod reduce;
 mod scan;
 mod scan_samples;
@@ -328,6 +329,24 @@ pub struct ScatterAdd {
     pub extent: Size,
 }
 
+/// Operands `x`, `start` (`I32`, of the first `batch` dims of `x`) and `part`, which is as `x` but for
+/// the extent of dim `axis` (`axis >= batch`): `x` with `part` in the place of what stands along the
+/// axis from `start` on, `y[b.., l.., start[b..] + i, r..] = part[b.., l.., i, r..]`. What would stand
+/// outside is left out.
+///
+/// Gradient: `dy` with zeros in that place for `x`, and what was in it for `part` ([`Gather`]); none
+/// for `start`. Exact; a read per element, or where `in_place` a write per element of `part`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Overwrite {
+    /// The dim along which `part` has a start.
+    pub axis: u32,
+    /// The number of leading dims that have starts of their own.
+    pub batch: u32,
+    /// Whether `part` is written over `x`, a state whose next value this is, and which nothing else
+    /// reads: a pass decides it.
+    pub in_place: bool,
+}
+
 /// Operands `y` (a float scalar) and `x`: the derivative of `y` with respect to `x`, of `x`'s type.
 /// `x` may be any value; 0 where `y` does not depend on it.
 ///
@@ -431,7 +450,7 @@ macro_rules! operations {
 operations! {
     Source, Const, Extent, Iota, Random,
     Unary, Binary, Select, Cast, StopGradient,
-    View, Reshape, Concat, Reduce, Contract, Gather, ScatterAdd,
+    View, Reshape, Concat, Reduce, Contract, Gather, ScatterAdd, Overwrite,
     Grad, Scan, Hole, Fused, Part,
 }
 

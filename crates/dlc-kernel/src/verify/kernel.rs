@@ -96,7 +96,7 @@ fn names(kernel: &Kernel) -> Vec<(Option<&Exprs>, Vec<ExprId>, Vec<BufferId>)> {
             roots.extend([*lhs, *rhs]);
             vec![(Some(exprs), roots, buffers)]
         }
-        Form::ScatterAdd { exprs, buffer, lookups, value, .. } => {
+        Form::Scatter { exprs, buffer, lookups, value, .. } => {
             let roots = lookups.iter().map(|l| l.index).chain([*value]).collect();
             vec![(Some(exprs), roots, vec![*buffer])]
         }
@@ -115,7 +115,7 @@ fn has_effect(kernel: &Kernel) -> Result<(), Broken> {
         Form::Contract { stores, .. } => !stores.is_empty(),
         Form::Check { buffers } => !buffers.is_empty(),
         Form::Loop { body, .. } => !body.is_empty(),
-        Form::ScatterAdd { .. } | Form::Reshape { .. } => true,
+        Form::Scatter { .. } | Form::Reshape { .. } => true,
     };
     require(effect, Rule::Effect, || format!("a {} without one", kernel.form.name()))
 }
@@ -132,7 +132,7 @@ fn form(program: &Program, kernel: &Kernel, parts: &[Part<'_>]) -> Result<(), Br
             require(a == b, Rule::Type, || format!("factors of types {a} and {b}"))?;
             folds(FoldOp::Sum, a)
         }
-        Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } => {
+        Form::Scatter { axes, exprs, buffer, access, lookups, value, .. } => {
             let found = !lookups.is_empty();
             require(found, Rule::Lookup, || "a scatter without one".into())?;
             let destination = program.buffer(*buffer);

@@ -28,7 +28,7 @@ fn writes(body: &[Kernel]) -> Writes<'_> {
         for store in kernel.parts().iter().flat_map(|p| &p.stores) {
             writes.entry(store.buffer).or_default().push((at, &store.access));
         }
-        if let Form::ScatterAdd { buffer, access, .. } = &kernel.form {
+        if let Form::Scatter { buffer, access, .. } = &kernel.form {
             writes.entry(*buffer).or_default().push((at, access));
         }
     }

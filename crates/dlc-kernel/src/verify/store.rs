@@ -2,7 +2,7 @@
 
 use super::kernel::{Node, stored_type};
 use super::{Broken, Rule, require};
-use crate::{Access, BufferId, Form, Index, Kernel, Part, Program, Size, Store};
+use crate::{Access, BufferId, Form, Index, Kernel, Part, Program, ScatterMode, Size, Store};
 
 /// Checks one store of a part by itself.
 pub(super) fn check(program: &Program, part: &Part<'_>, store: &Store) -> Result<(), Broken> {
@@ -60,7 +60,7 @@ pub(super) fn writes_whole(program: &Program, kernel: &Kernel, id: BufferId) -> 
 /// Whether a scatter-add writes a buffer, in loops of any depth: it sets all of it to 0.
 fn scatters(kernel: &Kernel, id: BufferId) -> bool {
     match &kernel.form {
-        Form::ScatterAdd { buffer, .. } => *buffer == id,
+        Form::Scatter { mode: ScatterMode::Add, buffer, .. } => *buffer == id,
         Form::Loop { start, body, .. } => start.iter().chain(body).any(|k| scatters(k, id)),
         _ => false,
     }

@@ -209,7 +209,8 @@ fn scatter(ids: BufferId, grad: BufferId) -> Form {
     let lookups = [Lookup { dim: 0, index: index(&mut e, ids) }].into_iter().collect();
     let access = Access::new([Index::constant(0i64), Index::axis(1)]);
     let value = e.constant(DType::F32, 1.0);
-    Form::ScatterAdd { axes: sizes(&[3, 2]), exprs: e, buffer: grad, access, lookups, value }
+    let (mode, axes) = (ScatterMode::Add, sizes(&[3, 2]));
+    Form::Scatter { mode, axes, exprs: e, buffer: grad, access, lookups, value }
 }
 
 fn sgd(table: BufferId, grad: BufferId, lr: BufferId) -> Form {

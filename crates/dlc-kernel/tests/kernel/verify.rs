@@ -212,9 +212,7 @@ fn types() {
 #[test]
 fn lookup() {
     let scatter = |p: &mut Program, change: &dyn Fn(&mut Lookup, &mut Access)| {
-        let Form::ScatterAdd { lookups, access, .. } = &mut kernels(p)[2].form else {
-            unreachable!()
-        };
+        let Form::Scatter { lookups, access, .. } = &mut kernels(p)[2].form else { unreachable!() };
         change(&mut lookups[0], access);
     };
     breaks(Rule::Lookup, training(), |p| scatter(p, &|lookup, _| lookup.dim = 1));
@@ -222,11 +220,11 @@ fn lookup() {
     breaks(Rule::Lookup, training(), |p| scatter(p, &|_, at| at.coords[0] = Index::axis(0)));
     breaks(Rule::Lookup, training(), |p| scatter(p, &|lookup, _| lookup.index = ExprId(1)));
     breaks(Rule::Lookup, training(), |p| {
-        let Form::ScatterAdd { lookups, .. } = &mut kernels(p)[2].form else { unreachable!() };
+        let Form::Scatter { lookups, .. } = &mut kernels(p)[2].form else { unreachable!() };
         lookups.clear();
     });
     breaks(Rule::Lookup, training(), |p| {
-        let Form::ScatterAdd { lookups, .. } = &mut kernels(p)[2].form else { unreachable!() };
+        let Form::Scatter { lookups, .. } = &mut kernels(p)[2].form else { unreachable!() };
         lookups.push(lookups[0].clone());
     });
 }

@@ -3,7 +3,7 @@
 use crate::support::*;
 use dlc_kernel::{
     BinaryOp, BufferId, Class, DType, Expr, ExprId, Exprs, FoldOp, Form, Index, Lookup, Scalar,
-    Step, Tensor, UnaryOp,
+    ScatterMode, Step, Tensor, UnaryOp,
 };
 
 pub fn row(draft: &mut Draft, outer: &[i64], inner: &[i64], exprs: Exprs, steps: Vec<Step>) {
@@ -267,7 +267,8 @@ fn scatter_adds() {
         let mut exprs = Exprs::new();
         let index = load_as(&mut exprs, index, at(&[0]), Scalar::new(DType::I32, 0.0));
         let value = load_as(&mut exprs, values, at(&[0, 1]), Scalar::new(dtype, 0.0));
-        draft.kernel(Form::ScatterAdd {
+        draft.kernel(Form::Scatter {
+            mode: ScatterMode::Add,
             axes: sizes(&[n, d]),
             exprs,
             buffer: sums,

@@ -3,7 +3,7 @@
 use crate::class::{Class, class};
 use crate::reads::Read;
 use crate::stored::stored;
-use dlc_graph::op::FusedKind;
+use dlc_graph::op::{FusedKind, Op};
 use dlc_graph::{Graph, Role, Value};
 use smallvec::SmallVec;
 
@@ -32,6 +32,8 @@ pub struct Facts<'g> {
     users: Vec<SmallVec<[Value; 4]>>,
     returned: Vec<bool>,
     early: Vec<bool>,
+    /// Whether it is a state that has been overwritten, or depends on one.
+    written: Vec<bool>,
     unit_of: Vec<Option<u32>>,
     /// By value: itself, if no cluster has members both up to it and after it; else a later value, on
     /// the way to the next of which that holds.
@@ -54,6 +56,7 @@ impl<'g> Facts<'g> {
             users: vec![SmallVec::new(); n],
             returned: vec![false; n],
             early: vec![false; n],
+            written: vec![false; n],
             unit_of: vec![None; n],
             bridged: (0..n as u32).collect(),
             visited: vec![0; n],
@@ -89,6 +92,11 @@ impl<'g> Facts<'g> {
                 }
             }
         }
+        for value in self.graph.values() {
+            let overwrites = matches!(self.graph.op(value), Op::Overwrite(o) if o.in_place);
+            let mut reads = self.reads[at(value)].iter();
+            self.written[at(value)] = overwrites || reads.any(|r| self.written[at(r.value)]);
+        }
     }
 
     /// Whether `value` is computed by a kernel, alone or with others.
@@ -116,9 +124,10 @@ impl<'g> Facts<'g> {
         self.returned[at(value)]
     }
 
-    /// Whether `value` only serves the next parameters and state.
+    /// Whether `value` only serves the next parameters and state, or depends on a state that has been
+    /// overwritten.
     pub fn is_late(&self, value: Value) -> bool {
-        !self.early[at(value)]
+        !self.early[at(value)] || self.written[at(value)]
     }
 
     /// Whether a kernel of `members` has to store `member`.

@@ -1,14 +1,16 @@
 //! The end of an entry: the check of loss and gradients, then whatever writes parameters and state.
 //!
-//! A kernel whose results serve only the next parameters and state moves behind the check. A map
-//! among them writes a parameter in place, unless somebody still reads the old value; everything
-//! else is written to a temporary and copied last.
+//! A kernel whose results serve only the next parameters and state moves behind the check, and so
+//! does what overwrites a part of a state in place, and what reads the state then. A map among them
+//! writes a parameter in place, unless somebody still reads the old value; everything else is written
+//! to a temporary and copied last.
 
 use super::name::Names;
 use crate::reads::identity;
 use dlc_graph::Type;
 use dlc_kernel::{
-    Access, BufferId, Class, Expr, Exprs, Form, Kernel, Program, Scalar, Segment, Store,
+    Access, BufferId, Class, Expr, Exprs, Form, Kernel, Program, Scalar, ScatterMode, Segment,
+    Store,
 };
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
@@ -84,7 +86,7 @@ pub fn copies(program: &Program, copies: &[(BufferId, BufferId)]) -> Form {
     Form::Map { segments: copies.iter().map(segment).collect() }
 }
 
-/// Which kernels serve updates alone.
+/// Which kernels serve updates alone, overwrite a state, or depend on those that do.
 fn late(program: &Program, kernels: &[Kernel], plan: &Plan) -> Vec<bool> {
     let mut early: FxHashSet<BufferId> = plan.checked.iter().copied().collect();
     let mut late = vec![false; kernels.len()];
@@ -98,7 +100,18 @@ fn late(program: &Program, kernels: &[Kernel], plan: &Plan) -> Vec<bool> {
             early.extend(kernel.reads());
         }
     }
+    let mut written: FxHashSet<BufferId> = FxHashSet::default();
+    for (late, kernel) in late.iter_mut().zip(kernels) {
+        *late |= overwrites(kernel) || kernel.reads().iter().any(|id| written.contains(id));
+        if *late {
+            written.extend(kernel.writes());
+        }
+    }
     late
+}
+
+fn overwrites(kernel: &Kernel) -> bool {
+    matches!(kernel.form, Form::Scatter { mode: ScatterMode::Overwrite, .. })
 }
 
 fn partition(kernels: Vec<Kernel>, late: &[bool]) -> (Vec<Kernel>, Vec<Kernel>) {
@@ -107,10 +120,14 @@ fn partition(kernels: Vec<Kernel>, late: &[bool]) -> (Vec<Kernel>, Vec<Kernel>) 
 }
 
 /// Whether `target` is its own next value, or the kernel that stores it may: it runs after the
-/// check, nobody reads the old value afterwards, and it reads it at the point of the store only.
+/// check, nobody reads the old value afterwards, and it reads it at the point of the store only. Of
+/// what overwrites a part that is known.
 fn makes_safely(ordered: &[Kernel], commits: &[Kernel], target: BufferId) -> bool {
     let stores = |kernel: &Kernel| kernel.writes().contains(&target);
     let Some(k) = commits.iter().position(stores) else { return !ordered.iter().any(stores) };
+    if overwrites(&commits[k]) {
+        return true;
+    }
     let Form::Map { segments } = &commits[k].form else { return false };
     let own = segments.iter().all(|segment| {
         let store = segment.stores.iter().find(|s| s.buffer == target);

@@ -196,8 +196,8 @@ impl Points for OperandPoints<'_, '_> {
         &self.emitter.axes
     }
 
-    fn rank(&self, k: usize) -> usize {
-        self.emitter.graph.ty(self.operands[k]).rank()
+    fn shape(&self, k: usize) -> &[Size] {
+        &self.emitter.graph.ty(self.operands[k]).shape
     }
 
     fn operand(&mut self, k: usize, at: &[Index]) -> ExprId {

@@ -5,9 +5,12 @@ use super::place::Place;
 use crate::class::{Class, class};
 use crate::layout::{Layout, Reach};
 use crate::reads::{Read, fold_coords, identity, reads};
-use dlc_graph::op::{Contract, FusedKind, Lowering, ScatterAdd};
+use dlc_graph::op::{Contract, FusedKind, Lowering, Overwrite, ScatterAdd};
 use dlc_graph::{Graph, Shape, Value};
-use dlc_kernel::{Access, BufferId, Form, Index, Lookup, Segment, Size, Step, Store};
+use dlc_kernel::{
+    Access, Axis, BinaryOp, BufferId, Expr, Form, Index, Lookup, ScatterMode, Segment, Size, Step,
+    Store,
+};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -55,7 +58,34 @@ pub fn scatter_add(
     let kept = at[..axis].iter().cloned().chain([Index::constant(0i64)]);
     let access = Access::new(kept.chain(at[end..].iter().cloned()));
     let lookups = SmallVec::from_iter([Lookup { dim: scatter.axis, index }]);
-    Form::ScatterAdd { axes, exprs: emit.finish(), buffer, access, lookups, value: added }
+    let mode = ScatterMode::Add;
+    Form::Scatter { mode, axes, exprs: emit.finish(), buffer, access, lookups, value: added }
+}
+
+/// The form of an overwrite: `value` of `graph`, in `buffer`.
+pub fn overwrite(
+    graph: &Graph,
+    value: Value,
+    overwrite: &Overwrite,
+    buffer: BufferId,
+    buffers: &FxHashMap<Value, Place>,
+) -> Form {
+    let operands = graph.operands(value);
+    let (start, part) = (operands[1], operands[2]);
+    let axes = graph.ty(part).shape.clone();
+    let (axis, batch) = (overwrite.axis as usize, overwrite.batch as usize);
+    let at = identity(axes.len());
+    let mut emit = Emitter::new(graph, buffers, axes.clone());
+    let new = emit.value(part, &at);
+    let start = emit.value(start, &at[..batch]);
+    let mut exprs = emit.finish();
+    let along = exprs.add(Expr::Axis(Axis(overwrite.axis)));
+    let index = exprs.add(Expr::Binary(BinaryOp::Add, start, along));
+    let mut access = Access::new(at);
+    access.coords[axis] = Index::constant(0i64);
+    let lookups = SmallVec::from_iter([Lookup { dim: overwrite.axis, index }]);
+    let mode = ScatterMode::Overwrite;
+    Form::Scatter { mode, axes, exprs, buffer, access, lookups, value: new }
 }
 
 /// One segment for each group of results of one shape that share work; a concatenation has one for

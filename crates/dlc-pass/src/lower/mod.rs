@@ -6,8 +6,8 @@
 //! - Sources of one name are one buffer in all entries, but for inputs.
 //! - A scan becomes one loop, whose kernels are those of its body ([`flatten`]); the histories of
 //!   its carries are temporaries.
-//! - Kernels run in the order of the graph; those that only serve the next parameters and state
-//!   run last, after the check ([`commit`]).
+//! - Kernels run in the order of the graph; those that only serve the next parameters and state, or
+//!   read what has been overwritten in place, run last, after the check ([`commit`]).
 
 mod commit;
 mod emit;
@@ -20,7 +20,7 @@ mod place;
 use crate::class::{Class, class};
 use crate::stored::stored_with;
 use commit::Update;
-use dlc_graph::op::{Fused, FusedKind, Lowering, Op, Part, Source, SourceClass};
+use dlc_graph::op::{Fused, FusedKind, Lowering, Op, Overwrite, Part, Source, SourceClass};
 use dlc_graph::{Graph, Role, Type, Value};
 use dlc_kernel::{Buffer, BufferId, Class as BufferClass, Entry, Form, Kernel, Program, verify};
 use flatten::{Flat, Nest, flatten};
@@ -183,6 +183,7 @@ impl<'a> EntryBuilder<'a> {
             _ => value,
         };
         let is_map = match self.graph.op(maker) {
+            Op::Overwrite(Overwrite { in_place: true, .. }) => return true,
             Op::Fused(fused) => fused.kind == FusedKind::Map,
             Op::Concat(_) => true,
             _ => matches!(class(self.graph, maker), Class::Point | Class::Free),
@@ -218,6 +219,10 @@ impl<'a> EntryBuilder<'a> {
             Lowering::ScatterAdd(scatter) => {
                 let buffer = self.place(value).buffer;
                 form::scatter_add(graph, value, scatter, buffer, &self.buffers)
+            }
+            Lowering::Overwrite(overwrite) => {
+                let buffer = self.place(value).buffer;
+                form::overwrite(graph, value, overwrite, buffer, &self.buffers)
             }
             Lowering::Fold(_) => self.single(value, FusedKind::Row),
             Lowering::Contract(_) => self.single(value, FusedKind::Contract),

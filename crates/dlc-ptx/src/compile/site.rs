@@ -13,7 +13,7 @@ use crate::schedule::map::MapSchedule;
 use crate::schedule::row::{Phase, RowSchedule};
 use crate::schedule::scatter::ScatterSchedule;
 use dlc_kernel::plan::Aliases;
-use dlc_kernel::{BufferId, BuildError, Form, Kernel, Program, Segment, Step, Store};
+use dlc_kernel::{BufferId, BuildError, Form, Kernel, Program, ScatterMode, Segment, Step, Store};
 
 /// Kernels of a program that are computed together, while they are written.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,7 @@ impl<'p> Site<'p> {
             Form::Row { outer, inner, exprs, steps } => {
                 RowSchedule::new(self.program, self.loops, [outer, inner], exprs, steps).to_string()
             }
-            Form::ScatterAdd { .. } => self.scatter_schedule().to_string(),
+            Form::Scatter { .. } => self.scatter_schedule().to_string(),
             Form::Contract { .. } => self.contract_schedule().to_string(),
             Form::Loop { steps, start, body } => {
                 let inside = Site { loops: self.loops + 1, ..*self };
@@ -145,7 +145,7 @@ impl<'p> Site<'p> {
                 self.row(&schedule, steps)
             }
             Form::Contract { stores, .. } => self.contract(stores),
-            Form::ScatterAdd { .. } => (self.scatter(&self.scatter_schedule()), Vec::new()),
+            Form::Scatter { .. } => (self.scatter(&self.scatter_schedule()), Vec::new()),
             Form::Reshape { src, dst } => {
                 (self.reshape(*src, *dst).into_iter().collect(), Vec::new())
             }
@@ -162,12 +162,13 @@ impl<'p> Site<'p> {
     }
 
     fn scatter_schedule(&self) -> ScatterSchedule<'p> {
-        let Form::ScatterAdd { axes, exprs, buffer, access, lookups, value } = &self.kernel().form
+        let Form::Scatter { mode, axes, exprs, buffer, access, lookups, value } =
+            &self.kernel().form
         else {
-            panic!("a scatter-add is expected");
+            panic!("a scatter is expected");
         };
         let to = (*buffer, access, lookups.as_slice());
-        ScatterSchedule::new(self.program, (axes, self.loops), exprs, to, *value)
+        ScatterSchedule::new(self.program, *mode, (axes, self.loops), exprs, to, *value)
     }
 
     fn contract_schedule(&self) -> ContractSchedule<'p> {
@@ -228,9 +229,8 @@ impl<'p> Site<'p> {
     }
 
     fn scatter(&self, schedule: &ScatterSchedule<'_>) -> Vec<Written> {
-        let clear = self.launch(scatter::clear_blocks(schedule.elements), |w| {
-            scatter::clear(w, schedule);
-        });
+        let cleared = if schedule.mode == ScatterMode::Add { schedule.elements } else { 0 };
+        let clear = self.launch(scatter::clear_blocks(cleared), |w| scatter::clear(w, schedule));
         let grid = [schedule.blocks(), schedule.shares, 1];
         let write = |w: &mut Writer<'p>| scatter::write(w, schedule);
         let update = (grid[0] > 0).then(|| self.launch_grid(grid, THREADS, &[], write));

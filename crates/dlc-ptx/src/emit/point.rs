@@ -9,7 +9,7 @@ use crate::ir::{
 use crate::place::{Domain, Spot, coef, is_multiple};
 use dlc_kernel::lanes::{Vector, ops};
 use dlc_kernel::place::{Check, Linear};
-use dlc_kernel::{BinaryOp, DType, Expr, ExprId, Scalar};
+use dlc_kernel::{BinaryOp, DType, Expr, ExprId, Scalar, ScatterMode};
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
@@ -71,7 +71,7 @@ impl<'d, 'k> Point<'d, 'k> {
         let count = if spot.is_checked_alike(self.along()) { inside.len() } else { self.lanes };
         let value = (0..count).map(|lane| {
             let value = inside[lane % inside.len()];
-            match self.all_hold(w, spot, lane, &[]) {
+            match self.all_hold(w, spot, (lane, true), &[]) {
                 None => value,
                 Some(holds) => {
                     let holds = w.scope.input(holds.into());
@@ -107,7 +107,7 @@ impl<'d, 'k> Point<'d, 'k> {
     /// always does.
     pub fn source(&self, w: &mut Writer<'_>, load: ExprId) -> (Address, Option<Pred>) {
         let spot = &self.domain.loads[&load];
-        let inside = self.all_hold(w, spot, 0, &[]);
+        let inside = self.all_hold(w, spot, (0, true), &[]);
         (self.address(w, spot, 0, &[]), inside)
     }
 
@@ -146,13 +146,19 @@ impl<'d, 'k> Point<'d, 'k> {
         }
     }
 
-    /// Adds the value of `id` to an element that lookups decide, if it is in the share; of a single
-    /// point.
-    pub fn add(&mut self, w: &mut Writer<'_>, spot: &Spot, id: ExprId, share: Option<Share>) {
+    /// Adds the value of `id` to an element that lookups decide, or writes it there, if the element is
+    /// in the share; of a single point.
+    pub fn update(
+        &mut self,
+        w: &mut Writer<'_>,
+        spot: &Spot,
+        (mode, id): (ScatterMode, ExprId),
+        share: Option<Share>,
+    ) {
         let indices: Vec<Side> = spot.place.found.iter().map(|f| self.value(w, f.index)).collect();
         let found: Vec<Value<B32>> =
             indices.iter().map(|side| w.scope.i32(&mut w.b, side[0])).collect();
-        let inside = self.all_hold(w, spot, 0, &found);
+        let inside = self.all_hold(w, spot, (0, mode == ScatterMode::Add), &found);
         let inside = inside.expect("a lookup is checked");
         let inside = share.map_or(inside, |share| {
             let owner = w.b.int(IntOp::And, found[0], share.of - 1);
@@ -164,13 +170,18 @@ impl<'d, 'k> Point<'d, 'k> {
             let dtype = w.program.buffer(spot.buffer).dtype;
             let ty = memory_type(dtype);
             let at = self.address(w, spot, 0, &found);
-            let old = w.b.load(Space::Global, ty, 1, at, CacheHint::None);
-            let old = loaded(&mut w.b, dtype, old[0]);
-            let old = w.scope.input(old);
-            let sum = ops::binary(&mut w.scope.lanes, BinaryOp::Add, dtype, old, value);
-            let sum = w.scope.number(&mut w.b, sum);
-            let sum = stored(&mut w.b, sum);
-            w.b.store(Space::Global, ty, at, &[sum]);
+            let new = match mode {
+                ScatterMode::Add => {
+                    let old = w.b.load(Space::Global, ty, 1, at, CacheHint::None);
+                    let old = loaded(&mut w.b, dtype, old[0]);
+                    let old = w.scope.input(old);
+                    ops::binary(&mut w.scope.lanes, BinaryOp::Add, dtype, old, value)
+                }
+                ScatterMode::Overwrite => value,
+            };
+            let new = w.scope.number(&mut w.b, new);
+            let new = stored(&mut w.b, new);
+            w.b.store(Space::Global, ty, at, &[new]);
         });
     }
 
@@ -330,7 +341,7 @@ impl<'d, 'k> Point<'d, 'k> {
         let ty = memory_type(dtype);
         let found: SmallVec<[Value<B32>; 1]> =
             found.iter().map(|&v| w.scope.i32(&mut w.b, v)).collect();
-        let inside = self.all_hold(w, spot, lane, &found);
+        let inside = self.all_hold(w, spot, (lane, true), &found);
         let overwritten = w.overwritten.contains(&spot.buffer);
         let hint = if overwritten { CacheHint::None } else { CacheHint::ReadOnly };
         let registers = match inside {
@@ -369,7 +380,7 @@ impl<'d, 'k> Point<'d, 'k> {
         &self,
         w: &mut Writer<'_>,
         spot: &Spot,
-        lane: usize,
+        (lane, may_fail): (usize, bool),
         found: &[Value<B32>],
     ) -> Option<Pred> {
         let mut holds: Option<Pred> = self.within;
@@ -387,12 +398,14 @@ impl<'d, 'k> Point<'d, 'k> {
         }
         for (what, (target, &index)) in spot.place.found.iter().zip(found).enumerate() {
             let good = w.b.set_uint(Compare::Lt, index, target.extent as u32);
-            let bad = w.b.not(good);
-            let bad = all.map_or(bad, |inside| w.b.logic(LogicOp::And, inside, bad));
-            w.if_(bad, |w| {
-                let index = w.b.mov32(index);
-                w.fail(what as u32, index, target.extent as u32);
-            });
+            if may_fail {
+                let bad = w.b.not(good);
+                let bad = all.map_or(bad, |inside| w.b.logic(LogicOp::And, inside, bad));
+                w.if_(bad, |w| {
+                    let index = w.b.mov32(index);
+                    w.fail(what as u32, index, target.extent as u32);
+                });
+            }
             all = and(w, good);
         }
         all

@@ -1,4 +1,4 @@
-//! Scatter-adds.
+//! Scatters.
 
 use super::map::coordinates;
 use super::point::{Point, Share};
@@ -61,7 +61,7 @@ fn walk(
         None => {
             let axes = axes.iter().map(|a| a.expect("all axes have values")).collect();
             let mut point = Point::new(&schedule.domain, axes, 1);
-            point.add(w, &schedule.spot, schedule.value, share);
+            point.update(w, &schedule.spot, (schedule.mode, schedule.value), share);
         }
         Some(Some(_)) => walk(w, schedule, share, axes, axis + 1),
         Some(None) => {

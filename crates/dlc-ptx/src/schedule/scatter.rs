@@ -1,21 +1,24 @@
-//! Scatter-adds: a thread for every point of those axes that are coordinates of the destination by
+//! Scatters: a thread for every point of those axes that are coordinates of the destination by
 //! themselves, and for every share of the indices that data may give; it walks through the other
 //! axes in order and makes the updates of its share. No two threads meet, so every sum has the
 //! order of the updates, without atomics.
 //!
-//! The cost: every share reads all indices, and each value is read once.
+//! The cost: every share reads all indices, and each value is read once. What is overwritten has a
+//! thread for every point.
 
 use super::THREADS;
 use crate::place::{Destination, Domain, Spot, bound};
-use dlc_kernel::{ExprId, Exprs, Program, Size};
+use dlc_kernel::{ExprId, Exprs, Program, ScatterMode, Size};
 use std::fmt;
 
 /// A few blocks for every multiprocessor of a large GPU.
 const ENOUGH_BLOCKS: u32 = 512;
 
-/// How a scatter-add is computed: the destination is cleared, then updated.
+/// How a scatter is computed: the destination is cleared, if values are added, then updated.
 #[derive(Clone, Debug)]
 pub struct ScatterSchedule<'k> {
+    /// What happens at an element.
+    pub mode: ScatterMode,
     /// The updates.
     pub domain: Domain<'k>,
     /// The axes that threads share out.
@@ -28,14 +31,15 @@ pub struct ScatterSchedule<'k> {
     pub around: Vec<i64>,
     /// Elements of the destination that are cleared: at a step, those that have it as coordinate.
     pub elements: u64,
-    /// What is added.
+    /// What is added or written.
     pub value: ExprId,
 }
 
 impl<'k> ScatterSchedule<'k> {
-    /// The schedule of a scatter-add of `value` to a destination, in so many loops.
+    /// The schedule of a scatter of `value` to a destination, in so many loops.
     pub fn new(
         program: &Program,
+        mode: ScatterMode,
         (axes, loops): (&[Size], usize),
         exprs: &'k Exprs,
         to: Destination<'_>,
@@ -53,11 +57,14 @@ impl<'k> ScatterSchedule<'k> {
             let axis = index.as_axis().filter(|_| !looked_up)?;
             (axis.0 as usize).checked_sub(loops)
         };
-        let mut own: Vec<usize> = access.coords.iter().enumerate().filter_map(by_itself).collect();
+        let mut own: Vec<usize> = match mode {
+            ScatterMode::Add => access.coords.iter().enumerate().filter_map(by_itself).collect(),
+            ScatterMode::Overwrite => (0..domain.extents.len()).collect(),
+        };
         own.sort_unstable();
         own.dedup();
         let mut schedule =
-            ScatterSchedule { domain, own, shares: 1, spot, around, elements, value };
+            ScatterSchedule { mode, domain, own, shares: 1, spot, around, elements, value };
         schedule.shares = schedule.enough_shares();
         schedule
     }
@@ -90,11 +97,13 @@ impl fmt::Display for ScatterSchedule<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (threads, all) = (self.threads(), self.domain.points() as u64);
         let each = all.checked_div(threads).unwrap_or(0);
-        writeln!(f, "  clear {}", self.elements)?;
+        if self.mode == ScatterMode::Add {
+            writeln!(f, "  clear {}", self.elements)?;
+        }
+        let (mode, extents, shares) = (self.mode.name(), &self.domain.extents, self.shares);
         writeln!(
             f,
-            "  scatter_add {:?}: {threads} threads x {} shares, {each} updates each",
-            self.domain.extents, self.shares
+            "  {mode} {extents:?}: {threads} threads x {shares} shares, {each} updates each"
         )
     }
 }
