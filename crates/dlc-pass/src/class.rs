@@ -1,6 +1,6 @@
-//! What a value is to fusion and lowering.
+//! What a value is to fusion and lowering, and whether computing it can fail.
 
-use dlc_graph::op::{Lowering, Op};
+use dlc_graph::op::{Fused, Lowering, Op, Scan};
 use dlc_graph::{Graph, Value};
 
 /// What a value is to fusion and lowering.
@@ -33,5 +33,17 @@ pub fn class(graph: &Graph, value: Value) -> Class {
         Lowering::Fold(_) => Class::Fold,
         Lowering::Contract(_) => Class::Contract,
         _ => Class::Whole,
+    }
+}
+
+/// Whether the kernel of an operation can fail: it looks up what data decides.
+pub fn may_fail(op: &Op) -> bool {
+    match op {
+        Op::Gather(_) | Op::ScatterAdd(_) => true,
+        Op::Overwrite(overwrite) => !overwrite.in_place,
+        Op::Fused(Fused { body, .. }) | Op::Scan(Scan { body, .. }) => {
+            body.distinct_ops().any(may_fail)
+        }
+        _ => false,
     }
 }

@@ -4,6 +4,7 @@
 //! a state is overwritten in place if nobody reads its old value otherwise, and no check and no index
 //! that is looked up depends on its new one; else its next value is a copy.
 
+use crate::class::may_fail;
 use crate::rewrite::{copy, rebuild};
 use dlc_graph::op::{Op, Overwrite, Source, SourceClass};
 use dlc_graph::{Graph, Role, Value};
@@ -55,18 +56,10 @@ fn before_failures(graph: &Graph, in_place: &[bool]) -> Vec<bool> {
         before[result.value.0 as usize] |= result.role == Role::Check;
     }
     for value in graph.values().rev() {
-        let fails = may_fail(graph.op(value)) && !in_place[value.0 as usize];
+        let fails = !in_place[value.0 as usize] && may_fail(graph.op(value));
         if before[value.0 as usize] || fails {
             graph.operands(value).iter().for_each(|v| before[v.0 as usize] = true);
         }
     }
     before
-}
-
-fn may_fail(op: &Op) -> bool {
-    match op {
-        Op::Gather(_) | Op::ScatterAdd(_) | Op::Overwrite(_) => true,
-        Op::Scan(scan) => scan.body.distinct_ops().any(may_fail),
-        _ => false,
-    }
 }

@@ -41,13 +41,24 @@ impl Grouped {
 /// The groups of an entry, each at the place of its last kernel.
 fn groups(program: &Program, entry: &Entry, math: Math) -> Vec<Vec<usize>> {
     let uses = Uses::new(entry);
-    // What is after the commit may read what others before it overwrite.
-    let found = (0..entry.commit).filter_map(|at| attention(program, entry, &uses, at, math));
+    let kernels = 0..entry.kernels.len();
+    let found = kernels.filter_map(|at| attention(program, entry, &uses, at, math));
+    let found = found.filter(|group| keeps_reads(entry, group));
     let found: FxHashMap<usize, [usize; 2]> = found.map(|[i, j, last]| (last, [i, j])).collect();
     let taken: Vec<usize> = found.values().flatten().copied().collect();
     let alone = (0..entry.kernels.len()).filter(|at| !taken.contains(at));
     let group = |at| found.get(&at).map_or(vec![at], |first| [&first[..], &[at]].concat());
     alone.map(group).collect()
+}
+
+/// Whether nobody writes what kernels read between where they stand and the last one of them, where
+/// they will be computed.
+fn keeps_reads(entry: &Entry, [first, second, last]: &[usize; 3]) -> bool {
+    let written = |from: usize, id: &BufferId| {
+        entry.kernels[from + 1..*last].iter().any(|kernel| kernel.writes().contains(id))
+    };
+    let kept = |&from: &usize| !entry.kernels[from].reads().iter().any(|id| written(from, id));
+    [first, second].into_iter().all(kept)
 }
 
 /// The attention that ends with the kernel at `last`, if any.

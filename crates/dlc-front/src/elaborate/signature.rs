@@ -187,6 +187,7 @@ impl<'u> Elab<'u> {
         self.frame().def.is_some_and(|def| self.unit.def(def).kind == kind)
     }
 
+    /// The error for an argument without a value and without a default.
     pub(super) fn missing(&mut self, def: &Def, name: &str, span: Span) -> super::Reported {
         let title = format!("`{}` needs `{name}`", def.name.text);
         let diagnostic = Diagnostic::error(Code::Arguments, title, span, "not given here")

@@ -281,6 +281,40 @@ fn scatter_adds() {
     }
 }
 
+/// Rows of a state from places of their own on; what would stand outside is left out.
+#[test]
+fn a_state_is_overwritten() {
+    let (n, t, room, d) = (2, 2, 5, 3);
+    let mut draft = Draft::default();
+    let start = draft.buffer(Class::Input, DType::I32, &[n]);
+    let (part, rows) = (draft.input(&[n, t, d]), draft.state(&[n, room, d]));
+    let read = draft.output(&[n, room, d]);
+    let mut e = Exprs::new();
+    let start = load_as(&mut e, start, at(&[0]), Scalar::new(DType::I32, 0.0));
+    let along = axis(&mut e, 1);
+    let index = binary(&mut e, BinaryOp::Add, start, along);
+    let value = load(&mut e, part, at(&[0, 1, 2]));
+    let value = unary(&mut e, UnaryOp::Exp, value);
+    draft.commit().kernel(Form::Scatter {
+        mode: ScatterMode::Overwrite,
+        axes: sizes(&[n, t, d]),
+        exprs: e,
+        buffer: rows,
+        access: access([Index::axis(0), Index::constant(0i64), Index::axis(2)]),
+        lookups: [Lookup { dim: 1, index }].into_iter().collect(),
+        value,
+    });
+    let mut e = Exprs::new();
+    let value = load(&mut e, rows, at(&[0, 1, 2]));
+    draft.map(&[n, room, d], e, vec![store(read, &[0, 1, 2], value)]);
+    let program = draft.program();
+    let mut inputs = noise_inputs(&program, 9);
+    for start in [[0, 3], [3, 1], [-1, 4], [5, i32::MIN]] {
+        inputs[0] = Tensor::i32([2], start.to_vec());
+        check(&program, &inputs, 1e-6);
+    }
+}
+
 #[test]
 fn reshapes_are_free_or_copies() {
     let mut draft = Draft::default();

@@ -1,9 +1,9 @@
 //! The end of an entry: the check of loss and gradients, then whatever writes parameters and state.
 //!
-//! A kernel whose results serve only the next parameters and state moves behind the check, and so
-//! does what overwrites a part of a state in place, and what reads the state then. A map among them
-//! writes a parameter in place, unless somebody still reads the old value; everything else is written
-//! to a temporary and copied last.
+//! A kernel that serves only the next parameters and state, and cannot fail, moves behind the check;
+//! so does what overwrites a part of a state in place, and what reads the state then. A map among
+//! them writes a parameter in place, unless somebody still reads the old value; everything else is
+//! written to a temporary and copied last.
 
 use super::name::Names;
 use crate::reads::identity;
@@ -86,7 +86,7 @@ pub fn copies(program: &Program, copies: &[(BufferId, BufferId)]) -> Form {
     Form::Map { segments: copies.iter().map(segment).collect() }
 }
 
-/// Which kernels serve updates alone, overwrite a state, or depend on those that do.
+/// Which kernels cannot fail and serve updates alone, overwrite a state, or depend on those that do.
 fn late(program: &Program, kernels: &[Kernel], plan: &Plan) -> Vec<bool> {
     let mut early: FxHashSet<BufferId> = plan.checked.iter().copied().collect();
     let mut late = vec![false; kernels.len()];
@@ -94,7 +94,8 @@ fn late(program: &Program, kernels: &[Kernel], plan: &Plan) -> Vec<bool> {
     for (k, kernel) in kernels.iter().enumerate().rev() {
         let written = kernel.writes();
         let returned = written.iter().any(|b| plan.outputs.contains(b));
-        late[k] = !written.iter().any(|b| early.contains(b))
+        late[k] = !kernel.may_fail()
+            && !written.iter().any(|b| early.contains(b))
             && (!returned || written.iter().any(persists));
         if !late[k] {
             early.extend(kernel.reads());

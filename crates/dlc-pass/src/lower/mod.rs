@@ -17,7 +17,7 @@ mod name;
 mod nest;
 mod place;
 
-use crate::class::{Class, class};
+use crate::class::{Class, class, may_fail};
 use crate::stored::stored_with;
 use commit::Update;
 use dlc_graph::op::{Fused, FusedKind, Lowering, Op, Overwrite, Part, Source, SourceClass};
@@ -184,6 +184,7 @@ impl<'a> EntryBuilder<'a> {
         };
         let is_map = match self.graph.op(maker) {
             Op::Overwrite(Overwrite { in_place: true, .. }) => return true,
+            op if may_fail(op) => false,
             Op::Fused(fused) => fused.kind == FusedKind::Map,
             Op::Concat(_) => true,
             _ => matches!(class(self.graph, maker), Class::Point | Class::Free),

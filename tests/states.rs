@@ -1,0 +1,123 @@
+//! What models remember from call to call: several sequences in one memory, each at a position of its
+//! own, say what each says when all of it is computed anew.
+
+use dlc::{Compiler, Module, Network};
+use dlc_kernel::Tensor;
+
+/// Every way to know positions: learned, sines, rotations, and biases that grow with distance.
+const SOURCE: &str = "
+  block Body(room = 0, at = 0)(ids: i32[N, T]) -> [N, T, 11] {
+    let U = room if room > 0 else T
+    far = alibi(4, T, U, at)
+    ids
+      |> embedding(11, 16) |> learned_positions(9, room, at) |> sine_positions(at = at)
+      |> gpt_block(2, room, at, rate = 0.0)
+      |> llama_block(4, 24, 2, room, at)
+      |> grouped_attention(4, 2, bias = far, rotated = no, room = room, at = at)
+      |> linear(11)
+  }
+  model Whole(ids: i32[N, T]) -> f32[N, T, 11] { ids |> Body }
+  model Many(ids: i32[N, T], at: i32[N]) -> f32[N, T, 11] { ids |> Body(9, at) }
+  model One(ids: i32[N, T], at: i32[]) -> f32[N, T, 11] { ids |> Body(9, at) }
+";
+
+const SEQUENCES: [&[i32]; 3] = [&[3, 1, 4, 1, 5, 9, 2], &[2, 7, 1], &[10, 0, 8, 6, 5, 3, 4, 7, 0]];
+
+fn network(module: &Module, model: &str, n: i64, t: i64) -> Network {
+    let model = module.model(model).unwrap();
+    model.bind([("N", n), ("T", t)]).unwrap().initialize(7).unwrap()
+}
+
+fn floats(network: &Network, inputs: &[(&str, &Tensor)]) -> Vec<f32> {
+    let outputs = network.run(inputs).unwrap();
+    outputs.get("output").unwrap().as_f32().unwrap().to_vec()
+}
+
+/// The scores at every position, all of a sequence at once.
+fn anew(module: &Module, ids: &[i32]) -> Vec<f32> {
+    let whole = network(module, "Whole", 1, ids.len() as i64);
+    floats(&whole, &[("ids", &Tensor::i32([1, ids.len()], ids.to_vec()))])
+}
+
+/// Sums of up to 24 products of numbers below 10, in five layers: some 200 roundings.
+#[track_caller]
+fn assert_near(got: &[f32], wanted: &[f32]) {
+    let bound = 200.0 * f32::EPSILON / 2.0 * 10.0;
+    for (a, b) in got.iter().zip(wanted) {
+        assert!((a - b).abs() <= bound, "{a} and {b} are more than {bound} apart");
+    }
+}
+
+#[test]
+fn sequences_of_a_batch_are_at_positions_of_their_own() {
+    for threads in [1, 2] {
+        let module = Compiler::new().threads(threads).compile_text("many.dl", SOURCE).unwrap();
+        let wanted = SEQUENCES.map(|ids| anew(&module, ids));
+        let many = network(&module, "Many", 3, 1);
+        // One begins two calls after another; who is not there yet or any more waits at its place.
+        for call in 0..13 {
+            let place =
+                [0, 1, 2].map(|k| (call - 2 * k as i32).clamp(0, SEQUENCES[k].len() as i32 - 1));
+            let ids = [0, 1, 2].map(|k| SEQUENCES[k][place[k] as usize]);
+            let ids = Tensor::i32([3, 1], ids.to_vec());
+            let scores = floats(&many, &[("ids", &ids), ("at", &Tensor::i32([3], place.to_vec()))]);
+            for k in 0..3 {
+                let at = 11 * place[k] as usize;
+                assert_near(&scores[11 * k..11 * (k + 1)], &wanted[k][at..at + 11]);
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_may_be_long_and_begin_anew() {
+    let module = Compiler::new().threads(1).compile_text("many.dl", SOURCE).unwrap();
+    let one = network(&module, "One", 1, 3);
+    for ids in [SEQUENCES[2], &[1, 2, 3, 4, 5, 6, 7, 8, 9]] {
+        let wanted = anew(&module, ids);
+        for at in [0, 3, 6] {
+            let part = Tensor::i32([1, 3], ids[at..at + 3].to_vec());
+            let scores = floats(&one, &[("ids", &part), ("at", &Tensor::i32([], vec![at as i32]))]);
+            assert_near(&scores, &wanted[11 * at..11 * (at + 3)]);
+        }
+    }
+}
+
+/// A place outside the room fails the call, and the memory is as before: of all sequences.
+#[test]
+fn a_bad_position_leaves_the_memory() {
+    let module = Compiler::new().threads(1).compile_text("many.dl", SOURCE).unwrap();
+    let many = network(&module, "Many", 3, 1);
+    let call = |ids: [i32; 3], at: [i32; 3]| {
+        let (ids, at) = (Tensor::i32([3, 1], ids.to_vec()), Tensor::i32([3], at.to_vec()));
+        many.run(&[("ids", &ids), ("at", &at)])
+    };
+    let state = "Body1.gpt_block1.encoder_layer1.self_attn.remember_heads1.rows";
+    call([3, 2, 10], [0, 0, 0]).unwrap();
+    let before = many.read(state).unwrap();
+    for at in [[1, 9, 1], [1, -1, 1]] {
+        let error = call([1, 7, 0], at).err().expect("no such place").to_string();
+        assert!(error.contains("many.dl:"), "{error}");
+        assert_eq!(many.read(state).unwrap().as_f32(), before.as_f32());
+    }
+    call([1, 7, 0], [1, 1, 1]).unwrap();
+    assert_ne!(many.read(state).unwrap().as_f32(), before.as_f32());
+}
+
+/// No kernel of a call touches all of the room but those that read it.
+#[test]
+fn a_call_writes_what_is_new() {
+    let module = Compiler::new().threads(1).compile_text("many.dl", SOURCE).unwrap();
+    let many = network(&module, "Many", 3, 1);
+    let program = many.executable().program();
+    let entry = program.entry("run").unwrap();
+    let room = |id: &dlc_kernel::BufferId| program.buffer(*id).name.ends_with(".rows");
+    let mut written = 0;
+    for kernel in entry.kernels.iter().filter(|k| k.writes().iter().any(room)) {
+        let [part] = &kernel.parts()[..] else { panic!("{} has several parts", kernel.name) };
+        let points: i64 = part.axes.iter().map(|n| n.as_const().unwrap()).product();
+        assert!(points <= 3 * 16, "{} writes {points} elements", kernel.name);
+        written += 1;
+    }
+    assert_eq!(written, 6);
+}
