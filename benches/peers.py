@@ -48,6 +48,22 @@ model Causal(x: f32[3, 512, 12, 64]) -> f32[1, 512, 12, 64] {
   attention(x[0:1], x[1:2], x[2:3], causal = yes)
 }
 
+block Decoder(room, at)(ids: i32[N, T]) -> [N, T, 50257] {
+  param table: [50257, 768] ~ normal(0.0, 0.02)
+  x[n, t, d] = table[ids[n, t], d]
+  h = x |> learned_positions(1024, room, at)
+    |> layers: repeat 12 {
+      encoder_layer(12, 3072, pre_norm = yes, activation = gelu, causal = yes, room = room, at = at)
+    } |> layer_norm
+  h @ transpose(table)
+}
+model Decode256(ids: i32[1, 1], at: i32[]) -> f32[1, 1, 50257] {
+  ids |> named["*"](Decoder(256, at = at))
+}
+model Decode1024(ids: i32[1, 1], at: i32[]) -> f32[1, 1, 50257] {
+  ids |> named["*"](Decoder(1024, at = at))
+}
+
 model LstmClass(x: f32[N, 64, 256]) -> f32[N, 10] {
   h = x |> lstm(256, layers = 2)
   h[:, 63] |> linear(10)
@@ -82,9 +98,10 @@ GRAPH = ["torch", "onnxruntime", "openvino"]
 class Case:
     """A function: a model of dlc, the same in PyTorch, and the shape of its input. `optimizer` makes
     it a training step; `jax` is the function once more, of jax.nn, weights and input. The input is
-    numbers, or ids below `ids`."""
+    numbers, or ids below `ids`; `given` are further inputs of dlc, which are part of the module."""
 
-    def __init__(self, file, model, module, shape, binds=(), name="x", peers=GRAPH, optimizer=None, jax=None, ids=None):
+    def __init__(self, file, model, module, shape, binds=(), name="x", peers=GRAPH, optimizer=None, jax=None, ids=None, given={}):
+        self.given = given
         self.file, self.model, self.module, self.shape, self.ids = file, model, module, shape, ids
         self.binds, self.name, self.optimizer, self.jax = list(binds), name, optimizer, jax
         self.train = optimizer is not None
@@ -203,6 +220,48 @@ def cases():
         def forward(self, ids):
             return self.head(self.norm(self.layers(self.table(ids) + self.positions)))
 
+    class Decoding(nn.Module):
+        """Attention of one more token to itself and those that have been seen: zeros, as dlc's memory
+        is at first."""
+
+        def __init__(self, seen):
+            super().__init__()
+            self.out_proj = nn.Linear(768, 768)
+            self.in_proj_weight, self.in_proj_bias = nn.Parameter(0.02 * torch.randn(2304, 768)), nn.Parameter(torch.zeros(2304))
+            for rows in ("keys", "values"):
+                self.register_buffer(rows, torch.zeros(1, 12, seen, 64), persistent=False)
+
+        def forward(self, x):
+            new = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+            q, k, v = (y.view(1, 1, 12, 64).transpose(1, 2) for y in new.split(768, -1))
+            k, v = torch.cat([self.keys, k], 2), torch.cat([self.values, v], 2)
+            found = nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.out_proj(found.transpose(1, 2).reshape(1, 1, 768))
+
+    class DecoderLayer(nn.Module):
+        def __init__(self, seen):
+            super().__init__()
+            self.self_attn, self.norm1, self.norm2 = Decoding(seen), nn.LayerNorm(768), nn.LayerNorm(768)
+            self.linear1, self.linear2 = nn.Linear(768, 3072), nn.Linear(3072, 768)
+
+        def forward(self, x):
+            h = x + self.self_attn(self.norm1(x))
+            return h + self.linear2(nn.functional.gelu(self.linear1(self.norm2(h))))
+
+    class Decoder(nn.Module):
+        """GPT-2 small at one more token."""
+
+        def __init__(self, seen):
+            super().__init__()
+            self.seen, self.table = seen, nn.Parameter(0.02 * torch.randn(50257, 768))
+            self.learned_positions1 = nn.Embedding(1024, 768)
+            self.layers = nn.Sequential(*[DecoderLayer(seen) for _ in range(12)])
+            self.layer_norm1 = nn.LayerNorm(768)
+
+        def forward(self, ids):
+            x = nn.functional.embedding(ids, self.table) + self.learned_positions1.weight[self.seen]
+            return self.layer_norm1(self.layers(x)) @ self.table.T
+
     def encoder():
         layer = lambda: nn.TransformerEncoderLayer(768, 12, 3072, 0.0, "gelu", batch_first=True)
         return Net(("layers", nn.Sequential(*[layer() for _ in range(4)])))
@@ -231,6 +290,8 @@ def cases():
     all["encoder_128"] = Case(own, "Encoder", encoder, (1, 128, 768), ["N=1"])
     all["attention_512"] = Case(own, "Attention", Attention, (3, 512, 12, 64))
     all["causal_512"] = Case(own, "Causal", lambda: Attention(True), (3, 512, 12, 64))
+    for room in (256, 1024):
+        all[f"decode_{room}"] = Case(own, f"Decode{room}", lambda: Decoder(255), (1, 1), name="ids", ids=50257, given={"at": 255})
     all["lstm_step_32"] = Case(own, "LstmClass", lambda: Lstm(True), (32, 64, 256), peers=["torch"], optimizer=adam)
     all["characters_step_16"] = Case(own, "Characters", Characters, (16, 128), peers=["torch"], optimizer=adam, ids=128)
     return all
@@ -398,7 +459,7 @@ def distance(output, module, x):
     import numpy, torch
 
     with torch.no_grad():
-        wanted = module.double()(x.double()).numpy()
+        wanted = module.double()(x.double() if x.is_floating_point() else x).numpy()
     return float(abs(numpy.asarray(output) - wanted).max() / abs(wanted).max())
 
 
@@ -410,8 +471,11 @@ def difference(case, dlc, folder):
     module, x = prepare(case)
     weights = {k: v for k, v in module.state_dict().items() if v.dtype == torch.float32}
     save_file(weights or {"none": torch.zeros(1)}, f"{folder}/w.safetensors")
-    numpy.save(f"{folder}/x.npy", x.numpy())
-    command = [dlc, "run", case.file, "--model", case.model, "--input", f"{case.name}={folder}/x.npy", "--output", f"{folder}/out"]
+    command = [dlc, "run", case.file, "--model", case.model, "--output", f"{folder}/out"]
+    for name, value in {case.name: x.numpy(), **case.given}.items():
+        value = numpy.asarray(value)
+        numpy.save(f"{folder}/{name}.npy", value if value.dtype == numpy.float32 else value.astype(numpy.int32))
+        command += ["--input", f"{name}={folder}/{name}.npy"]
     command += ["--weights", f"{folder}/w.safetensors"] if weights else []
     command += bound(case)
     subprocess.run([str(c) for c in command], check=True, capture_output=True)
