@@ -99,6 +99,10 @@ struct Setup {
 
 impl Setup {
     fn new() -> Setup {
+        Setup::of(MODEL)
+    }
+
+    fn of(model: &str) -> Setup {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = sentences();
         let write = |name: &str, lines: &[String]| {
@@ -109,7 +113,7 @@ impl Setup {
         write("c.txt", &from[..VALIDATION]);
         write("d.txt", &to[..VALIDATION]);
         let file = dir.path().join("model.dl");
-        std::fs::write(&file, MODEL).unwrap();
+        std::fs::write(&file, model).unwrap();
         let module = Compiler::new().threads(1).compile_file(&file).unwrap();
         Setup { dir, module }
     }
@@ -272,4 +276,34 @@ fn it_learns_goes_on_to_the_bit_and_translates() {
     setup.commands_translate_measure_and_draw();
     let refused = setup.translate("Seeing", &new, None).unwrap_err().to_string();
     assert!(refused.contains("not causal"), "{refused}");
+}
+
+/// The source has letters that the target has not, and the other way round.
+#[test]
+fn each_language_has_a_vocabulary_of_its_own() {
+    let (first, rest) = MODEL.split_once("model Named").unwrap();
+    let (_, section) = rest.split_once("train Translate").unwrap();
+    let model = format!("{first}\ntrain Translate{section}")
+        .replace("x = source |> embedding(V, 32)", "x = source |> embedding(U, 32)")
+        .replace("-> f32[N, T, V] {", "-> f32[N, T, V] where U >= 1 {")
+        .replace("\"b.txt\", bucket = 4)", "\"b.txt\", bucket = 4, joint = no)");
+    let setup = Setup::of(&model);
+    setup.train("run", false, None);
+    let weights = setup.weights("run").read().unwrap();
+    let vocabulary = weights.vocabulary().unwrap();
+    // Seven letters and the mark.
+    assert_eq!((vocabulary.source_size(), vocabulary.len()), (Some(8), 8));
+    assert_eq!(vocabulary.of_sources().encode("ag").unwrap(), [1, 7]);
+    assert_eq!(vocabulary.encode("bh").unwrap(), [1, 7]);
+    assert!(vocabulary.encode("a").is_err(), "no translation has that letter");
+
+    let new = ["abc", "gfedcba", "a", "bbbbbbb", "cagdbea", "gg"];
+    let greedy = setup.translate("Translate", &new, None).unwrap();
+    let right = |s: &&str| s.bytes().map(|b| char::from(b + 1)).collect::<String>();
+    let rights = new.iter().zip(&greedy).filter(|(s, t)| right(s) == **t).count();
+    assert!(rights >= 3, "{greedy:?}");
+    let printed = setup.command(&["--prompt", "abc"]);
+    assert_eq!(printed.trim(), greedy[0]);
+    let refused = setup.translate("Translate", &["h"], None).unwrap_err().to_string();
+    assert!(refused.contains("'h' is not in the vocabulary"), "{refused}");
 }

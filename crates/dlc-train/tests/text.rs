@@ -2,7 +2,7 @@
 
 use dlc_kernel::{Data, Tensor};
 use dlc_train::text::{Pairing, Windows, Words, lines, pairs, windows};
-use dlc_train::{Batches, Dataset, Parts, Unit, chorales, sequences};
+use dlc_train::{Batches, Dataset, Parts, Unit, Vocabulary, chorales, sequences};
 use flate2::{Compression, write::GzEncoder};
 use std::fs;
 use std::io::Write;
@@ -110,7 +110,7 @@ fn pairs_belong_together() {
     let dir = TempDir::new().unwrap();
     let from = file(&dir, "a.en", b"a b\nabc\nb\n");
     let to = file(&dir, "a.de", b"x\ny\nxy\n");
-    let how = Pairing { source: None, target: None, bucket: None, words: CHARACTERS };
+    let how = Pairing { source: None, target: None, bucket: None, words: CHARACTERS, joint: true };
     let parts = pairs(&from, &to, &how).unwrap();
     // Ids: end, space, a, b, c, x, y.
     assert_eq!(sizes(&parts), [("S", 4), ("T", 3), ("V", 7)]);
@@ -125,13 +125,40 @@ fn pairs_belong_together() {
     assert!(error.contains("b.de` has 1 lines, `") && error.ends_with("a.en` has 3"), "{error}");
 }
 
+/// Each language has ids of its own, and what is read beside them has the same.
+#[test]
+fn pairs_may_have_two_vocabularies() {
+    let dir = TempDir::new().unwrap();
+    let from = file(&dir, "a.en", b"ab\nc\n");
+    let to = file(&dir, "a.de", b"x\nya\n");
+    let words = CHARACTERS;
+    let how = Pairing { source: None, target: None, bucket: None, words, joint: false };
+    let parts = pairs(&from, &to, &how).unwrap();
+    // Ids: end, a, b, c; end, a, x, y.
+    assert_eq!(sizes(&parts), [("S", 3), ("T", 3), ("V", 4), ("U", 4)]);
+    assert_eq!(ids(&parts.train, "source"), [1, 2, 0, 3, 0, 0]);
+    assert_eq!(ids(&parts.train, "next"), [2, 0, 0, 3, 1, 0]);
+    let vocabulary = parts.vocabulary.unwrap();
+    assert_eq!(Vocabulary::from_json(&vocabulary.to_json()), Some(vocabulary.clone()));
+    assert_eq!(vocabulary.of_sources().decode(&[2, 1]), "ba");
+    assert_eq!(vocabulary.decode(&[3, 1]), "ya");
+
+    let (from, to) = (file(&dir, "b.en", b"cab\n"), file(&dir, "b.de", b"axy\n"));
+    let how = Pairing { words: Words::Known(&vocabulary), joint: true, ..how };
+    let other = pairs(&from, &to, &how).unwrap();
+    assert_eq!(ids(&other.train, "source"), [3, 1, 2, 0]);
+    assert_eq!(ids(&other.train, "next"), [1, 2, 3, 0]);
+    assert_eq!(other.vocabulary, Some(vocabulary));
+}
+
 /// Lengths 2, 4 and 5 of the longer side, ends included, in multiples of 2.
 #[test]
 fn pairs_come_in_batches_of_their_length() {
     let dir = TempDir::new().unwrap();
     let from = file(&dir, "a.en", b"a\nabc\nb\nab\nabcd\nba\n");
     let to = file(&dir, "a.de", b"x\nx\ny\nxyx\nx\nyxy\n");
-    let how = Pairing { source: None, target: None, bucket: Some(2), words: CHARACTERS };
+    let how =
+        Pairing { source: None, target: None, bucket: Some(2), words: CHARACTERS, joint: true };
     let data = pairs(&from, &to, &how).unwrap().train;
     assert_eq!(Vec::from_iter(data.lengths()), [2, 4, 6]);
     let mut batches = Batches::new(&data, &["source", "next", "length"], 2).unwrap();

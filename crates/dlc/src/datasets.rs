@@ -107,7 +107,9 @@ fn read(
         }
         "lines" => dlc_train::text::lines(&path(0), size("T"), bucket, words)?,
         "pairs" => {
-            let how = Pairing { source: size("S"), target: size("T"), bucket, words };
+            let (source, target) = (size("S"), size("T"));
+            let joint = spec.flag("joint").unwrap_or(true);
+            let how = Pairing { source, target, bucket, words, joint };
             dlc_train::text::pairs(&path(0), &path(1), &how)?
         }
         "sequences" => dlc_train::sequences(&path(0), size("T"))?,

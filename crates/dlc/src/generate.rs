@@ -151,7 +151,7 @@ fn translate_ids(
         return Err(Error::Argument("the vocabulary has no mark that ends a sentence".into()));
     }
     let source = |sentence: &&str| -> Result<Vec<i32>, Error> {
-        let mut ids = vocabulary.encode(sentence.trim())?;
+        let mut ids = vocabulary.of_sources().encode(sentence.trim())?;
         ids.push(END);
         Ok(ids)
     };
@@ -179,7 +179,7 @@ fn translate_one(
     let mut keep_on = |_| sink("");
     let ids = translate_ids(module, model, (&file, weights), &sentences, options, &mut keep_on)?;
     let ids = ids.into_iter().next().unwrap_or_default();
-    let prompt = vocabulary.encode(options.prompt.trim())?.len();
+    let prompt = vocabulary.of_sources().encode(options.prompt.trim())?.len();
     Ok(whole(vocabulary, ids, prompt, begun, sink))
 }
 
@@ -336,6 +336,9 @@ fn sizes(
     let mut bindings = given.clone();
     if let Some(dim) = last.filter(|dim| dims.contains(dim)) {
         bindings.entry(dim).or_insert(vocabulary.len() as i64);
+    }
+    if let Some(size) = vocabulary.source_size().filter(|_| dims.contains("U")) {
+        bindings.entry("U".to_owned()).or_insert(size as i64);
     }
     let trained = module.trainable().into_iter().find(|name| *name == model);
     let specs = trained.and_then(|name| module.unit().data(name).ok());

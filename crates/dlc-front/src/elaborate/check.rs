@@ -3,7 +3,8 @@
 use dlc_kernel::Bindings;
 use rustc_hash::FxHashSet;
 
-use super::model::{check_expectations, output_dims};
+use super::dims::free_dims;
+use super::model::check_expectations;
 use super::settings::TrainOverrides;
 use super::{DefId, Mode};
 use crate::Code;
@@ -49,15 +50,15 @@ fn check_model(unit: &Unit, id: DefId, mode: Mode) -> Vec<Diagnostic> {
 /// A number that many others divide.
 const STAND_IN: i64 = 5040;
 
-/// What `elaborate` finds. Where it gets no further without the sizes that only a model's output
-/// names, some number stands for them.
+/// What `elaborate` finds. Where it gets no further without the sizes that a binding decides, some
+/// number stands for them.
 fn with_stand_ins(
     unit: &Unit,
     model: Option<DefId>,
     elaborate: impl Fn(&Bindings) -> Result<Vec<Diagnostic>, Vec<Diagnostic>>,
 ) -> Vec<Diagnostic> {
     let found = elaborate(&Bindings::new()).unwrap_or_else(|errors| errors);
-    let dims = model.map_or_else(Vec::new, |id| output_dims(unit, unit.def(id)));
+    let dims = model.map_or_else(Vec::new, |id| free_dims(unit, unit.def(id)));
     let is_open = |d: &Diagnostic| d.code == Code::UnboundDim;
     if dims.is_empty() || !found.iter().any(is_open) || !found.iter().all(is_open) {
         return found;

@@ -33,6 +33,8 @@ pub enum DataArg {
     Text(String),
     /// A number.
     Number(f64),
+    /// Yes or no.
+    Flag(bool),
     /// The type of a field that the program hands in.
     Type(Type),
 }
@@ -54,7 +56,9 @@ struct Kind {
     paths: RangeInclusive<usize>,
     /// The whole numbers it may be given by name.
     numbers: &'static [&'static str],
-    /// Those of them that it must be given.
+    /// What it may be told by name with `yes` or `no`.
+    flags: &'static [&'static str],
+    /// The numbers that it must be given.
     required: &'static [&'static str],
     fields: &'static [(&'static str, DType, &'static [Extent])],
 }
@@ -80,6 +84,7 @@ const KINDS: [Kind; 6] = [
         name: "mnist",
         paths: 0..=1,
         numbers: &[],
+        flags: &[],
         required: &[],
         fields: &[
             ("image", DType::F32, &[N, Known(1), Known(28), Known(28)]),
@@ -90,6 +95,7 @@ const KINDS: [Kind; 6] = [
         name: "text",
         paths: 1..=1,
         numbers: &["T", "stride", "bpe"],
+        flags: &[],
         required: &["T"],
         fields: &[("ids", IDS, &[N, T]), ("next", IDS, &[N, T])],
     },
@@ -97,6 +103,7 @@ const KINDS: [Kind; 6] = [
         name: "lines",
         paths: 1..=1,
         numbers: &["T", "bpe", "bucket"],
+        flags: &[],
         required: &[],
         fields: &[
             ("ids", IDS, &[N, T]),
@@ -109,6 +116,7 @@ const KINDS: [Kind; 6] = [
         name: "pairs",
         paths: 2..=2,
         numbers: &["S", "T", "bpe", "bucket"],
+        flags: &["joint"],
         required: &[],
         fields: &[
             ("source", IDS, &[N, S]),
@@ -123,6 +131,7 @@ const KINDS: [Kind; 6] = [
         name: "sequences",
         paths: 1..=1,
         numbers: &["T"],
+        flags: &[],
         required: &[],
         fields: &[("ids", IDS, &[N, T]), ("length", IDS, &[N]), ("label", IDS, &[N])],
     },
@@ -130,6 +139,7 @@ const KINDS: [Kind; 6] = [
         name: "chorales",
         paths: 1..=1,
         numbers: &["T"],
+        flags: &[],
         required: &["T"],
         fields: &[
             ("notes", DType::F32, &[N, T, Known(88)]),
@@ -211,6 +221,15 @@ impl DataSpec {
         })
     }
 
+    /// What is said under that name.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        self.args.iter().find_map(|(given, arg)| match arg {
+            DataArg::Flag(value) if given.as_deref() == Some(name) => Some(*value),
+            _ => None,
+        })
+    }
+
     /// The paths given, in order.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.args.iter().filter_map(|(_, arg)| match arg {
@@ -243,7 +262,9 @@ impl Kind {
     fn usage(&self) -> String {
         let paths = std::iter::repeat_n("\"PATH\"".to_string(), *self.paths.end());
         let numbers = self.numbers.iter().map(|name| format!("{name} = .."));
-        format!("`{}({})`", self.name, paths.chain(numbers).collect::<Vec<_>>().join(", "))
+        let flags = self.flags.iter().map(|name| format!("{name} = yes"));
+        let all: Vec<String> = paths.chain(numbers).chain(flags).collect();
+        format!("`{}({})`", self.name, all.join(", "))
     }
 }
 
@@ -274,15 +295,22 @@ fn unknown(elab: &mut Elab<'_>, name: &str, span: Span) -> super::Reported {
     elab.fail(diagnostic)
 }
 
-/// A path, or a whole number under one of the names that the data set knows.
+/// A path, or a whole number, yes or no under one of the names that the data set knows.
 fn value_argument(elab: &mut Elab<'_>, kind: &Kind, arg: &Arg) -> Eval<(Option<String>, DataArg)> {
     let span = elab.ast().span(arg.value);
     let value = elab.eval(arg.value)?;
     let name = arg.name.as_ref().map(|name| name.text.to_string());
-    let known = |name: &String| kind.numbers.contains(&name.as_str());
+    let is_number = |name: &String| kind.numbers.contains(&name.as_str());
+    let is_flag = |name: &String| kind.flags.contains(&name.as_str());
     let title = match (&name, &value, value.as_number()) {
         (None, Val::Str(text), _) => return Ok((None, DataArg::Text(text.to_string()))),
-        (Some(name), _, _) if !known(name) => {
+        (Some(flag), Val::Bool(value), _) if is_flag(flag) => {
+            return Ok((name, DataArg::Flag(*value)));
+        }
+        (Some(name), _, _) if is_flag(name) => {
+            format!("`{name}` is `yes` or `no`, not {}", value.describe())
+        }
+        (Some(name), _, _) if !is_number(name) => {
             format!("`{}` has no argument `{}`", kind.name, sanitize(name))
         }
         (Some(_), _, Some(number)) if number >= 1.0 && number.fract() == 0.0 => {

@@ -1,6 +1,5 @@
 //! Models: the graphs of one model with its parameters, states and constraints.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use dlc_graph::op::{Op, Source, SourceClass};
@@ -13,9 +12,7 @@ use super::signature::{Given, show_sizes};
 use super::value::{DEFAULT_FLOAT, DefId, Val};
 use super::{Constraint, Elab, Eval, Mode, Stored};
 use crate::Code;
-use crate::ast::{
-    BinaryOp, Def, Dim, Expect, Expr, ExprId, ExprKind, Ident, Input, Output, TypeExpr,
-};
+use crate::ast::{BinaryOp, Def, Dim, Expect, ExprId, ExprKind, Ident, Input};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use crate::unit::Unit;
@@ -442,59 +439,5 @@ fn shape_of(
     match shapes.len() {
         1 => Ok(Fact::Sizes(shapes.remove(0))),
         _ => Ok(Fact::Shapes(shapes)),
-    }
-}
-
-/// The names of the symbolic dims of a model's signature.
-pub(crate) fn dims(unit: &Unit, def: &Def) -> BTreeSet<String> {
-    let inputs = def.inputs.iter().filter_map(|input| input.ty.as_ref());
-    let is_hyper = |name: &String| def.hypers.iter().any(|h| *h.name.text == **name);
-    let inputs = dim_names(unit, inputs).filter(|name| !is_hyper(name));
-    inputs.chain(output_dims(unit, def)).collect()
-}
-
-/// The dims that only a model's output names and its body uses, such as the number of classes: a
-/// binding decides them.
-pub(super) fn output_dims(unit: &Unit, def: &Def) -> Vec<String> {
-    let types: Vec<&TypeExpr> = match &def.output {
-        None => Vec::new(),
-        Some(Output::Single(ty)) => vec![ty],
-        Some(Output::Named(fields)) => fields.iter().map(|(_, ty)| ty).collect(),
-    };
-    let inputs = def.inputs.iter().filter_map(|input| input.ty.as_ref());
-    let mut known: Vec<String> = dim_names(unit, inputs).collect();
-    known.extend(def.hypers.iter().chain(&def.statics).map(|h| h.name.text.to_string()));
-    let body = def.body.span;
-    let used = |name: &String| {
-        let inside = |e: &&Expr| e.span.start >= body.start && e.span.end <= body.end;
-        let mut exprs = unit.ast(0).exprs.iter().filter(inside);
-        exprs.any(|e| matches!(&e.kind, ExprKind::Name(n) if **n == **name))
-    };
-    dim_names(unit, types.into_iter()).filter(|name| !known.contains(name) && used(name)).collect()
-}
-
-fn dim_names<'a>(
-    unit: &'a Unit,
-    types: impl Iterator<Item = &'a TypeExpr> + 'a,
-) -> impl Iterator<Item = String> + 'a {
-    types.flat_map(|ty| &ty.dims).filter_map(|dim| match dim {
-        Dim::Size(id) => match &unit.ast(0)[*id].kind {
-            ExprKind::Name(name) => Some(name.to_string()),
-            _ => None,
-        },
-        Dim::Rest { .. } => None,
-    })
-}
-
-impl<'u> Elab<'u> {
-    /// Declares the dims that only a model's output names: a number where one is bound.
-    pub(super) fn declare_output_dims(&mut self, def: &'u Def) {
-        for name in output_dims(self.unit, def) {
-            if self.globals.contains_key(&*name) {
-                continue;
-            }
-            let size = self.bindings.get(&name).map_or_else(|| Size::symbol(&name), |&n| n.into());
-            self.frame_mut().declare(&name.into(), Val::Int(size));
-        }
     }
 }

@@ -147,7 +147,7 @@ impl<'u> Elab<'u> {
             return Err(super::Reported);
         }
         if def.kind == DefKind::Model {
-            self.declare_output_dims(def);
+            self.declare_free_dims(def);
         }
         for hyper in late {
             let default = hyper.default.expect("only defaults are late");
@@ -190,8 +190,13 @@ impl<'u> Elab<'u> {
     /// The error for an argument without a value and without a default.
     pub(super) fn missing(&mut self, def: &Def, name: &str, span: Span) -> super::Reported {
         let title = format!("`{}` needs `{name}`", def.name.text);
-        let diagnostic = Diagnostic::error(Code::Arguments, title, span, "not given here")
+        let mut diagnostic = Diagnostic::error(Code::Arguments, title, span, "not given here")
             .note(format!("its signature: `{}`", signature(def)));
+        if def.hypers.iter().any(|hyper| &*hyper.name.text == name) {
+            let call = format!("`{}({name} = ..)`", def.name.text);
+            let help = format!("write {call}: a tensor in front without a name is an input");
+            diagnostic = diagnostic.help(help);
+        }
         self.fail(diagnostic)
     }
 

@@ -167,14 +167,28 @@ pub struct Pairing<'a> {
     pub target: Option<usize>,
     /// Batches hold pairs of similar length, both filled up to the same multiple of this.
     pub bucket: Option<usize>,
-    /// The units of both languages, which share one vocabulary.
+    /// The units of both languages.
     pub words: Words<'a>,
+    /// Whether both share one vocabulary, where it is learned.
+    pub joint: bool,
+}
+
+impl Pairing<'_> {
+    /// The vocabulary of these lines.
+    fn vocabulary(&self, from: &[&str], to: &[&str]) -> Result<Vocabulary, Error> {
+        let of = |lines: &[&str]| self.words.vocabulary(lines.iter().copied(), &["<end>"]);
+        match self.words {
+            Words::Learned(_) if !self.joint => Ok(of(to)?.with_source(of(from)?)),
+            _ => of(&[from, to].concat()),
+        }
+    }
 }
 
 /// Lines of two files that belong together. Fields: `source`, i32 `[S]`: the line and its end,
 /// filled up with ends; `source_length`, i32: how many ids these are; and `ids`, `next`, `mask`,
 /// `length` of the target, as [`lines`] has them. Pairs that are longer than `S` or `T` are left
-/// out. Defines `S`, `T` and `V`, the size of the shared vocabulary.
+/// out. Defines `S`, `T` and `V`, the size of the vocabulary, and `U`, that of the sources', if it is
+/// another one.
 ///
 /// # Errors
 /// If a file is no text, the numbers of lines differ, or no pair is left.
@@ -185,12 +199,12 @@ pub fn pairs(source: &Path, target: &Path, how: &Pairing<'_>) -> Result<Parts, E
         let (expected, found) = (from.len(), to.len());
         return Err(FileProblem::Lines { expected, found, other: source.into() }.at(target));
     }
-    let all = from.iter().chain(&to).copied();
-    let vocabulary = how.words.vocabulary(all, &["<end>"])?;
-    let encode = |lines: &[&str]| -> Result<Vec<Vec<i32>>, Error> {
-        lines.iter().map(|line| vocabulary.encode(line.trim())).collect()
+    let vocabulary = how.vocabulary(&from, &to)?;
+    let encode = |words: &Vocabulary, lines: &[&str]| -> Result<Vec<Vec<i32>>, Error> {
+        lines.iter().map(|line| words.encode(line.trim())).collect()
     };
-    let pairs = encode(&from)?.into_iter().zip(encode(&to)?);
+    let from = encode(vocabulary.of_sources(), &from)?;
+    let pairs = from.into_iter().zip(encode(&vocabulary, &to)?);
     let fits = |ids: &[i32], most: Option<usize>| {
         !ids.is_empty() && most.is_none_or(|most| ids.len() < most)
     };
@@ -204,7 +218,8 @@ pub fn pairs(source: &Path, target: &Path, how: &Pairing<'_>) -> Result<Parts, E
         (how.source.unwrap_or_else(|| longest(&from)), how.target.unwrap_or_else(|| longest(&to)));
     let mut fields = source_fields(&from, s);
     fields.extend(decoder_fields(&to, t));
-    let sizes = vec![("S", s), ("T", t), ("V", vocabulary.len())];
+    let mut sizes = vec![("S", s), ("T", t), ("V", vocabulary.len())];
+    sizes.extend(vocabulary.source_size().map(|size| ("U", size)));
     let lengths = from.iter().zip(&to).map(|(s, t)| s.len().max(t.len()) + 1);
     let data = in_buckets(Dataset::new(fields)?, lengths, how.bucket);
     Ok(Parts { sizes, cut: &["S", "T"], vocabulary: Some(vocabulary), ..Parts::of(data) })

@@ -15,6 +15,9 @@ pub struct Vocabulary {
     /// What stands for no text: the ends of a line.
     marks: Vec<String>,
     units: Units,
+    /// Of sources, where they have one of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<Box<Vocabulary>>,
 }
 
 /// The units of text that have ids.
@@ -55,7 +58,23 @@ impl Vocabulary {
             }
             Unit::Piece(pieces) => Units::Pieces(Bpe::train(texts, pieces)?),
         };
-        Ok(Vocabulary { marks: marks.iter().map(|&m| m.to_owned()).collect(), units })
+        let marks = marks.iter().map(|&m| m.to_owned()).collect();
+        Ok(Vocabulary { marks, units, source: None })
+    }
+
+    /// The same, where sources have a vocabulary of their own.
+    pub fn with_source(self, source: Vocabulary) -> Vocabulary {
+        Vocabulary { source: Some(Box::new(source)), ..self }
+    }
+
+    /// What the ids of sources stand for, which is the same if they have none of their own.
+    pub fn of_sources(&self) -> &Vocabulary {
+        self.source.as_deref().unwrap_or(self)
+    }
+
+    /// How many ids sources have, where they have a vocabulary of their own.
+    pub fn source_size(&self) -> Option<usize> {
+        self.source.as_ref().map(|source| source.len())
     }
 
     /// How many ids there are.

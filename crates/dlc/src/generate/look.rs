@@ -34,7 +34,7 @@ pub fn attention(
     let mut keep_on = |_| ControlFlow::Continue(());
     let found = translate_ids(module, model, (&file, weights), &sentence, options, &mut keep_on)?;
     let mut target = found.into_iter().next().unwrap_or_default();
-    let mut source = vocabulary.encode(options.prompt.trim())?;
+    let mut source = vocabulary.of_sources().encode(options.prompt.trim())?;
     source.push(END);
     let ids = [&[END], target.as_slice()].concat();
     target.push(END);
@@ -65,8 +65,9 @@ pub fn attention(
     })?;
     let heads = found.as_f32().expect("weights are f32").chunks(extents[0] * extents[1]);
     let heads = heads.map(<[f32]>::to_vec).collect();
-    let pieces = |ids: &[i32]| ids.iter().map(|&id| piece(vocabulary, id)).collect();
-    Ok(Attention { source: pieces(&source), target: pieces(&target), heads })
+    let pieces = |words: &Vocabulary, ids: &[i32]| ids.iter().map(|&id| piece(words, id)).collect();
+    let source = pieces(vocabulary.of_sources(), &source);
+    Ok(Attention { source, target: pieces(vocabulary, &target), heads })
 }
 
 /// The text of an id, for people.
