@@ -179,7 +179,7 @@ fn sums(kernel: &Kernel) -> f64 {
     match &kernel.form {
         Form::Row { inner, .. } => points(inner),
         Form::Contract { reduce, .. } => points(reduce),
-        Form::ScatterAdd { axes, .. } => points(axes),
+        Form::Scatter { axes, .. } => points(axes),
         _ => 0.0,
     }
 }

@@ -56,6 +56,34 @@ fn declared_types() {
 }
 
 #[test]
+fn overwriting() {
+    insta::assert_snapshot!(show_bodies(&[
+        "overwrite(x, 0, x)",
+        "overwrite[1](x, x)",
+        "overwrite[4](x, 0, x)",
+        "overwrite[1](x, 2, x[:, :2])",
+        "overwrite[1](x, 0, concat[1](x, x))",
+        "overwrite[1](x, 0, x[:, :, :4])",
+        "overwrite[1](x, 0.5, x)",
+        "overwrite[1](x, x[0, 0, 0, 0], x)",
+        "overwrite[0](x, i32(x[:, 0, 0, 0]), x)",
+    ]));
+}
+
+#[test]
+fn two_vocabularies() {
+    let section = |data: &str| {
+        format!(
+            "model M(source: i32[N, S], ids: i32[N, T]) -> f32[N, T, V] where U >= 1 {{\n  \
+               source |> embedding(U, 8)\n  ids |> embedding(V, 8) |> linear(V)\n}}\n\
+             train M {{ data {data} batch 8; loss cross_entropy(M(source, ids), next) }}"
+        )
+    };
+    let texts = ["pairs(\"a\", \"b\", joint = 2)", "lines(\"a\", joint = no)"].map(section);
+    insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
+#[test]
 fn convolutions() {
     insta::assert_snapshot!(show_bodies(&[
         "x |> conv(6, 9x9)",
