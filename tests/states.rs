@@ -96,7 +96,7 @@ fn a_bad_position_leaves_the_memory() {
     call([3, 2, 10], [0, 0, 0]).unwrap();
     let before = many.read(state).unwrap();
     for at in [[1, 9, 1], [1, -1, 1]] {
-        let error = call([1, 7, 0], at).err().expect("no such place").to_string();
+        let error = call([1, 7, 0], at).unwrap_err().to_string();
         assert!(error.contains("many.dl:"), "{error}");
         assert_eq!(many.read(state).unwrap().as_f32(), before.as_f32());
     }
