@@ -2,7 +2,7 @@
 //! own, say what each says when all of it is computed anew.
 
 use dlc::{Compiler, Module, Network};
-use dlc_kernel::Tensor;
+use dlc_kernel::{OptLevel, Tensor};
 
 /// Every way to know positions: learned, sines, rotations, and biases that grow with distance.
 const SOURCE: &str = "
@@ -120,4 +120,59 @@ fn a_call_writes_what_is_new() {
         written += 1;
     }
     assert_eq!(written, 6);
+}
+
+/// A memory that a loop carries, written at each step and where an input says.
+const LOOP: &str = "
+  model Carried(x: f32[2, 5, 3], at: i32[2]) -> (m: f32[2, 6, 3], g: f32[2, 5, 3]) {
+    scan t in 5 with m = zeros[2, 6, 3] {
+      row = x[:, t] + sum[1](m)
+      m = overwrite[1](m, t, row |> unsqueeze[1])
+      m = overwrite[1](m, at, 0.5 * row |> unsqueeze[1])
+    }
+    m, grad(sum(m * m), wrt = x)
+  }
+";
+
+/// The same in f64: `m` of one sequence.
+fn carried(x: &[f64], at: usize) -> [f64; 18] {
+    let mut m = [0.0; 18];
+    for t in 0..5 {
+        let row = [0, 1, 2].map(|d| x[3 * t + d] + (0..6).map(|u| m[3 * u + d]).sum::<f64>());
+        m[3 * t..3 * t + 3].copy_from_slice(&row);
+        m[3 * at..3 * at + 3].copy_from_slice(&row.map(|v| 0.5 * v));
+    }
+    m
+}
+
+#[test]
+fn a_loop_overwrites_what_it_carries() {
+    let (x, at): (Vec<f32>, [usize; 2]) = ((0..30).map(|k| 0.01 * k as f32).collect(), [5, 2]);
+    let exact: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+    let loss = |x: &[f64], at| carried(x, at).iter().map(|v| v * v).sum::<f64>();
+    let (mut m, mut g) = (Vec::new(), Vec::new());
+    for (x, at) in exact.chunks(15).zip(at) {
+        m.extend(carried(x, at));
+        for k in 0..15 {
+            let moved =
+                |by: f64| x.iter().enumerate().map(|(i, v)| if i == k { v + by } else { *v });
+            let [up, down] = [1e-6, -1e-6].map(|by| loss(&moved(by).collect::<Vec<_>>(), at));
+            g.push((up - down) / 2e-6);
+        }
+    }
+    let inputs = [Tensor::f32([2, 5, 3], x), Tensor::i32([2], at.map(|a| a as i32).to_vec())];
+    for level in [OptLevel::O0, OptLevel::O2] {
+        let module =
+            Compiler::new().threads(1).opt_level(level).compile_text("m.dl", LOOP).unwrap();
+        let network = module.model("Carried").unwrap().bind([]).unwrap();
+        let outputs = network.run(&[("x", &inputs[0]), ("at", &inputs[1])]).unwrap();
+        for (name, wanted) in [("m", &m), ("g", &g)] {
+            let got = outputs.get(name).unwrap().as_f32().unwrap();
+            let scale = wanted.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+            // Some 30 roundings a step; differences are exact to 1e-9.
+            for (a, b) in got.iter().zip(wanted) {
+                assert!((f64::from(*a) - b).abs() <= 150.0 * 2f64.powi(-24) * scale, "{a} {b}");
+            }
+        }
+    }
 }

@@ -5,13 +5,14 @@
 //! that needs no order of steps, and puts it outside the loop.
 
 use crate::class::{Class, class};
+use crate::reads::{Mode, Read, reads};
 use dlc_graph::op::{
     Concat, Contract, Fused, Gather, Hole, Op, Overwrite, Part, Reduce, Reshape, Scan, ScatterAdd,
     Source, SourceClass, View,
 };
 use dlc_graph::{Graph, Operands, Shape, Type, Value};
 use dlc_kernel::{Access, Axis, Guard, Index, Origin, Scalar, Size};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
 /// A value outside the loop.
@@ -207,12 +208,17 @@ impl Lift<'_> {
 }
 
 /// The body with what is free of its operands in it, and the operands then: elements of sequences are
-/// read where they lie.
+/// read where they lie. What is looked up stays in memory.
 fn take_in_views(graph: &Graph, body: &Graph, operands: &[Value]) -> (Graph, Operands) {
     let mut taken = Graph::new();
     let mut given = Operands::new();
     // Sources come first, in the order of what they stand for.
-    let chains: Vec<Vec<Value>> = operands.iter().map(|&v| free_chain(graph, v)).collect();
+    let looked_up = looked_up(body);
+    let chain = |(k, &value): (usize, &Value)| match looked_up.contains(&k) {
+        true => vec![value],
+        false => free_chain(graph, value),
+    };
+    let chains: Vec<Vec<Value>> = operands.iter().enumerate().map(chain).collect();
     let mut sources: FxHashMap<Value, Value> = FxHashMap::default();
     for chain in &chains {
         let base = chain[chain.len() - 1];
@@ -239,6 +245,17 @@ fn take_in_views(graph: &Graph, body: &Graph, operands: &[Value]) -> (Graph, Ope
         taken.add_result(result.name.clone(), value, result.role);
     }
     (taken, given)
+}
+
+/// The positions of the operands that a fused body looks up.
+fn looked_up(body: &Graph) -> FxHashSet<usize> {
+    let all = body.values().flat_map(|value| reads(body, value));
+    let looked_up = all.filter(|read| read.mode == Mode::Lookup);
+    let position = |read: Read| match body.op(read.value) {
+        Op::Source(source) => Some(source.position()),
+        _ => None,
+    };
+    looked_up.filter_map(position).collect()
 }
 
 /// The views that end in `value`, the last one first, and what they view.

@@ -9,7 +9,7 @@ use super::builtin;
 use super::value::{Args, DefId, Func, FuncKind, Val};
 use super::{Elab, Eval, Mode};
 use crate::Code;
-use crate::ast::{ExprId, Item};
+use crate::ast::{DefKind, ExprId, Item};
 use crate::diagnostic::{Diagnostic, nearest, sanitize};
 use crate::source::Span;
 
@@ -177,6 +177,12 @@ impl<'u> Elab<'u> {
         let candidates = self.names_in_scope();
         if let Some(near) = nearest(name, candidates.iter().map(|c| &**c)) {
             diagnostic = diagnostic.help(format!("did you mean `{near}`?"));
+        }
+        if self.in_definition_of(DefKind::Model) && name.starts_with(|c: char| c.is_uppercase()) {
+            let condition = format!("`where {} >= 1`", sanitize(name));
+            let help =
+                format!("a size that data or `--bind` gives stands in a condition: {condition}");
+            diagnostic = diagnostic.help(help);
         }
         self.fail(diagnostic)
     }

@@ -6,6 +6,9 @@ use crate::reader::Points;
 use crate::{Graph, Shape, ShapeError, Type, Value};
 use dlc_kernel::{Access, Array, BinaryOp, DType, Expr, Index, Size};
 
+/// What starts are.
+const STARTS: &str = "a start is i32: one number, or one for each element of dims before the axis";
+
 impl Operation for Overwrite {
     fn text(&self) -> OpText {
         let attributes = vec![
@@ -21,11 +24,12 @@ impl Operation for Overwrite {
         let (x, start, part) = (operands[0], operands[1], operands[2]);
         let (axis, batch) = (self.axis as usize, self.batch as usize);
         if axis < batch || axis >= x.rank() {
-            return Err(ShapeError::new(format!("`overwrite` along axis {axis} of {x}")));
+            let message = format!("`overwrite` along axis {axis} of {x} from {start} on");
+            return Err(ShapeError::new(message).help(STARTS));
         }
         if start.dtype != DType::I32 || start.shape[..] != x.shape[..batch] {
             let error = ShapeError::new(format!("`overwrite` of {x} from {start} on"));
-            return Err(error.help(format!("starts are i32, one for each of {batch} leading dims")));
+            return Err(error.help(STARTS));
         }
         let mut shape = x.shape.clone();
         shape[axis] = part.shape.get(axis).cloned().unwrap_or(Size::ZERO);
