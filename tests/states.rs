@@ -155,7 +155,7 @@ fn a_loop_overwrites_what_it_carries() {
         m.extend(carried(x, at));
         for k in 0..15 {
             let moved =
-                |by: f64| x.iter().enumerate().map(|(i, v)| if i == k { v + by } else { *v });
+                |by: f64| x.iter().enumerate().map(move |(i, v)| if i == k { v + by } else { *v });
             let [up, down] = [1e-6, -1e-6].map(|by| loss(&moved(by).collect::<Vec<_>>(), at));
             g.push((up - down) / 2e-6);
         }
