@@ -148,6 +148,12 @@ impl Lift<'_> {
 
     fn fused(self, to: &mut Graph, fused: &Fused, operands: &[Lifted], origin: &Origin) -> Value {
         let lift = Lift { everything: true, ..self };
+        let found = found_by_step(&fused.body);
+        let ready = |(k, &operand): (usize, &Lifted)| match found.contains(&k) {
+            true => Lifted::stacked(self.stack(to, operand, origin)),
+            false => operand,
+        };
+        let operands: Vec<Lifted> = operands.iter().enumerate().map(ready).collect();
         let body = lift.body(&fused.body, |k| operands[k].stacked);
         let operands: Operands = operands.iter().map(|o| o.value).collect();
         let (body, operands) = take_in_views(to, &body, &operands);
@@ -220,9 +226,10 @@ fn take_in_views(graph: &Graph, body: &Graph, operands: &[Value]) -> (Graph, Ope
     };
     let chains: Vec<Vec<Value>> = operands.iter().enumerate().map(chain).collect();
     let mut sources: FxHashMap<Value, Value> = FxHashMap::default();
-    for chain in &chains {
+    for (k, chain) in chains.iter().enumerate() {
         let base = chain[chain.len() - 1];
-        if !graph.operands(base).is_empty() || class(graph, base) != Class::Free {
+        let is_made = graph.operands(base).is_empty() && class(graph, base) == Class::Free;
+        if looked_up.contains(&k) || !is_made {
             sources.entry(base).or_insert_with(|| {
                 let (name, ty) = (given.len().to_string().into(), graph.ty(base).clone());
                 given.push(base);
@@ -245,6 +252,23 @@ fn take_in_views(graph: &Graph, body: &Graph, operands: &[Value]) -> (Graph, Ope
         taken.add_result(result.name.clone(), value, result.role);
     }
     (taken, given)
+}
+
+/// The positions of the operands of a fused body in which each step finds something of its own: they
+/// have the steps already when they are looked up.
+fn found_by_step(body: &Graph) -> FxHashSet<usize> {
+    let found = |value: Value| {
+        let operand = match body.op(value) {
+            Op::Overwrite(_) => body.operands(value)[2],
+            Op::Gather(gather) if gather.batch > 0 => body.operands(value)[0],
+            _ => return None,
+        };
+        match body.op(operand) {
+            Op::Source(source) => Some(source.position()),
+            _ => None,
+        }
+    };
+    body.values().filter_map(found).collect()
 }
 
 /// The positions of the operands that a fused body looks up.
