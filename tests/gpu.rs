@@ -136,7 +136,7 @@ fn what_does_not_go_together_is_refused() {
         (&["--target", "sm_70"], "sm_80, sm_90a"),
         (&["-o", "m.ptx"], "give --target sm_80 or sm_90a"),
         (&["--target", "sm_80", "-o", "m.json"], "a .json file is written beside it"),
-        (&["--target", "sm_80", "--math", "f8"], "there are f32, 3xtf32, tf32, bf16"),
+        (&["--target", "sm_80", "--math", "f8"], "there are f32, 3xtf32, tf32, f16, bf16"),
         (&["--math", "tf32"], "math `tf32` is for GPUs"),
     ] {
         let (code, _, err) = compile(args);

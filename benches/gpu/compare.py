@@ -87,9 +87,9 @@ def cases():
         Case("softmax", "Softmax", softmax, copies=True),
         Case("layer norm", "LayerNorm", layer_norm, copies=True),
     ]
-    for math in ["f32", "3xtf32", "tf32", "bf16"]:
+    for math in ["f32", "3xtf32", "tf32", "f16", "bf16"]:
         found.append(Case(f"matmul {N} {math}", "Matmul", lambda math=math: matmul(math), math))
-    for math in ["f32", "3xtf32", "tf32", "bf16"]:
+    for math in ["f32", "3xtf32", "tf32", "f16", "bf16"]:
         found.append(Case(f"causal attention {math}", "Attention", lambda math=math: attention(math), math))
     for shape in CONVOLUTIONS:
         for math in ["f32", "tf32"]:
@@ -138,7 +138,7 @@ def adam():
 
 def matmul(math):
     import torch
-    dtype = torch.bfloat16 if math == "bf16" else torch.float32
+    dtype = {"f16": torch.float16, "bf16": torch.bfloat16}.get(math, torch.float32)
     allow_tf32(math == "tf32")
     x, w = random(N, N, dtype=dtype), random(N, N, dtype=dtype)
     return lambda: x @ w.T
@@ -146,7 +146,7 @@ def matmul(math):
 
 def attention(math):
     import torch
-    dtype = torch.bfloat16 if math == "bf16" else torch.float32
+    dtype = {"f16": torch.float16, "bf16": torch.bfloat16}.get(math, torch.float32)
     allow_tf32(math == "tf32")
     q, k, v = (random(8, 2048, 16, 64, dtype=dtype).transpose(1, 2) for _ in range(3))
     return lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)

@@ -24,7 +24,8 @@ pub struct Manifest {
     pub target: String,
     /// Its PTX version: `7.8`.
     pub ptx_version: String,
-    /// How products of floats are computed: `f32`, `3xtf32`, `tf32`, `bf16`.
+    /// How products of floats are computed: `f32`, `3xtf32`, `tf32`,
+    /// `f16`, `bf16`.
     pub math: String,
     /// The one allocation.
     pub memory: MemoryFacts,

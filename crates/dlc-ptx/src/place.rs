@@ -30,6 +30,15 @@ impl Spot {
         (even && self.place.found.is_empty()).then(|| coef(&self.place.linear, axis))
     }
 
+    /// Elements from the first to the last place in a domain, if no data and no quotient decides of
+    /// them.
+    pub fn span(&self, domain: &Domain<'_>) -> Option<i64> {
+        let along =
+            |(axis, extent): (usize, &i64)| coef(&self.place.linear, axis).abs() * (extent - 1);
+        let even = self.place.found.is_empty() && self.place.quotients.is_empty();
+        even.then(|| 1 + domain.extents.iter().enumerate().map(along).sum::<i64>())
+    }
+
     /// Whether `lanes` neighbours along `axis`, the first at a multiple of `lanes`, are that many
     /// elements of the buffer, the first of them as aligned.
     pub fn is_vector(&self, axis: usize, lanes: i64) -> bool {

@@ -270,6 +270,27 @@ fn long_sums_are_split_and_added_in_order() {
     }
 }
 
+/// Factors that are large and compact, in 16 bits: either or both, of every transposition, with borders of
+/// tiles and of panels, several products, and tiles of 128 x 256.
+#[test]
+fn large_factors_are_packed() {
+    let sizes = [
+        ([1, 70, 520, 40], 1, &TURNS[..]),
+        ([2, 516, 70, 33], 1, &TURNS[..]),
+        ([1, 512, 64, 600], 1, &TURNS[..1]),
+        ([1, 513, 530, 70], 2, &TURNS[1..2]),
+        ([9, 513, 516, 5], 2, &TURNS[2..3]),
+    ];
+    for (size, expected, turns) in sizes {
+        for (&turned, math) in turns.iter().flat_map(|t| [(t, Math::F16), (t, Math::Bf16)]) {
+            let case = matmul(size, turned);
+            let schedule = PtxTarget { flavour: Flavour::Sm80, math }.schedule(&case.program());
+            assert_eq!(schedule.matches(" packed, ").count(), expected, "{schedule}");
+            check(&format!("{size:?} {turned:?}"), &case, math);
+        }
+    }
+}
+
 /// Products of buffers as they are, in vectors: fewer steps than stages, a last step in part, several
 /// products, tiles in part, and parts of long sums.
 #[test]
@@ -281,7 +302,7 @@ fn plain_factors_are_copied() {
             for math in Math::ALL {
                 let case = matmul(size, turned);
                 let schedule = PtxTarget { flavour: Flavour::Sm80, math }.schedule(&case.program());
-                let expected = if math == Math::Bf16 { 0 } else { 2 };
+                let expected = if math.per_word() == 2 { 0 } else { 2 };
                 assert_eq!(schedule.matches(" copied ").count(), expected, "{schedule}");
                 check(&format!("{size:?} {turned:?}"), &case, math);
             }
@@ -295,7 +316,7 @@ fn convolutions_and_their_gradients() {
     for (stride, dilation, padding) in walks {
         let walk = Walk { stride, dilation, padding };
         let conv = Conv { n: 2, c: 5, o: 6, h: 9, r: 3, walk };
-        for math in [Math::F32, Math::Tf32x3, Math::Bf16] {
+        for math in [Math::F32, Math::Tf32x3, Math::F16, Math::Bf16] {
             let name = format!("stride {stride}, dilation {dilation}, padding {padding}");
             check(&format!("forward {name}"), &conv.forward(), math);
             check(&format!("of the input {name}"), &conv.of_input(), math);

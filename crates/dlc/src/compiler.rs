@@ -62,7 +62,8 @@ impl Compiler {
         Ok(Compiler { target: AnyTarget::of_device(name)?, ..self })
     }
 
-    /// Sets how products of floats are computed: `f32`; on GPUs also `3xtf32`, `tf32`, `bf16`.
+    /// Sets how products of floats are computed: `f32`; on GPUs also `3xtf32`, `tf32`, `f16`,
+    /// `bf16`.
     ///
     /// # Errors
     /// If there is no such way, or the target does not have it.

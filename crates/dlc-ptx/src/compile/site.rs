@@ -2,13 +2,13 @@
 
 use super::PtxTarget;
 use crate::device::Work;
-use crate::emit::contract::{direct, finish, tiled};
+use crate::emit::contract::{direct, finish, pack, tiled};
 use crate::emit::writer::{Given, Writer, Written};
 use crate::emit::{attention, check, copy, map, row, scatter};
 use crate::place::{Domain, bound, destination};
 use crate::schedule::THREADS;
 use crate::schedule::attention::Attention;
-use crate::schedule::contract::ContractSchedule;
+use crate::schedule::contract::{ContractSchedule, PARTS};
 use crate::schedule::map::MapSchedule;
 use crate::schedule::row::{Phase, RowSchedule};
 use crate::schedule::scatter::ScatterSchedule;
@@ -200,16 +200,27 @@ impl<'p> Site<'p> {
             let launch = self.launch(blocks, |w| direct::write(w, &schedule, stores));
             return (launch.into_iter().collect(), Vec::new());
         };
-        let workspace: &[Given] = if tiling.split > 1 { &[Given::Workspace(0)] } else { &[] };
-        let mut launches = vec![self.launch_grid(tiling.grid(), tiling.threads, workspace, |w| {
+        let workspaces = tiling.workspaces();
+        let is_there = |&at: &usize| workspaces[at] > 0;
+        let all: Vec<Given> =
+            (0..workspaces.len()).filter(is_there).map(Given::Workspace).collect();
+        let packed = [0, 1].into_iter().filter(is_there);
+        let pack = |side: usize| {
+            let grid = [tiling.all_panels(side), 1, 1];
+            let write = |w: &mut Writer<'p>| pack::write(w, tiling, side);
+            self.launch_grid(grid, THREADS, &[Given::Workspace(side)], write)
+        };
+        let mut launches: Vec<Written> = packed.map(pack).collect();
+        launches.push(self.launch_grid(tiling.grid(), tiling.threads, &all, |w| {
             tiled::write(w, &schedule, stores);
-        })];
-        if tiling.split > 1 {
-            launches.push(self.launch_grid([blocks, 1, 1], THREADS, workspace, |w| {
+        }));
+        if is_there(&PARTS) {
+            let parts = &[Given::Workspace(PARTS)];
+            launches.push(self.launch_grid([blocks, 1, 1], THREADS, parts, |w| {
                 finish::write_total(w, &schedule, stores);
             }));
         }
-        (launches, (tiling.split > 1).then(|| tiling.workspace()).into_iter().collect())
+        (launches, workspaces.to_vec())
     }
 
     fn row(&self, schedule: &RowSchedule<'_>, steps: &[Step]) -> (Vec<Written>, Vec<u64>) {

@@ -337,13 +337,13 @@ impl<'t, 's, 'k> Work<'t, 's, 'k> {
             return;
         }
         for (fragment, powers) in self.scores.fragments.iter().zip(powers) {
-            let words = powers.chunks(tiling.packed() as usize).map(|parts| {
+            let words = powers.chunks(tiling.math.per_word() as usize).map(|parts| {
                 let to = fresh_word(w, tiling.math);
                 word(w, tiling.math, to, parts);
                 to
             });
             let words: Vec<_> = words.collect();
-            let first = fragment.col / tiling.packed();
+            let first = fragment.col / tiling.math.per_word();
             let place = w.b.int(IntOp::Xor, self.places[0], 4 * (first % WORDS));
             let offset = first / WORDS * tiling.part_bytes(0) + 4 * WORDS * fragment.row;
             store_words(w, Address::shared(place, offset as i32), &words);
@@ -393,7 +393,7 @@ fn places(w: &mut Writer<'_>, block: &Block<'_, '_>, scores: &Held) -> Vec<B32> 
     (0..count)
         .map(|i| {
             let col = w.b.int(IntOp::Add, col, i);
-            let word = w.b.int(IntOp::DivU, col, tiling.packed());
+            let word = w.b.int(IntOp::DivU, col, tiling.math.per_word());
             let (stage, word) =
                 (w.b.int(IntOp::DivU, word, WORDS), w.b.int(IntOp::RemU, word, WORDS));
             let within = match by_line {

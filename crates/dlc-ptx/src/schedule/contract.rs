@@ -46,7 +46,7 @@ pub struct Side<'k> {
     pub factor: ExprId,
     /// Its axes of the result.
     pub group: Group,
-    /// Rows or columns of a tile: 32, 64 or 128.
+    /// Rows or columns of a tile: 32, 64, 128 or 256.
     pub tile: u32,
     /// How it is read.
     pub view: View<'k>,
@@ -68,6 +68,9 @@ pub enum Supply {
     Read,
     /// Stage by stage, from device memory as it is, past registers.
     Copied,
+    /// Stage by stage, from a workspace past registers: a launch before has computed and rounded it,
+    /// and has put it there in panels, each of which is a stage's part as it lies in shared memory.
+    Packed,
     /// All of the sum is there before the first stage, rounded.
     Resident,
 }
@@ -94,6 +97,9 @@ pub struct Tiling<'k> {
 /// Words of each row and column that are in a stage in shared memory.
 pub const WORDS: u32 = 16;
 
+/// Words of a chunk: 16 bytes of a row, which lie side by side.
+pub const CHUNK: u32 = 4;
+
 /// Blocks that keep a large GPU busy.
 const ENOUGH_BLOCKS: i64 = 132;
 
@@ -102,6 +108,10 @@ const LEAST_SUM: i64 = 256;
 
 /// Tiles are not for results that are thinner than this.
 pub const THIN: i64 = 4;
+
+/// Rows (or columns) of the result from which on the factor of columns (or rows) is packed: so many
+/// read it again that a launch for it pays.
+const MANY: i64 = 512;
 
 impl<'k> ContractSchedule<'k> {
     /// The schedule of a contraction over that domain.
@@ -171,22 +181,33 @@ impl<'k> Tiling<'k> {
             return None;
         }
         let sum = Group::new(domain, (border..domain.extents.len()).collect());
-        let tiles = tiles(batch.points(), [rows.points(), cols.points()]);
-        let swap = border > 0 && rows.axes.contains(&(border - 1));
-        let mut sides = [(lhs, rows, tiles[0]), (rhs, cols, tiles[1])]
-            .map(|(factor, group, tile)| Side::new(domain, factor, group, (&sum, math), tile));
-        if swap {
+        let mut sides = [(lhs, rows), (rhs, cols)];
+        if border > 0 && sides[0].1.axes.contains(&(border - 1)) {
             sides.reverse();
         }
+        let points = [0, 1].map(|side| sides[side].1.points());
+        let packed = [0, 1].map(|side| {
+            let all = batch.points() * points[side] * sum.points();
+            math.per_word() > 1
+                && points[1 - side] >= MANY
+                && is_compact(domain, sides[side].0, all)
+        });
+        let mut tile = tiles(batch.points(), points, packed).into_iter().zip(packed);
+        let sides = sides.map(|(factor, group)| {
+            let (tile, packed) = tile.next().expect("one for each side");
+            let side = Side::new(domain, factor, group, (&sum, math), tile);
+            if packed { side.packed() } else { side }
+        });
         let threads = threads(math, [0, 1].map(|side| sides[side].tile));
         let split = split(&batch, &sides, &sum);
         let result = View::of_result(domain, &sides[1].group, math);
         Some(Tiling { math, batch, sum, sides, result, split, threads })
     }
 
-    /// Whether a factor is copied.
-    pub fn copies(&self) -> bool {
-        self.sides.iter().any(|side| side.supply == Supply::Copied)
+    /// Factors that arrive past registers.
+    pub fn arriving(&self) -> usize {
+        let past = |side: &&Side<'_>| matches!(side.supply, Supply::Copied | Supply::Packed);
+        self.sides.iter().filter(past).count()
     }
 
     /// Bytes of a stage's part of a factor.
@@ -202,17 +223,16 @@ impl<'k> Tiling<'k> {
 
     /// Stages in shared memory: one is multiplied, the others are filled.
     pub fn stages(&self) -> u32 {
-        if self.copies() { 3 } else { 2 }
-    }
-
-    /// Elements of the sum in a word of shared memory.
-    pub fn packed(&self) -> u32 {
-        if self.math == Math::Bf16 { 2 } else { 1 }
+        match self.sides.each_ref().map(|side| side.supply) {
+            [Supply::Packed, Supply::Packed] => 4,
+            _ if self.arriving() > 0 => 3,
+            _ => 2,
+        }
     }
 
     /// Elements of the sum that are in shared memory at once.
     pub fn depth(&self) -> u32 {
-        WORDS * self.packed()
+        WORDS * self.math.per_word()
     }
 
     /// Tiles along rows or columns.
@@ -238,13 +258,32 @@ impl<'k> Tiling<'k> {
         [self.sides[0].tile / 32, self.sides[1].tile / (self.threads / 64) / 8]
     }
 
-    /// Bytes of the workspace for partial sums; 0 if there are none.
-    pub fn workspace(&self) -> u64 {
+    /// Panels of a factor along the sum.
+    pub fn panels(&self) -> u32 {
+        (self.sum.points() as u64).div_ceil(u64::from(self.depth())) as u32
+    }
+
+    /// The panels of a packed factor.
+    pub fn all_panels(&self, side: usize) -> u32 {
+        self.batch.points() as u32 * self.tiles(side) * self.panels()
+    }
+
+    /// Bytes of the workspaces: for the packed factor of rows, for that of columns, and for partial
+    /// sums; 0 for what there is not.
+    pub fn workspaces(&self) -> [u64; 3] {
+        let [rows, cols] = [0, 1].map(|side| {
+            let bytes = u64::from(self.all_panels(side)) * u64::from(self.part_bytes(side));
+            if self.sides[side].supply == Supply::Packed { bytes } else { 0 }
+        });
         let results =
             self.batch.points() * self.sides.iter().map(|s| s.group.points()).product::<i64>();
-        if self.split > 1 { 4 * results as u64 * u64::from(self.split) } else { 0 }
+        let parts = 4 * results as u64 * u64::from(self.split);
+        [rows, cols, if self.split > 1 { parts } else { 0 }]
     }
 }
+
+/// The workspace of partial sums among [`Tiling::workspaces`].
+pub const PARTS: usize = 2;
 
 impl<'k> Side<'k> {
     /// The side of a factor that varies along `group`, which is read from device memory.
@@ -268,7 +307,7 @@ impl<'k> Side<'k> {
         let is_plain = zero(domain.exprs.get(factor));
         let by_rows = along_sum && math != Math::F32;
         let found = domain.loads.get(&factor).is_some_and(|s| s.place.found.is_empty());
-        let is_word = domain.exprs.dtype(factor) == DType::F32 && math != Math::Bf16;
+        let is_word = domain.exprs.dtype(factor) == DType::F32 && math.per_word() == 1;
         let copied = is_plain && found && is_word;
         let supply = if copied { Supply::Copied } else { Supply::Read };
         // What does not lie in shared memory as it does in the buffer is copied word by word: by
@@ -278,6 +317,11 @@ impl<'k> Side<'k> {
         Side { factor, group, tile, view, along_sum, is_plain, by_rows, supply }
     }
 
+    /// The same, packed.
+    fn packed(self) -> Side<'k> {
+        Side { supply: Supply::Packed, by_rows: true, ..self }
+    }
+
     /// How it is supplied, by what it is called.
     pub fn describe(&self, name: &str) -> String {
         let along = if self.along_sum { "sum" } else { name };
@@ -285,6 +329,7 @@ impl<'k> Side<'k> {
         match self.supply {
             Supply::Read => format!("{name} read {lanes} at once along {along}"),
             Supply::Copied => format!("{name} copied {lanes} at once along {along}"),
+            Supply::Packed => format!("{name} packed, read {lanes} at once along {along}"),
             Supply::Resident => format!("{name} resident"),
         }
     }
@@ -323,13 +368,25 @@ fn lanes(domain: &Domain<'_>, spots: &[&Spot], axis: Option<usize>, widest: usiz
     [4, 2].into_iter().find(fits).unwrap_or(1)
 }
 
+/// Whether a factor of so many elements has hardly more of them than it loads: those of a convolution
+/// occur again and again in different windows.
+fn is_compact(domain: &Domain<'_>, factor: ExprId, elements: i64) -> bool {
+    let loads = domain.exprs.reachable([factor]);
+    let spans = loads.iter().filter_map(|id| domain.loads.get(id)).map(|spot| spot.span(domain));
+    spans.collect::<Option<Vec<i64>>>().is_some_and(|spans| spans.iter().any(|&n| n >= elements))
+}
+
 /// Rows and columns of a tile: as large as the result fills, smaller where that gives more blocks
-/// and there are too few.
-fn tiles(batch: i64, points: [i64; 2]) -> [u32; 2] {
+/// and there are too few. Where both factors are packed, tiles may be wider: each word that arrives is
+/// multiplied by more others.
+fn tiles(batch: i64, points: [i64; 2], packed: [bool; 2]) -> [u32; 2] {
     let fitting = |points: i64| [32, 64].into_iter().find(|&t| points <= t).unwrap_or(128);
     let mut tiles = points.map(fitting);
     let blocks =
         |tiles: [i64; 2]| batch * pieces(points[0], tiles[0]) * pieces(points[1], tiles[1]);
+    if packed == [true; 2] && tiles == [128; 2] && blocks([128, 256]) >= ENOUGH_BLOCKS {
+        return [128, 256];
+    }
     for side in [0, 1] {
         if tiles[side] == 128 && blocks(tiles) < ENOUGH_BLOCKS {
             tiles[side] = 64;
@@ -342,7 +399,7 @@ fn tiles(batch: i64, points: [i64; 2]) -> [u32; 2] {
 pub fn threads(math: Math, [rows, cols]: [u32; 2]) -> u32 {
     match math {
         Math::F32 => rows.min(64) / 4 * (cols.min(64) / 4),
-        _ => 64 * (cols / 32).max(2),
+        _ => 64 * (cols / 32).clamp(2, 4),
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Codegen {
     /// Compute convolutions as direct sums, without Winograd's transforms
     #[arg(long)]
     pub exact_conv: bool,
-    /// How products of floats are computed: f32; on GPUs also 3xtf32, tf32, bf16
+    /// How products of floats are computed: f32; on GPUs also 3xtf32, tf32, f16, bf16
     #[arg(long)]
     pub math: Option<String>,
 }

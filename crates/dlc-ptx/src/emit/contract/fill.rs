@@ -10,7 +10,7 @@ use crate::ir::{
     Address, B32, Builder, Class, Compare, Convert, F32, Inst, IntOp, MemType, Pred, Reg, Space,
     Value,
 };
-use crate::schedule::contract::{Side, Supply, Tiling, WORDS};
+use crate::schedule::contract::{CHUNK, Side, Supply, Tiling, WORDS};
 
 /// What a thread brings of one factor: items, each a few words along a line, or across lines.
 pub struct Fill {
@@ -51,7 +51,7 @@ struct Item {
     exists: Option<Pred>,
     /// Bytes from the start of the factor's part of a stage, of the words that lie side by side.
     places: Vec<B32>,
-    /// By line, then along it; none if they are copied.
+    /// As they lie side by side, place by place; none if they are copied.
     words: Vec<Reg>,
 }
 
@@ -61,8 +61,12 @@ impl Fill {
         let tiling = task.tiling;
         let this = &tiling.sides[side];
         let lanes = this.view.lanes as u32;
-        let packed = tiling.packed();
-        let (along, lines) = if this.along_sum { (1, (lanes / packed).max(1)) } else { (lanes, 1) };
+        let packed = tiling.math.per_word();
+        let (along, lines) = match this.along_sum {
+            true => (1, (lanes / packed).max(1)),
+            false if this.by_rows => (lanes, CHUNK),
+            false => (lanes, 1),
+        };
         let (rows, words) = (this.tile / along, WORDS / lines);
         let threads = tiling.threads;
         // A warp has items that lie on different banks: of lines, 8 do.
@@ -88,7 +92,7 @@ impl Fill {
             true => (0..words / fastest)
                 .flat_map(|i| (0..rows.div_ceil(step)).map(move |j| [j * step, i * fastest]))
                 .collect(),
-            false => (0..count.div_ceil(threads)).map(|i| [0, i * step]).collect(),
+            false => (0..count.div_ceil(threads)).map(|i| [0, i * step * lines]).collect(),
         };
         let items =
             steps.into_iter().map(|steps| Item::new(w, task, side, shape, [row, line], steps));
@@ -155,11 +159,11 @@ impl Fill {
     ) -> Vec<Summand> {
         let side = &tiling.sides[self.side];
         let together = if side.along_sum { side.view.lanes as u32 } else { 1 };
-        let elements = self.shape.lines * tiling.packed();
-        let base = w.b.mad(self.line, tiling.packed(), at);
+        let elements = self.shape.lines * tiling.math.per_word();
+        let base = w.b.mad(self.line, tiling.math.per_word(), at);
         (0..elements / together)
             .map(|i| {
-                let at = w.b.int(IntOp::Add, base, first * tiling.packed() + i * together);
+                let at = w.b.int(IntOp::Add, base, first * tiling.math.per_word() + i * together);
                 let exists = below(w, at, sum, tiling.depth());
                 Summand { axes: coordinates(w, at.into(), &tiling.sum.extents, 1), exists }
             })
@@ -186,12 +190,14 @@ impl Fill {
                 elements.push(values);
             }
         }
-        let packed = tiling.packed() as usize;
-        let along = self.shape.along as usize;
+        let packed = tiling.math.per_word() as usize;
+        let [along, lines] = [self.shape.along, self.shape.lines].map(|n| n as usize);
         for (line, pair) in elements.chunks(packed).enumerate() {
             for position in 0..along {
                 let parts: Vec<F32> = pair.iter().map(|lane| lane[position]).collect();
-                word(w, tiling.math, item.words[line * along + position], &parts);
+                let at =
+                    if side.by_rows { position * lines + line } else { line * along + position };
+                word(w, tiling.math, item.words[at], &parts);
             }
         }
     }
@@ -229,7 +235,8 @@ impl Item {
         let at = w.b.int(IntOp::Add, task.origin[side], row);
         let exists = below(w, at, this.group.points(), this.tile);
         let places = if this.by_rows {
-            vec![row_place(w, row, line)]
+            let rows: Vec<B32> = (0..shape.along).map(|i| w.b.int(IntOp::Add, row, i)).collect();
+            rows.into_iter().map(|row| row_place(w, row, line)).collect()
         } else {
             let lines = (0..shape.lines).map(|i| w.b.int(IntOp::Add, line, i));
             let lines: Vec<B32> = lines.collect();
@@ -287,7 +294,7 @@ pub fn store_words(w: &mut Writer<'_>, to: Address, words: &[Reg]) {
 /// A register for a word.
 pub fn fresh_word(w: &mut Writer<'_>, math: Math) -> Reg {
     match math {
-        Math::Tf32 | Math::Bf16 => w.b.fresh::<B32>().into(),
+        Math::Tf32 | Math::F16 | Math::Bf16 => w.b.fresh::<B32>().into(),
         Math::F32 | Math::Tf32x3 => w.b.fresh::<F32>().into(),
     }
 }
@@ -300,9 +307,12 @@ pub fn word(w: &mut Writer<'_>, math: Math, to: Reg, parts: &[F32]) {
             let rounded = w.b.convert(|dst| Convert::F32ToTf32 { dst, src: parts[0] });
             w.b.mov32_to(B32(to.number), rounded);
         }
-        Math::Bf16 => {
+        Math::F16 | Math::Bf16 => {
             let [low, high] = [parts[0], parts[1]];
-            let pair = w.b.convert(|dst| Convert::PackBf16 { dst, low, high });
+            let pair = w.b.convert(|dst| match math {
+                Math::F16 => Convert::PackF16 { dst, low, high },
+                _ => Convert::PackBf16 { dst, low, high },
+            });
             w.b.mov32_to(B32(to.number), pair);
         }
     }

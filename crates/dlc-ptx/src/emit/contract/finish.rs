@@ -9,7 +9,7 @@ use crate::ir::{
     Value,
 };
 use crate::schedule::THREADS;
-use crate::schedule::contract::{ContractSchedule, Tiling};
+use crate::schedule::contract::{ContractSchedule, PARTS, Tiling};
 use dlc_kernel::Store;
 
 /// A row or column of the result.
@@ -34,7 +34,7 @@ pub fn write(w: &mut Writer<'_>, task: &Task<'_, '_>, held: &Held, stores: &[Sto
 pub fn write_part(w: &mut Writer<'_>, task: &Task<'_, '_>, held: &Held) {
     let tiling = task.tiling;
     let [rows, cols] = [0, 1].map(|side| tiling.sides[side].group.points() as u32);
-    let workspace = w.address(Given::Workspace(0));
+    let workspace = w.address(Given::Workspace(PARTS));
     let plane = w.b.mad(task.part, tiling.batch.points() as u32, task.batch_at);
     let plane = w.b.int(IntOp::Mul, plane, rows);
     let lanes = [4, 2].into_iter().find(|&n| cols % n == 0).unwrap_or(1);
@@ -133,7 +133,7 @@ pub fn write_total(w: &mut Writer<'_>, schedule: &ContractSchedule<'_>, stores: 
 }
 
 fn total(w: &mut Writer<'_>, at: B32, results: u32, split: u32) -> F32 {
-    let workspace = w.address(Given::Workspace(0));
+    let workspace = w.address(Given::Workspace(PARTS));
     let sum: F32 = w.b.mov_f32(0.0);
     let zero = w.b.mov32(0);
     w.for_range(zero, split, 1, |w, part| {

@@ -198,7 +198,11 @@ fn products(w: &mut Writer<'_>, tiling: &Tiling<'_>, held: &Held, a: &[[F32; 4]]
             vec![(a, b.iter().map(|x| x.map(|x| bits(1, x))).collect())]
         }
     };
-    let shape = if math == Math::Bf16 { MmaShape::Bf16 } else { MmaShape::Tf32 };
+    let shape = match math {
+        Math::F16 => MmaShape::F16,
+        Math::Bf16 => MmaShape::Bf16,
+        Math::F32 | Math::Tf32 | Math::Tf32x3 => MmaShape::Tf32,
+    };
     let columns = b.len();
     for (a, b) in passes {
         for (i, a) in a.iter().enumerate() {

@@ -2,8 +2,8 @@
 //!
 //! Shared memory holds stages in a ring: while one is multiplied, a later one is filled. Factors that
 //! are computed or rounded on the way come through registers, and there are two stages; those that are
-//! buffers as they are are copied, and there are three, so that a copy has two steps to arrive. A stage
-//! holds [`WORDS`] lines of words for the rows' factor, then as many for the columns'; a word is an f32, a tf32, or two bf16 that follow one another along the sum. Word `r`
+//! buffers as they are, or packed, are copied, and there are more, so that a copy has some steps to
+//! arrive. A stage holds [`WORDS`] lines of words for the rows' factor, then as many for the columns'; a word is an f32, a tf32, or two bf16 that follow one another along the sum. Word `r`
 //! of line `k` lies at word `r ^ turn(k)` of its line: then no two lanes want the same bank,
 //! whether a warp writes along lines or across, or reads fragments.
 //!
@@ -13,6 +13,7 @@
 //! reason.
 
 use super::fill::Fill;
+use super::pack::Arrival;
 use super::{finish, multiply};
 use crate::emit::map::coordinates;
 use crate::emit::writer::Writer;
@@ -137,12 +138,21 @@ fn task<'t, 'k>(w: &mut Writer<'_>, tiling: &'t Tiling<'k>) -> Task<'t, 'k> {
     Task { tiling, batch, batch_at, origin, part, thread }
 }
 
+/// Where a factor comes from, stage by stage.
+enum Source {
+    /// Its buffers.
+    Fill(Fill),
+    /// Its panels.
+    Panels(Arrival),
+    /// It is there already.
+    Resident,
+}
+
 /// A part of the sum, whose products are added to what threads hold.
 pub struct Pipeline<'t, 'k> {
     task: &'t Task<'t, 'k>,
     held: &'t Held,
-    /// None of a factor that is there already.
-    fills: [Option<Fill>; 2],
+    sources: [Source; 2],
     /// Where the factors lie in a stage.
     offsets: [u32; 2],
     reader: multiply::Reader,
@@ -164,14 +174,15 @@ impl<'t, 'k> Pipeline<'t, 'k> {
         resident: Option<B32>,
     ) -> Pipeline<'t, 'k> {
         let tiling = task.tiling;
-        let fills = [0, 1].map(|side| {
-            let comes = tiling.sides[side].supply != Supply::Resident;
-            comes.then(|| Fill::new(w, task, side))
+        let sources = [0, 1].map(|side| match tiling.sides[side].supply {
+            Supply::Read | Supply::Copied => Source::Fill(Fill::new(w, task, side)),
+            Supply::Packed => Source::Panels(Arrival::new(w, task, side, at)),
+            Supply::Resident => Source::Resident,
         });
         let offsets = [0, if resident.is_some() { 0 } else { tiling.part_bytes(0) }];
         let reader = multiply::Reader::new(w, task, held, offsets);
         let at = w.b.mov32(at);
-        Pipeline { task, held, fills, offsets, reader, at, until, resident }
+        Pipeline { task, held, sources, offsets, reader, at, until, resident }
     }
 
     /// Adds all of them; stages are at `shared`. At a step, what belongs to a later one goes into the
@@ -194,7 +205,7 @@ impl<'t, 'k> Pipeline<'t, 'k> {
             w.b.int_to(IntOp::Add, next, next, depth);
         }
         w.do_while(|w| {
-            if tiling.copies() {
+            if tiling.arriving() > 0 {
                 w.b.push(Inst::WaitGroup(ahead - 1));
             }
             w.b.barrier();
@@ -220,6 +231,11 @@ impl<'t, 'k> Pipeline<'t, 'k> {
     /// Begins to fill the stage at `to`, if the part has so much: copies, as one group, and loads.
     fn begin(&self, w: &mut Writer<'_>, at: B32, to: B32, exists: Option<Pred>) {
         let fill = |w: &mut Writer<'_>| {
+            for (source, offset) in self.sources.iter().zip(self.offsets) {
+                if let Source::Panels(arrival) = source {
+                    arrival.copy(w, to, offset);
+                }
+            }
             self.each(Supply::Copied, |fill, offset| fill.copy(w, self.task, at, to, offset));
             self.each(Supply::Read, |fill, _| fill.load(w, self.task, at));
         };
@@ -227,7 +243,7 @@ impl<'t, 'k> Pipeline<'t, 'k> {
             Some(exists) => w.if_(exists, fill),
             None => fill(w),
         }
-        if self.task.tiling.copies() {
+        if self.task.tiling.arriving() > 0 {
             w.b.push(Inst::CommitGroup);
         }
     }
@@ -247,10 +263,11 @@ impl<'t, 'k> Pipeline<'t, 'k> {
     }
 
     fn each(&self, supply: Supply, mut act: impl FnMut(&Fill, u32)) {
-        let sides = self.task.tiling.sides.iter().zip(&self.fills).zip(self.offsets);
-        for ((side, fill), offset) in sides {
-            if let Some(fill) = fill.as_ref().filter(|_| side.supply == supply) {
-                act(fill, offset);
+        let sides = self.task.tiling.sides.iter().zip(&self.sources).zip(self.offsets);
+        for ((side, source), offset) in sides {
+            match source {
+                Source::Fill(fill) if side.supply == supply => act(fill, offset),
+                _ => {}
             }
         }
     }
