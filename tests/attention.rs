@@ -1,12 +1,14 @@
-//! Attention on PTX: one kernel, whatever masks and biases there are, at the borders of its tiles; its
-//! numbers are those of the kernel program in f64.
+//! Attention on PTX: one kernel, whatever masks and biases there are, at the borders of its tiles, and its
+//! gradients in two; numbers are those of the kernel program in f64.
 
 #[path = "../crates/dlc-ptx/tests/support/math.rs"]
 mod math;
 #[path = "../crates/dlc-ptx/tests/support/ptxas.rs"]
 mod ptxas;
 
-use dlc::{Compiler, OptLevel, Tensor, pipeline};
+use dlc::pipeline::{self, EntryGraph};
+use dlc::{Bindings, Compiler, OptLevel, Tensor};
+use dlc_front::TrainOverrides;
 use dlc_kernel::{Array, BufferId, Program, eval::Machine, philox};
 use dlc_ptx::interpret::{Counters, Device};
 use dlc_ptx::{Flavour, Math, PtxTarget};
@@ -53,6 +55,55 @@ const SHARED: &str = "
         o
     }";
 
+/// As attention computes it when it is trained: what gradients need is kept, weights are dropped.
+const KEPT: &str = "
+    model M(q: f32[N, T, A, C], k: f32[N, U, A, C], v: f32[N, U, A, E], drawn: f32[N, A, T, U])
+      -> (y: f32[N, T, A, E], top: f32[N, A, T], share: f32[N, A, T]) {
+        s[n, a, t, u] = sum[c] q[n, t, a, c] * k[n, u, a, c] / sqrt(C)
+        m[n, a, t, u] = s[n, a, t, u] where u <= t else -inf
+        top[n, a, t] = max[u] m[n, a, t, u]
+        e[n, a, t, u] = exp(m[n, a, t, u] - top[n, a, t])
+        total[n, a, t] = sum[u] e[n, a, t, u]
+        share[n, a, t] = 1 / total[n, a, t]
+        p[n, a, t, u] = e[n, a, t, u] * share[n, a, t] where drawn[n, a, t, u] > 0 else 0
+        y[n, t, a, c] = sum[u] p[n, a, t, u] * v[n, u, a, c]
+        (y, top, share)
+    }";
+
+/// Gradients of attention from what was kept: `CONDITION` is what a query sees.
+const GRADIENT: &str = "
+    model M(
+        q: f32[N, T, A, C], k: f32[N, U, A, C], v: f32[N, U, A, E], dy: f32[N, T, A, E],
+        top: f32[N, A, T], share: f32[N, A, T], mean: f32[N, A, T]
+    ) -> (dq: f32[N, T, A, C], dk: f32[N, U, A, C], dv: f32[N, U, A, E]) {
+        s[n, a, t, u] = sum[c] q[n, t, a, c] * k[n, u, a, c] / sqrt(C)
+        m[n, a, t, u] = s[n, a, t, u] where CONDITION else -inf
+        p[n, a, t, u] = exp(m[n, a, t, u] - max(top[n, a, t], -1e30)) * share[n, a, t]
+        dp[n, a, t, u] = sum[e] dy[n, t, a, e] * v[n, u, a, e]
+        ds[n, a, t, u] = p[n, a, t, u] * (dp[n, a, t, u] - mean[n, a, t])
+        dq[n, t, a, c] = sum[u] ds[n, a, t, u] * k[n, u, a, c]
+        dk[n, u, a, c] = sum[t] ds[n, a, t, u] * q[n, t, a, c]
+        dv[n, u, a, e] = sum[t] p[n, a, t, u] * dy[n, t, a, e]
+        (dq, dk, dv)
+    }";
+
+/// The sums of the magnitudes that [`GRADIENT`] adds up.
+const MAGNITUDES: &str = "
+    model M(
+        q: f32[N, T, A, C], k: f32[N, U, A, C], v: f32[N, U, A, E], dy: f32[N, T, A, E],
+        top: f32[N, A, T], share: f32[N, A, T], mean: f32[N, A, T]
+    ) -> (dq: f32[N, T, A, C], dk: f32[N, U, A, C], dv: f32[N, U, A, E]) {
+        s[n, a, t, u] = sum[c] q[n, t, a, c] * k[n, u, a, c] / sqrt(C)
+        m[n, a, t, u] = s[n, a, t, u] where CONDITION else -inf
+        p[n, a, t, u] = exp(m[n, a, t, u] - max(top[n, a, t], -1e30)) * abs(share[n, a, t])
+        dp[n, a, t, u] = sum[e] abs(dy[n, t, a, e]) * abs(v[n, u, a, e])
+        ds[n, a, t, u] = p[n, a, t, u] * (dp[n, a, t, u] + abs(mean[n, a, t]))
+        dq[n, t, a, c] = sum[u] ds[n, a, t, u] * abs(k[n, u, a, c])
+        dk[n, u, a, c] = sum[t] ds[n, a, t, u] * abs(q[n, t, a, c])
+        dv[n, u, a, e] = sum[t] p[n, a, t, u] * abs(dy[n, t, a, e])
+        (dq, dk, dv)
+    }";
+
 /// Extents of sequences, heads, queries, keys, features of keys and of values.
 type Sizes = [i64; 6];
 
@@ -95,14 +146,53 @@ fn check(source: &str, sizes: Sizes, math: Math) -> Counters {
     let apart = ["  contract ", "  row "].iter().any(|form| schedule.contains(form));
     assert!(schedule.contains("attention: ") && !apart, "{program}\n{schedule}");
     let inputs = inputs(&program);
-    let arrays: Vec<Array> = inputs.iter().map(Array::from_tensor).collect();
-    let expected = Machine::new(&program).call("run", &arrays).unwrap().remove(0);
     let called = Device::new(&code).call(0, &inputs);
     let (outputs, counters) = called.unwrap_or_else(|e| panic!("{sizes:?}, {math}: {e}"));
-    let error = Array::from_tensor(&outputs[0]).max_difference(&expected);
     let bound = bound(math, sizes);
-    assert!(error <= bound, "{sizes:?}, {math}: off by {error:e}, of {bound:e}\n{schedule}");
+    for (found, expected) in outputs.iter().zip(evaluated(&program, &inputs)) {
+        let error = Array::from_tensor(found).max_difference(&expected);
+        assert!(error <= bound, "{sizes:?}, {math}: off by {error:e}, of {bound:e}\n{schedule}");
+    }
     *counters.last().unwrap()
+}
+
+fn evaluated(program: &Program, inputs: &[Tensor]) -> Vec<Array> {
+    let arrays: Vec<Array> = inputs.iter().map(Array::from_tensor).collect();
+    Machine::new(program).call("run", &arrays).unwrap()
+}
+
+/// How far a gradient may be off, of the sum of the magnitudes that it adds up: weights are off by what
+/// scores are, and there are the products of one more contraction and the sums of another.
+fn bound_of_gradient(math: Math, [_, _, queries, keys, depth, features]: Sizes) -> f64 {
+    let most = (depth as f64).sqrt();
+    let scores = math::relative(math, depth) * most + 4.0 * (most + 2.0) * 2f64.powi(-24);
+    let sums = math::relative(math, features) + math::relative(math, queries.max(keys));
+    2.0 * scores + sums + 8.0 * 2f64.powi(-24)
+}
+
+/// Runs gradients interpreted and compares; gives what the launches did, those of one plane each.
+fn check_gradient(condition: &str, sizes: Sizes, math: Math) -> Vec<Counters> {
+    let [source, magnitudes] = [GRADIENT, MAGNITUDES].map(|s| s.replace("CONDITION", condition));
+    let program = program(&source, sizes);
+    let target = PtxTarget { flavour: Flavour::Sm80, math };
+    let (schedule, code) = (target.schedule(&program), target.compile(&program).unwrap());
+    assert!(schedule.contains("  plane: "), "{program}\n{schedule}");
+    assert!(!schedule.contains("  contract "), "{schedule}");
+    let inputs = inputs(&program);
+    let called = Device::new(&code).call(0, &inputs);
+    let (outputs, mut counters) = called.unwrap_or_else(|e| panic!("{sizes:?}, {math}: {e}"));
+    let magnitudes = evaluated(&self::program(&magnitudes, sizes), &inputs);
+    let expected = evaluated(&program, &inputs);
+    let bound = bound_of_gradient(math, sizes);
+    for ((found, expected), most) in outputs.iter().zip(&expected).zip(&magnitudes) {
+        let found = Array::from_tensor(found);
+        let all = found.data.iter().zip(&expected.data).zip(&most.data);
+        for (at, ((x, e), m)) in all.enumerate() {
+            let error = (x - e).abs();
+            assert!(error <= bound * m, "{sizes:?}, {math}, at {at}: {x} for {e}\n{schedule}");
+        }
+    }
+    counters.split_off(counters.len() - schedule.matches("  plane: ").count())
 }
 
 #[test]
@@ -152,6 +242,44 @@ fn masks_skip_blocks() {
     }
 }
 
+#[test]
+fn what_gradients_need_is_kept_and_weights_are_dropped() {
+    for math in Math::ALL {
+        for [t, u] in [[5, 7], [65, 66], [9, 129]] {
+            check(KEPT, [2, 2, t, u, 8, 12], math);
+        }
+    }
+}
+
+#[test]
+fn gradients_at_the_borders_of_tiles() {
+    for math in Math::ALL {
+        for (condition, [t, u]) in [
+            ("u <= t", [4, 5]),
+            ("u >= 0", [64, 63]),
+            ("u <= t", [65, 66]),
+            ("u >= 0", [7, 130]),
+            ("u <= t", [129, 6]),
+        ] {
+            check_gradient(condition, [1, 2, t, u, 8, 12], math);
+        }
+        for [c, e] in [[4, 5], [17, 32], [33, 64], [64, 64], [65, 100]] {
+            check_gradient("u <= t", [2, 1, 6, 10, c, e], math);
+        }
+    }
+}
+
+/// Of 4 x 4 blocks, 10 are left, of queries and of keys.
+#[test]
+fn masks_skip_blocks_of_gradients() {
+    let loaded = |condition| {
+        let counters = check_gradient(condition, [1, 2, 256, 256, 4, 4], Math::F32);
+        <[u64; 2]>::try_from(counters.iter().map(|c| c.loaded).collect::<Vec<_>>()).unwrap()
+    };
+    let (all, seen) = (loaded("u >= 0"), loaded("u <= t"));
+    assert_eq!(seen.map(|n| n * 16), all.map(|n| n * 10));
+}
+
 /// Neither scores nor weights are in memory.
 #[test]
 fn what_stays_in_the_kernel_has_no_place() {
@@ -160,6 +288,36 @@ fn what_stays_in_the_kernel_has_no_place() {
     let inside = code.buffers.iter().filter(|b| b.shape == [1, 4, 256, 256]);
     assert_eq!(inside.map(|b| b.bytes).collect::<Vec<_>>(), [0, 0]);
     assert!(code.bytes < 4 * 4 * 256 * 256, "{} bytes", code.bytes);
+}
+
+/// A step of training neither, forward and backward, where it computes scores again.
+#[test]
+fn a_training_step_has_no_scores_in_memory() {
+    let source = "
+        model M(image: f32[N, 1, 28, 28]) -> f32[N, 1024, 64] {
+            x = image |> flatten |> linear(64) |> as[N, 1, 64]
+            y[n, t < 1024, d] = x[n, 0, d] * t
+            y |> linear(64) |> self_attention(4, causal = yes, rate = 0.1)
+        }
+        train M {
+            data mnist(\"data\") batch 2
+            loss mean(M(image) * M(image))
+            optim sgd(lr = 0.1)
+            epochs 1
+        }";
+    let module = Compiler::new().compile_text("model.dl", source).unwrap();
+    let training = module.unit().train("M", &TrainOverrides::default(), &Bindings::default());
+    let training = training.unwrap_or_else(|_| panic!("the model can be trained"));
+    let sizes = [(training.batch_dim.clone(), training.settings.batch)].into_iter().collect();
+    let graph = training.step.bind(&sizes).unwrap();
+    let step = EntryGraph { name: "train".into(), graph };
+    let program = pipeline::lower(&[step], OptLevel::O2, &mut |_, _| {}).program;
+    let target = PtxTarget { flavour: Flavour::Sm80, math: Math::F32 };
+    let schedule = target.schedule(&program);
+    assert_eq!(schedule.matches("  plane: ").count(), 2, "{program}\n{schedule}");
+    let code = target.compile(&program).unwrap();
+    let large = code.buffers.iter().filter(|b| b.shape.ends_with(&[1024, 1024]));
+    assert!(large.map(|b| b.bytes).all(|bytes| bytes == 0));
 }
 
 /// What is read otherwise is in memory: weights that are a result, or read backwards, or read twice.
@@ -197,19 +355,26 @@ fn attention_fits_in_registers() {
     let Some(ptxas) = ptxas::find() else { return };
     let mut table = String::new();
     for math in Math::ALL {
-        for (source, name) in [(PLAIN, "plain"), (CAUSAL, "causal"), (BIASED, "biased")] {
+        let gradient = GRADIENT.replace("CONDITION", "u <= t");
+        let sources =
+            [(PLAIN, "plain"), (CAUSAL, "causal"), (BIASED, "biased"), (&gradient, "gradient")];
+        for (source, name) in sources {
             for width in [64, 128] {
                 let program = program(source, [4, 12, 1024, 1024, width, width]);
                 let used = Flavour::ALL.map(|flavour| {
                     let code = PtxTarget { flavour, math }.compile(&program).unwrap();
                     let said = ptxas::assemble(&ptxas, &code.ptx(), flavour);
                     let said = said.unwrap_or_else(|said| panic!("{math} {name} {width}:\n{said}"));
-                    let line = said.lines().find_map(|l| l.split_once("Used ")).unwrap().1;
-                    let parts = line.split(", ");
-                    let kept = parts.filter(|p| p.ends_with("registers") || p.ends_with("smem"));
-                    format!("{flavour}: {}", kept.collect::<Vec<_>>().join(", "))
+                    let lines = said.lines().filter_map(|l| l.split_once("Used "));
+                    let kept = lines.map(|(_, used)| {
+                        let parts = used.split(", ");
+                        let kept =
+                            parts.filter(|p| ["registers", "smem"].iter().any(|w| p.ends_with(w)));
+                        kept.collect::<Vec<_>>().join(", ")
+                    });
+                    format!("{flavour}: {}", kept.collect::<Vec<_>>().join(" and "))
                 });
-                table += &format!("{:<7} {name:<7} {width:>3} {}\n", math.name(), used.join("; "));
+                table += &format!("{:<7} {name:<8} {width:>3} {}\n", math.name(), used.join("; "));
             }
         }
     }

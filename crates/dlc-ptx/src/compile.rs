@@ -45,7 +45,7 @@ impl PtxTarget {
             let mut number = 0;
             let mut kernels = Vec::new();
             for (group, (works, places)) in
-                grouped.groups[at].iter().zip(works.into_iter().zip(places))
+                grouped.entries[at].ranges.iter().zip(works.into_iter().zip(places))
             {
                 let mut launch = |piece| {
                     number += 1;
@@ -82,7 +82,7 @@ impl PtxTarget {
             site.refuse_large()?;
             Ok(site.work())
         };
-        grouped.groups[entry].iter().map(write).collect()
+        grouped.entries[entry].ranges.iter().map(write).collect()
     }
 
     fn site<'p>(
@@ -92,10 +92,10 @@ impl PtxTarget {
         aliases: &'p Aliases,
         group: &Range<usize>,
     ) -> Site<'p> {
-        let program = &grouped.program;
+        let (program, groups) = (&grouped.program, &grouped.entries[entry]);
         let entry = &program.entries[entry];
         let (kernels, commits) = (&entry.kernels[group.clone()], group.start >= entry.commit);
-        Site { program, kernels, aliases, loops: 0, commits, target: self }
+        Site { program, kernels, groups, aliases, loops: 0, commits, target: self }
     }
 
     /// How every kernel would be computed, for people to read.
@@ -104,7 +104,7 @@ impl PtxTarget {
         let mut text = String::new();
         for (at, entry) in grouped.program.entries.iter().enumerate() {
             text += &format!("entry {} for {}, {}\n", entry.name, self.flavour, self.math);
-            for group in &grouped.groups[at] {
+            for group in &grouped.entries[at].ranges {
                 for kernel in &entry.kernels[group.clone()] {
                     text += &format!("{}:\n", kernel.name);
                 }

@@ -4,7 +4,7 @@
 //! receive, then the error record. The temporaries and workspaces of all entries share the rest.
 
 use crate::device::{ALIGNMENT, DeviceBuffer, ErrorRecord};
-use crate::group::Grouped;
+use crate::group::{Grouped, Groups};
 use crate::place::bound;
 use dlc_kernel::plan::{self, Aliases, Block};
 use dlc_kernel::{BufferId, BuildError, Class};
@@ -71,16 +71,16 @@ impl Memory {
         workspaces: &[Vec<u64>],
         start: u64,
     ) -> Result<u64, BuildError> {
-        let groups = &grouped.groups[entry];
+        let Groups { ranges: groups, inner, .. } = &grouped.entries[entry];
         let entry = &grouped.program.entries[entry];
         let mut lives = plan::lifetimes(&grouped.program, entry, aliases);
         let group = |kernel: usize| groups.partition_point(|group| group.end <= kernel);
         lives.retain(|live| {
-            let inner = group(live.first) == group(live.last) && live.first < live.last;
-            if inner {
+            let is_inner = inner.contains(&live.buffer);
+            if is_inner {
                 self.buffers[live.buffer.0 as usize].bytes = 0;
             }
-            !inner
+            !is_inner
         });
         let of_buffer = |live: &plan::Lifetime| Block {
             bytes: self.buffers[live.buffer.0 as usize].bytes,

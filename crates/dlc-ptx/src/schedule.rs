@@ -2,7 +2,9 @@
 
 pub mod attention;
 pub mod contract;
+pub mod gradient;
 pub mod map;
+pub mod plane;
 pub mod row;
 pub mod scatter;
 

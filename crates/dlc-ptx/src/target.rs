@@ -85,6 +85,6 @@ impl PtxTarget {
             };
             vec![decision; group.len()]
         };
-        grouped.groups[at].iter().flat_map(of_group).collect()
+        grouped.entries[at].ranges.iter().flat_map(of_group).collect()
     }
 }

@@ -286,7 +286,10 @@ fn large_factors_are_packed() {
             let case = matmul(size, turned);
             let schedule = PtxTarget { flavour: Flavour::Sm80, math }.schedule(&case.program());
             assert_eq!(schedule.matches(" packed, ").count(), expected, "{schedule}");
-            check(&format!("{size:?} {turned:?}"), &case, math);
+            let counters = check(&format!("{size:?} {turned:?}"), &case, math);
+            if expected == 2 {
+                assert_eq!(counters[2].conflicts, 0, "after the launches that pack");
+            }
         }
     }
 }

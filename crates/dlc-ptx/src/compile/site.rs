@@ -4,11 +4,13 @@ use super::PtxTarget;
 use crate::device::Work;
 use crate::emit::contract::{direct, finish, pack, tiled};
 use crate::emit::writer::{Given, Writer, Written};
-use crate::emit::{attention, check, copy, map, row, scatter};
+use crate::emit::{attention, check, copy, gradient, map, row, scatter};
+use crate::group::Groups;
 use crate::place::{Domain, bound, destination};
 use crate::schedule::THREADS;
 use crate::schedule::attention::Attention;
 use crate::schedule::contract::{ContractSchedule, PARTS};
+use crate::schedule::gradient::Gradient;
 use crate::schedule::map::MapSchedule;
 use crate::schedule::row::{Phase, RowSchedule};
 use crate::schedule::scatter::ScatterSchedule;
@@ -20,8 +22,10 @@ use dlc_kernel::{BufferId, BuildError, Form, Kernel, Program, ScatterMode, Segme
 pub struct Site<'p> {
     /// The program.
     pub program: &'p Program,
-    /// The kernels. The last one's results alone leave the group.
+    /// The kernels.
     pub kernels: &'p [Kernel],
+    /// The groups of the entry.
+    pub groups: &'p Groups,
     /// Which buffers live in which others.
     pub aliases: &'p Aliases,
     /// So many loops are around it.
@@ -30,6 +34,13 @@ pub struct Site<'p> {
     pub commits: bool,
     /// What for.
     pub target: PtxTarget,
+}
+
+/// How several kernels are computed by one launch.
+#[allow(clippy::large_enum_variant, reason = "one at a time is made and taken apart")]
+enum Together<'p> {
+    Attention(Attention<'p>),
+    Gradient(Gradient<'p>),
 }
 
 /// A launch before anything has a place in memory.
@@ -66,26 +77,41 @@ impl<'p> Site<'p> {
 
     /// What the group reads of what others write, and then what it writes for others, each once.
     fn buffers(&self) -> Vec<BufferId> {
-        let (_, inner) = self.kernels.split_last().expect("a group has a kernel");
-        let inner: Vec<BufferId> = inner.iter().flat_map(Kernel::writes).collect();
         let mut ids: Vec<BufferId> = self.kernels.iter().flat_map(Kernel::reads).collect();
-        ids.extend(self.kernel().writes());
+        ids.extend(self.writes());
         let mut seen = rustc_hash::FxHashSet::default();
-        ids.retain(|&id| !inner.contains(&id) && seen.insert(id));
+        ids.retain(|&id| !self.groups.inner.contains(&id) && seen.insert(id));
         ids
     }
 
-    /// The attention that a group of several kernels is.
-    fn attention(&self) -> Option<Attention<'p>> {
-        let [scores, weights, values] = self.kernels else { return None };
-        let attention = Attention::new(self.program, [scores, weights, values], self.target.math);
-        Some(attention.expect("kernels are grouped as attention"))
+    /// What the group writes for others.
+    fn writes(&self) -> impl Iterator<Item = BufferId> {
+        let writes = self.kernels.iter().flat_map(Kernel::writes);
+        writes.filter(|id| !self.groups.inner.contains(id))
+    }
+
+    /// How a group of several kernels is computed; `None` if it is one.
+    fn together(&self) -> Option<Together<'p>> {
+        let (program, math) = (self.program, self.target.math);
+        let attention = match self.kernels {
+            [_] => return None,
+            [scores, weights, values] => Attention::new(program, [scores, weights, values], math),
+            _ => None,
+        };
+        let kernels: Vec<&Kernel> = self.kernels.iter().collect();
+        let gradient = || Gradient::new(program, &self.groups.regions, &kernels, math);
+        Some(match attention {
+            Some(attention) => Together::Attention(attention),
+            None => Together::Gradient(gradient().expect("kernels are grouped as one of both")),
+        })
     }
 
     /// How it is computed, for people to read.
     pub fn schedule(&self) -> String {
-        if let Some(attention) = self.attention() {
-            return attention.to_string();
+        match self.together() {
+            Some(Together::Attention(attention)) => return attention.to_string(),
+            Some(Together::Gradient(gradient)) => return gradient.to_string(),
+            None => {}
         }
         match &self.kernel().form {
             Form::Map { segments } => self.map_schedule(segments).to_string(),
@@ -132,7 +158,7 @@ impl<'p> Site<'p> {
     fn write(&self) -> Vec<Work<Piece<'p>>> {
         let (launches, workspaces) = match &self.kernel().form {
             Form::Contract { stores, .. } if self.kernels.len() > 1 => {
-                (self.write_attention(stores), Vec::new())
+                (vec![self.write_together(stores)], Vec::new())
             }
             Form::Map { segments } => {
                 let schedule = self.map_schedule(segments);
@@ -184,12 +210,19 @@ impl<'p> Site<'p> {
         ContractSchedule::new(domain, out.len() - self.loops, [*lhs, *rhs], self.target.math)
     }
 
-    fn write_attention(&self, stores: &[Store]) -> Vec<Written> {
-        let schedule = self.attention().expect("a group of several kernels is attention");
-        let grid = [schedule.blocks(), 1, 1];
-        vec![self.launch_grid(grid, schedule.threads(), &[], |w| {
-            attention::write(w, &schedule, stores);
-        })]
+    fn write_together(&self, stores: &[Store]) -> Written {
+        match self.together().expect("a group has several kernels") {
+            Together::Attention(schedule) => {
+                let grid = [schedule.plane.blocks(), 1, 1];
+                self.launch_grid(grid, schedule.threads(), &[], |w| {
+                    attention::write(w, &schedule, stores);
+                })
+            }
+            Together::Gradient(schedule) => {
+                let grid = [schedule.plane.blocks(), 1, 1];
+                self.launch_grid(grid, schedule.threads(), &[], |w| gradient::write(w, &schedule))
+            }
+        }
     }
 
     fn contract(&self, stores: &[Store]) -> (Vec<Written>, Vec<u64>) {
@@ -293,8 +326,7 @@ impl<'p> Site<'p> {
         let mut given = self.given();
         given.extend(more);
         // What is read may lie where something is written.
-        let writes = self.kernel().writes();
-        let written: Vec<BufferId> = writes.iter().map(|&id| self.root(id)).collect();
+        let written: Vec<BufferId> = self.writes().map(|id| self.root(id)).collect();
         let reads = self.kernels.iter().flat_map(Kernel::reads);
         let overwritten = reads.filter(|&id| written.contains(&self.root(id)));
         let mut w = Writer::new(self.program, &given, overwritten.collect());

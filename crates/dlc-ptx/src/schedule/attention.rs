@@ -6,14 +6,14 @@
 //! The largest score so far and the sum of powers so far belong to each query; where a larger score
 //! comes, what has been summed up is scaled (Milakov and Gimelshein, 2018; Dao et al., 2022).
 
-use super::contract::{Group, Side, THIN, Tiling, View, threads};
+use super::contract::{Group, Tiling};
+use super::plane::{Plane, Product, TILE, axis_map, is_read_once, lanes};
 use crate::Math;
-use crate::place::{Domain, bound, destination};
-use dlc_kernel::place::Check;
+use crate::place::{Domain, destination};
+use dlc_kernel::region::fixed_values;
 use dlc_kernel::{
-    Access, BinaryOp, BufferId, Expr, ExprId, FoldOp, Form, Kernel, Program, Step, Store, UnaryOp,
+    BinaryOp, BufferId, Expr, ExprId, FoldOp, Form, Guard, Kernel, Program, Step, Store, UnaryOp,
 };
-use rustc_hash::FxHashMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -22,12 +22,10 @@ use std::ops::Range;
 pub struct Attention<'k> {
     /// How weights come from scores.
     pub softmax: Softmax,
-    /// The points of weights, along keys.
-    pub weights: View<'k>,
-    /// Conditions at those points, without which the softmax is of -inf.
-    pub needs: Vec<Check>,
-    /// Their axes: those of batches, queries and keys.
-    pub groups: [Group; 3],
+    /// The points of weights: queries are rows, keys are columns.
+    pub plane: Plane<'k>,
+    /// What is kept of each query, for gradients: stores of the plane's domain, in order.
+    pub kept: Vec<&'k Store>,
     /// Scores: queries are rows, keys are columns.
     pub scores: Tiling<'k>,
     /// What becomes of a sum of the scores.
@@ -47,16 +45,9 @@ pub struct Softmax {
     pub shift: ExprId,
     /// Factors that are the same along the row; fold 1 is the sum of powers.
     pub scales: Vec<ExprId>,
+    /// Where a weight is not replaced by 0, as dropout does; `None` if nowhere.
+    pub keeps: Option<ExprId>,
 }
-
-/// Queries of a block, and keys that it takes at once.
-pub const TILE: u32 = 64;
-
-/// The most features of values: those of a block's queries are held in registers.
-const MOST_FEATURES: i64 = 128;
-
-/// By axis of the weights, the axis of a product that goes with it.
-type AxisMap = FxHashMap<usize, usize>;
 
 impl<'k> Attention<'k> {
     /// The attention that these kernels are, if they are one: scores, weights, and sums of values.
@@ -73,7 +64,9 @@ impl<'k> Attention<'k> {
         let Form::Row { outer, inner, exprs, steps } = &weights.form else { return None };
         let axes = [&outer[..], inner].concat();
         let roots = steps.iter().map(super::row::root);
-        let weights = Domain::new(program, (&axes, 0), exprs, roots, []);
+        let kept: Vec<&Store> = steps.iter().filter_map(stored_once).collect();
+        let destinations = kept.iter().map(|store| destination(store));
+        let weights = Domain::new(program, (&axes, 0), exprs, roots, destinations);
         let [score] = scores.stores else { return None };
         let (softmax, weight) = Softmax::new(&weights, outer.len(), steps, score.buffer)?;
         let Expr::Load { access, .. } = exprs.get(softmax.score) else { return None };
@@ -83,7 +76,7 @@ impl<'k> Attention<'k> {
             return None;
         }
         let of_values = axis_map(program, weight.buffer, &weight.access, access)?;
-        if !scores.has(&weights, &of_scores) || !values.has(&weights, &of_values) {
+        if !scores.has(&weights.extents, &of_scores) || !values.has(&weights.extents, &of_values) {
             return None;
         }
         let long = |axes: Range<usize>| axes.filter(|&a| weights.extents[a] > 1);
@@ -93,166 +86,19 @@ impl<'k> Attention<'k> {
             |a: &usize| scores.uses(key, of_scores[a]) || values.uses(1 - factor, of_values[a]);
         let (batch, queries): (Vec<usize>, Vec<usize>) = long(0..outer.len()).partition(is_shared);
         let groups = [batch, queries, keys].map(|axes| Group::new(&weights, axes));
-        let lanes = lanes(&groups[2], math);
+        let (score, lanes) = (score.value, lanes(&groups[2], math));
         let scores = scores.scores(&groups, &of_scores, key, (math, lanes))?;
         let values = values.sums(&groups, &of_values, factor, math)?;
-        let weights = View::new(&weights, groups[2].axes.last().copied(), lanes);
-        let thin = groups[1..].iter().any(|group| group.points() < THIN);
-        let (score, needs) = (score.value, needs(&weights.domain, softmax.masked));
-        (!thin).then_some(Attention { softmax, weights, needs, groups, scores, score, values })
-    }
-
-    /// Blocks.
-    pub fn blocks(&self) -> u32 {
-        self.groups[0].points() as u32 * self.scores.tiles(0)
+        let needs = needs(&weights, softmax.masked);
+        let plane = Plane::new(&weights, groups, &needs, math);
+        let attention = Attention { softmax, plane, kept, scores, score, values };
+        (!attention.plane.is_thin()).then_some(attention)
     }
 
     /// Threads of a block.
     pub fn threads(&self) -> u32 {
         self.scores.threads
     }
-}
-
-/// How many neighbouring scores of a thread are taken at once.
-fn lanes(keys: &Group, math: Math) -> usize {
-    let even = |n: &i64| keys.extents.last().is_some_and(|extent| extent % n == 0);
-    let widest = if math == Math::F32 { 4 } else { 2 };
-    [widest, 2].into_iter().find(even).unwrap_or(1) as usize
-}
-
-/// A contraction whose axes are known by those of the weights.
-struct Product<'k> {
-    domain: Domain<'k>,
-    /// The number of axes of the result.
-    border: usize,
-    factors: [ExprId; 2],
-    stores: &'k [Store],
-}
-
-impl<'k> Product<'k> {
-    fn new(program: &Program, kernel: &'k Kernel) -> Option<Product<'k>> {
-        let Form::Contract { out, reduce, exprs, lhs, rhs, stores, .. } = &kernel.form else {
-            return None;
-        };
-        let axes = [&out[..], reduce].concat();
-        let roots = [*lhs, *rhs].into_iter().chain(stores.iter().map(|s| s.value));
-        let destinations = stores.iter().map(destination);
-        let domain = Domain::new(program, (&axes, 0), exprs, roots, destinations);
-        let product = Product { domain, border: out.len(), factors: [*lhs, *rhs], stores };
-        (product.domain.points() > 0 && !kernel.may_fail()).then_some(product)
-    }
-
-    /// Whether it has every axis of the weights that is longer than 1, and as long.
-    fn has(&self, weights: &Domain<'_>, map: &AxisMap) -> bool {
-        let same = |(axis, &n): (usize, &i64)| match map.get(&axis) {
-            Some(&own) => self.domain.extents[own] == n,
-            None => n == 1,
-        };
-        weights.extents.iter().enumerate().all(same)
-    }
-
-    /// Whether a factor depends on an axis.
-    fn uses(&self, factor: usize, axis: usize) -> bool {
-        self.domain.uses([self.factors[factor]], axis)
-    }
-
-    /// The factor that is a buffer as it is, and how it is read.
-    fn plain_factor(&self, buffer: BufferId) -> Option<(usize, &'k Access)> {
-        self.factors.iter().enumerate().find_map(|(at, &factor)| {
-            match self.domain.exprs.get(factor) {
-                Expr::Load { buffer: read, access, .. } if *read == buffer => Some((at, access)),
-                _ => None,
-            }
-        })
-    }
-
-    /// The axes among `all` that are longer than 1 and do not go with an axis of the weights.
-    fn own(&self, map: &AxisMap, all: Range<usize>) -> Vec<usize> {
-        let is_own = |axis: &usize| !map.values().any(|known| known == axis);
-        all.filter(|&axis| self.domain.extents[axis] > 1).filter(is_own).collect()
-    }
-
-    fn groups(&self, groups: &[Group; 3], map: &AxisMap) -> [Group; 3] {
-        let own = |group: &Group| group.axes.iter().map(|axis| map[axis]).collect();
-        [0, 1, 2].map(|at| Group::new(&self.domain, own(&groups[at])))
-    }
-
-    /// As scores: summed over axes of its own, none of which is left.
-    fn scores(
-        &self,
-        groups: &[Group; 3],
-        map: &AxisMap,
-        key: usize,
-        (math, lanes): (Math, usize),
-    ) -> Option<Tiling<'k>> {
-        let Product { domain, border, factors, .. } = self;
-        let is_summed = |group: &Group| group.axes.iter().any(|axis| map[axis] >= *border);
-        if !self.own(map, 0..*border).is_empty() || groups.iter().any(is_summed) {
-            return None;
-        }
-        let [batch, queries, keys] = self.groups(groups, map);
-        let sum = Group::new(domain, self.own(map, *border..domain.extents.len()));
-        let result = View::new(domain, keys.axes.last().copied(), lanes);
-        let side =
-            |factor: usize, group| Side::new(domain, factors[factor], group, (&sum, math), TILE);
-        let sides = [side(1 - key, queries), side(key, keys)];
-        let threads = threads(math, [TILE, TILE]);
-        Some(Tiling { math, batch, sum, sides, result, split: 1, threads })
-    }
-
-    /// As sums of values over keys, which the weights' factor has by rows.
-    fn sums(
-        &self,
-        groups: &[Group; 3],
-        map: &AxisMap,
-        weights: usize,
-        math: Math,
-    ) -> Option<Tiling<'k>> {
-        let Product { domain, border, factors, .. } = self;
-        let is_summed = |axis: &usize| map[axis] >= *border;
-        let [batch, queries, keys] = groups;
-        let along = |group: &Group| group.axes.iter().any(is_summed);
-        let own = self.own(map, *border..domain.extents.len());
-        if along(batch) || along(queries) || !keys.axes.iter().all(is_summed) || !own.is_empty() {
-            return None;
-        }
-        let [batch, queries, sum] = self.groups(groups, map);
-        let features = Group::new(domain, self.own(map, 0..*border));
-        if !(THIN..=MOST_FEATURES).contains(&features.points()) {
-            return None;
-        }
-        let narrowest = if math == Math::F32 { 64 } else { 32 };
-        let fits = |&tile: &i64| tile >= narrowest && tile >= features.points();
-        let tile = [32, 64, MOST_FEATURES].into_iter().find(fits)? as u32;
-        let result = View::of_result(domain, &features, math);
-        let value = Side::new(domain, factors[1 - weights], features, (&sum, math), tile);
-        let weights = Side::resident(domain, factors[weights], queries, math, TILE);
-        let threads = threads(math, [TILE, TILE]);
-        let sides = [weights, value];
-        Some(Tiling { math, batch, sum, sides, result, split: 1, threads })
-    }
-}
-
-/// Whether one load of the domain is of the buffer.
-fn is_read_once(domain: &Domain<'_>, buffer: BufferId) -> bool {
-    domain.loads.values().filter(|spot| spot.buffer == buffer).count() == 1
-}
-
-/// Which axis of `to` goes with each axis of `from`, of two accesses to a buffer that both walk
-/// through axis by axis. Dims of 1 do not count.
-fn axis_map(program: &Program, buffer: BufferId, from: &Access, to: &Access) -> Option<AxisMap> {
-    let mut map = AxisMap::default();
-    let shape = &program.buffer(buffer).shape;
-    for ((from, to), size) in from.coords.iter().zip(&to.coords).zip(shape) {
-        if bound(size) == 1 {
-            continue;
-        }
-        let (from, to) = (from.as_axis()?.0 as usize, to.as_axis()?.0 as usize);
-        if map.values().any(|&known| known == to) || map.insert(from, to).is_some() {
-            return None;
-        }
-    }
-    Some(map)
 }
 
 impl Softmax {
@@ -265,27 +111,38 @@ impl Softmax {
         scores: BufferId,
     ) -> Option<(Softmax, &'s Store)> {
         let exprs = domain.exprs;
-        let [
-            Step::Fold(FoldOp::Max, masked),
-            Step::Fold(FoldOp::Sum, power),
-            Step::StoreEach(weight),
-        ] = steps
+        let [Step::Fold(FoldOp::Max, masked), Step::Fold(FoldOp::Sum, power), stores @ ..] = steps
         else {
             return None;
+        };
+        let mut weights = stores.iter().filter(|step| stored_once(step).is_none());
+        let (Some(Step::StoreEach(weight)), None) = (weights.next(), weights.next()) else {
+            return None;
+        };
+        let (value, keeps) = match exprs.get(weight.value) {
+            Expr::Select(keeps, value, other) if is_const(exprs.get(*other), 0.0) => {
+                (*value, Some(*keeps))
+            }
+            _ => (weight.value, None),
         };
         let Expr::Unary(UnaryOp::Exp, centred) = exprs.get(*power) else { return None };
         let Expr::Binary(BinaryOp::Sub, minuend, shift) = exprs.get(*centred) else { return None };
         let (powers, scales): (Vec<ExprId>, Vec<ExprId>) =
-            factors(domain, weight.value).into_iter().partition(|factor| factor == power);
+            factors(domain, value).into_iter().partition(|factor| factor == power);
         let varies =
             |id: &ExprId| (border..domain.extents.len()).any(|axis| domain.uses([*id], axis));
         let is_score = |id: &ExprId| domain.loads.get(id).is_some_and(|s| s.buffer == scores);
         let score = exprs.reachable([*masked]).into_iter().find(is_score)?;
-        let fits = minuend == masked && powers.len() == 1;
+        let is_free = |id: &ExprId| {
+            let nodes = exprs.reachable([*id]);
+            let folded = |id: &ExprId| matches!(exprs.get(*id), Expr::Folded(_)) || is_score(id);
+            !nodes.iter().any(folded)
+        };
+        let fits = minuend == masked && powers.len() == 1 && keeps.iter().all(is_free);
         if !fits || varies(shift) || scales.iter().any(varies) {
             return None;
         }
-        Some((Softmax { score, masked: *masked, shift: *shift, scales }, weight))
+        Some((Softmax { score, masked: *masked, shift: *shift, scales, keeps }, weight))
     }
 }
 
@@ -297,36 +154,42 @@ fn factors(domain: &Domain<'_>, id: ExprId) -> Vec<ExprId> {
     }
 }
 
-/// Conditions without which an expression is -inf.
-fn needs(domain: &Domain<'_>, id: ExprId) -> Vec<Check> {
-    let is_lowest = |id: ExprId| match domain.exprs.get(id) {
-        Expr::Const(scalar) => scalar.value() == f64::NEG_INFINITY,
-        _ => false,
-    };
-    match domain.exprs.get(id) {
-        Expr::Load { fill, .. } if fill.value() == f64::NEG_INFINITY => {
-            domain.loads[&id].place.checks.to_vec()
-        }
-        Expr::Select(condition, then, other) if is_lowest(*other) => {
-            [guards(domain, *condition), needs(domain, *then)].concat()
-        }
-        _ => Vec::new(),
+/// The store of a step that stores once per row.
+fn stored_once(step: &Step) -> Option<&Store> {
+    match step {
+        Step::StoreRow(store) => Some(store),
+        _ => None,
     }
 }
 
-/// Conditions without which a truth value is false.
-fn guards(domain: &Domain<'_>, id: ExprId) -> Vec<Check> {
-    match domain.exprs.get(id) {
-        Expr::Inside(_) => domain.guards[&id].iter().cloned().collect(),
-        Expr::Binary(BinaryOp::And, x, y) => [guards(domain, *x), guards(domain, *y)].concat(),
-        _ => Vec::new(),
-    }
+fn is_const(expr: &Expr, value: f64) -> bool {
+    matches!(expr, Expr::Const(scalar) if scalar.value() == value)
+}
+
+/// Conditions without which an expression is -inf.
+fn needs(domain: &Domain<'_>, id: ExprId) -> Vec<Guard> {
+    let exprs = domain.exprs;
+    let nodes = exprs.reachable([id]);
+    let guards = nodes.iter().flat_map(|id| match exprs.get(*id) {
+        Expr::Inside(guard) => std::slice::from_ref(guard),
+        Expr::Load { access, .. } => access.guards.as_slice(),
+        _ => &[],
+    });
+    let is_needed = |guard: &&Guard| {
+        let known = |_, expr: &Expr| match expr {
+            Expr::Inside(own) => (own == *guard).then_some(0.0),
+            Expr::Load { access, fill, .. } => access.guards.contains(guard).then(|| fill.value()),
+            _ => None,
+        };
+        fixed_values(exprs, known, |_| false)[id.0 as usize] == Some(f64::NEG_INFINITY)
+    };
+    guards.filter(is_needed).cloned().collect()
 }
 
 impl fmt::Display for Attention<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Attention { scores, values, needs, .. } = self;
-        let [batch, queries, keys] = self.groups.each_ref().map(Group::points);
+        let Attention { scores, values, plane, .. } = self;
+        let [batch, queries, keys] = plane.groups.each_ref().map(Group::points);
         let [features, results] = [scores.sum.points(), values.sides[1].group.points()];
         writeln!(
             f,
@@ -334,7 +197,7 @@ impl fmt::Display for Attention<'_> {
              [{keys}, {results}], {}",
             scores.math
         )?;
-        let skips = if needs.is_empty() { "" } else { ", without those that masks rule out" };
+        let skips = if plane.needs.is_empty() { "" } else { ", without those that masks rule out" };
         writeln!(
             f,
             "    {TILE} queries, {TILE} keys at once of {} threads{skips}",
