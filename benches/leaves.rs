@@ -43,7 +43,7 @@ fn unary(op: UnaryOp) -> Loop {
     let mut lanes = Lanes::default();
     let x = lanes.add(Op::Input(Kind::F32, 0));
     let y = ops::unary(&mut lanes, op, DType::F32, x);
-    let stream = |address| Stream { dtype: DType::F32, address, offset: 0 };
+    let stream = |address| Stream { dtype: DType::F32, address, offset: 0, stride: 1 };
     let streams = vec![stream(0), stream(1)];
     let stores = vec![(1, y)];
     Loop {
@@ -54,6 +54,7 @@ fn unary(op: UnaryOp) -> Loop {
         folds: Vec::new(),
         unroll: 2,
         streaming: false,
+        lines: None,
         ahead: Vec::new(),
     }
 }

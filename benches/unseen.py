@@ -23,6 +23,8 @@ def cases(Case):
     shapes = {"ConvNext": (3, 112, 112), "Mobile": (3, 97, 97), "ResNext": (3, 60, 60), "UNet": (1, 100, 100), "Mixer": (3, 84, 84), "Sound": (9, 4000)}
     for name, shape in shapes.items():
         all[name.lower()] = Case(SOURCE, name, modules[name], (1, *shape), ["N=1"], peers=peers)
+    steps = ["torch", "torch-nhwc"]
+    all["mobile_step_8"] = Case(SOURCE, "Mobile", modules["Mobile"], (8, 3, 97, 97), peers=steps, optimizer=adam)
     for name, (channels, filters, image, size, step, groups) in LAYERS.items():
         layer = modules["Layer"]
         make = lambda c=channels, f=filters, k=size, s=step, g=groups: layer(c, f, k, s, g)
@@ -30,6 +32,12 @@ def cases(Case):
     for n in (8, 16, 32):
         all[f"products{n}"] = Case(SOURCE, f"Products{n}", modules["Products"], (2, 500, n, n), peers=["torch", "onnxruntime"])
     return all
+
+
+def adam(parameters):
+    import torch
+
+    return torch.optim.Adam(parameters, lr=1e-3)
 
 
 def models():

@@ -258,6 +258,17 @@ const CASES: &[Case] = &[
         sizes: &[("N", 2)],
         depth: 200.0,
     },
+    Case {
+        name: "depthwise convolutions' gradients",
+        source: "model M(x: f32[N, 3, 19, 37], v: f32[3, 3, 3], w: f32[3, 5, 5])
+            -> (x: f32[N, 3, 19, 37], v: f32[3, 3, 3], w: f32[3, 5, 5]) {
+            y[n, c, h < 19, u < 37] = sum[r, q] x[n, c, h + r - 1, u + q - 1] * v[c, r, q]
+            z[n, c, h < 10, u < 19] = sum[r, q] y[n, c, 2*h + r - 2, 2*u + q - 2] * w[c, r, q]
+            loss[] = sum[n, c, h, u] z[n, c, h, u] * z[n, c, h, u]
+            (grad(loss, wrt = x), grad(loss, wrt = v), grad(loss, wrt = w)) }",
+        sizes: &[("N", 2)],
+        depth: 1600.0,
+    },
 ];
 
 fn inputs(network: &Network) -> Vec<(String, Tensor)> {

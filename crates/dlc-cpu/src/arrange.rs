@@ -3,7 +3,8 @@
 //!
 //! 1. `phases`: a contraction that divides coordinates becomes several that do not.
 //! 2. `layout`: the channels of convolutions become neighbours in memory.
-//! 3. `written_out`: a contraction that uses every element once becomes a map, if it has few terms.
+//! 3. `written_out`, `folded`: a contraction that uses every element once becomes a map, if it has few
+//!    terms, or rows with a fold for each place of a window, if it has many (both read copies: `walk`).
 //! 4. `winograd`: convolutions become products of transformed tiles.
 //! 5. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //!    written out, so that its operand lies in memory in constant steps.
@@ -17,6 +18,7 @@
 
 mod apart;
 mod entries;
+mod folded;
 mod gates;
 mod layout;
 mod pad;
@@ -24,6 +26,7 @@ mod phases;
 mod piece;
 mod slices;
 mod substitute;
+mod walk;
 pub mod winograd;
 mod written_out;
 
@@ -36,7 +39,7 @@ pub fn arrange(program: &Program, config: Config) -> Program {
         OptLevel::O0 | OptLevel::O1 => program.clone(),
         OptLevel::O2 => {
             let laid_out = layout::channels_last(phases::phases(program.clone()), config);
-            let written_out = written_out::write_out(laid_out);
+            let written_out = folded::fold_places(written_out::write_out(laid_out));
             let transformed = match config.exact_conv {
                 true => written_out,
                 false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),

@@ -136,7 +136,7 @@ fn speed(level: Level, threads: usize, code: &Loop, count: usize) -> Result<f64,
 
 /// A loop without code.
 fn empty(streams: u16, streaming: bool) -> Loop {
-    let own = |address| Stream { dtype: DType::F32, address, offset: 0 };
+    let own = |address| Stream { dtype: DType::F32, address, offset: 0, stride: 1 };
     Loop {
         lanes: Default::default(),
         streams: (0..streams).map(own).collect(),
@@ -146,6 +146,7 @@ fn empty(streams: u16, streaming: bool) -> Loop {
         unroll: 1,
         ahead: Vec::new(),
         streaming,
+        lines: None,
     }
 }
 

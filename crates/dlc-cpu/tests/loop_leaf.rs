@@ -4,6 +4,7 @@
 
 mod guard;
 mod interpret;
+mod lines;
 
 use dlc_cpu::jit::{compile_leaf, compile_portable_leaf};
 use dlc_cpu::leaf::Leaf;
@@ -13,6 +14,7 @@ use dlc_cpu::level::Level;
 use dlc_kernel::{BinaryOp, DType, FoldOp, UnaryOp};
 use guard::{Code, Guarded, SIDES, Side};
 use interpret::Callable;
+use lines::check_lines;
 use std::sync::Arc;
 
 /// A loop in the making.
@@ -36,8 +38,8 @@ impl Draft {
     fn add_stream(&mut self, dtype: DType) {
         let number = self.streams.len() as u16;
         self.streams.push(match self.apart {
-            0 => Stream { dtype, address: number, offset: 0 },
-            apart => Stream { dtype, address: 0, offset: apart * i32::from(number) },
+            0 => Stream { dtype, address: number, offset: 0, stride: 1 },
+            apart => Stream { dtype, address: 0, offset: apart * i32::from(number), stride: 1 },
         });
     }
 
@@ -60,7 +62,17 @@ impl Draft {
     fn finish(self, unroll: u8) -> Loop {
         let Draft { lanes, streams, uniforms, stores, folds, .. } = self;
         let ahead = Vec::new();
-        Loop { lanes, streams, uniforms, stores, folds, unroll, ahead, streaming: false }
+        Loop {
+            lanes,
+            streams,
+            uniforms,
+            stores,
+            folds,
+            unroll,
+            ahead,
+            streaming: false,
+            lines: None,
+        }
     }
 }
 
@@ -346,4 +358,32 @@ fn values_go_to_the_stack() {
     draft.output(DType::F32, both);
     draft.fold(FoldOp::Min, DType::F32, both);
     check("many values", &draft.finish(1), &[]);
+}
+
+/// A window over rows one below the other, whole steps apart: rows that are computed together share what
+/// they load, and nothing beyond the window is touched.
+#[test]
+fn windows_go_down_lines() {
+    for (size, step) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (2, 2)] {
+        check_lines(&format!("window {size} by {step}"), size, step, |_| {});
+    }
+}
+
+/// Lines of which each is computed alone: folds go on through all of them, tails of bytes and of stores to
+/// every second element go through the stack.
+#[test]
+fn folds_and_bytes_go_down_lines() {
+    check_lines("folds", 2, 1, |draft| {
+        let x = draft.lanes.add(Op::Input(Kind::F32, 1));
+        draft.fold(FoldOp::Max, DType::F32, x);
+        draft.fold(FoldOp::Min, DType::F32, x);
+    });
+    check_lines("strided stores", 2, 1, |draft| draft.streams[4].stride = 2);
+    check_lines("bytes", 2, 1, |draft| {
+        let x = draft.lanes.add(Op::Input(Kind::F32, 1));
+        let zero = draft.lanes.float(0.0);
+        let negative = ops::binary(&mut draft.lanes, BinaryOp::Lt, DType::F32, x, zero);
+        draft.streams.push(Stream { dtype: DType::Bool, address: 2, offset: 0, stride: 1 });
+        draft.stores.push((draft.streams.len() as u16 - 1, negative));
+    });
 }

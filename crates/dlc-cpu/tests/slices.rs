@@ -8,7 +8,7 @@ mod attention;
 use attention::{Mask, Sizes, attention};
 use dlc_cpu::CpuTarget;
 use dlc_kernel::{
-    BinaryOp, BufferId, DType, Exprs, FoldOp, Form, OptLevel, Program, Step, Store, Target,
+    BinaryOp, BufferId, DType, Exprs, FoldOp, Form, Index, OptLevel, Program, Step, Store, Target,
 };
 use support::{draft, *};
 
@@ -119,4 +119,48 @@ fn loops_within_loops_have_what_waits_for_nothing_before_them() {
     let peak = target.build(&program, &options(OptLevel::O2, 1)).unwrap().peak_bytes();
     let head = 300 * (300 + 16) * 4;
     assert!(peak < 3 * head, "{peak} bytes");
+}
+
+/// The gradient of a strided convolution is written by a kernel for each phase: a chain that began with
+/// one of them would not have what the others write.
+#[test]
+fn a_chain_writes_all_that_it_reads() {
+    let (heads, rows, channels, width) = (3, 300, 4, 330);
+    let mut draft = Draft::default();
+    let g = draft.input(&[heads, rows / 2, channels]);
+    let w = draft.input(&[3, channels, width]);
+    let v = draft.input(&[heads, width, 5]);
+    let t = draft.temp(&[heads, rows, width]);
+    let out = draft.output(&[heads, rows, 5]);
+    let mut exprs = Exprs::new();
+    let row = Index { div: 2, ..Index::affine([(1, 1), (3, -1)], 1i64) };
+    let lhs = load(&mut exprs, g, access([Index::axis(0), row, Index::axis(4)]));
+    let rhs = load(&mut exprs, w, at(&[3, 4, 2]));
+    let stores = vec![store(t, &[0, 1, 2], folded(&mut exprs, 0, DType::F32))];
+    let (all, reduce) = (sizes(&[heads, rows, width]), sizes(&[3, channels]));
+    draft.kernel(Form::Contract {
+        out: all,
+        sums: Default::default(),
+        reduce,
+        exprs,
+        lhs,
+        rhs,
+        stores,
+    });
+    let mut exprs = Exprs::new();
+    let lhs = load(&mut exprs, t, at(&[0, 1, 3]));
+    let rhs = load(&mut exprs, v, at(&[0, 3, 2]));
+    let stores = vec![store(out, &[0, 1, 2], folded(&mut exprs, 0, DType::F32))];
+    let (all, reduce) = (sizes(&[heads, rows, 5]), sizes(&[width]));
+    draft.kernel(Form::Contract {
+        out: all,
+        sums: Default::default(),
+        reduce,
+        exprs,
+        lhs,
+        rhs,
+        stores,
+    });
+    let program = draft.program();
+    check(&program, &noise_inputs(&program, 13), 3e-6);
 }

@@ -38,7 +38,7 @@ pub(super) fn channels_last(mut program: Program, config: Config) -> Program {
             }
             let layout = chains.grow(seed);
             looked_at.extend(layout.keys().copied());
-            let as_it_is = contractions(&program, at);
+            let as_it_is = contractions(&program, at, &layout);
             let mut changed = as_it_is.clone();
             apply(&mut changed, 0, &layout);
             if estimate(changed, facts, config) < estimate(as_it_is, facts, config) {
@@ -49,10 +49,11 @@ pub(super) fn channels_last(mut program: Program, config: Config) -> Program {
     program
 }
 
-/// A program of an entry's contractions alone.
-fn contractions(program: &Program, entry: usize) -> Program {
+/// A program of an entry's contractions alone, as far as a layout concerns them.
+fn contractions(program: &Program, entry: usize, layout: &Layout) -> Program {
     let entry = &program.entries[entry];
-    let kernels = entry.kernels.iter().filter(|k| matches!(k.form, Form::Contract { .. }));
+    let concerned = |k: &&Kernel| matches!(k.form, Form::Contract { .. }) && touches(k, layout);
+    let kernels = entry.kernels.iter().filter(concerned);
     let kernels: Vec<Kernel> = kernels.cloned().collect();
     let (inputs, outputs, commit) = (Vec::new(), Vec::new(), kernels.len());
     let only = Entry { name: entry.name.clone(), inputs, outputs, kernels, commit };

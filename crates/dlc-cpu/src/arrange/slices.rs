@@ -97,16 +97,17 @@ impl Chain {
             return Vec::new();
         }
         let fixed = fixed_work(program, entry);
-        let mut last_read = FxHashMap::default();
+        let mut lives: FxHashMap<BufferId, (usize, usize)> = FxHashMap::default();
         for (k, kernel) in kernels.iter().enumerate() {
-            kernel.reads().into_iter().for_each(|id| _ = last_read.insert(id, k));
+            let touched = [kernel.writes(), kernel.reads()].concat();
+            touched.into_iter().for_each(|id| lives.entry(id).or_insert((k, k)).1 = k);
         }
-        entry.outputs.iter().for_each(|id| _ = last_read.insert(*id, kernels.len()));
+        entry.outputs.iter().for_each(|id| _ = lives.insert(*id, (0, kernels.len())));
         let (mut chains, mut from) = (Vec::new(), 0);
         while from < kernels.len() {
             let limit = if from < entry.commit { entry.commit } else { kernels.len() };
             let end = (from..limit).find(|&k| fixed[k]).unwrap_or(limit);
-            let chain = Chain::best(program, &kernels[..end], from, &last_read);
+            let chain = Chain::best(program, &kernels[..end], from, &lives);
             let last = chain.as_ref().and_then(|chain| chain.places.last());
             from = last.unwrap_or(&from) + 1;
             chains.extend(chain);
@@ -119,7 +120,7 @@ impl Chain {
         program: &Program,
         kernels: &[Kernel],
         from: usize,
-        last_read: &FxHashMap<BufferId, usize>,
+        lives: &FxHashMap<BufferId, (usize, usize)>,
     ) -> Option<Chain> {
         let first = kernels.get(from).filter(|kernel| begins_chain(program, kernel))?;
         let outside = Loops { depth: 0, steps: 1 };
@@ -147,10 +148,11 @@ impl Chain {
             if !is_product(kernel) {
                 continue;
             }
-            // What the chain writes and reads, nobody else may read.
+            // What the chain writes and reads, nobody else may write or read.
             let local = || written.iter().filter(|id| read.contains(id));
             let stays = |id: &BufferId| {
-                program.buffer(*id).class == Class::Temp && last_read.get(id) <= Some(&k)
+                let within = |&(first, last): &(usize, usize)| first >= from && last <= k;
+                program.buffer(*id).class == Class::Temp && lives.get(id).is_some_and(within)
             };
             if !local().all(stays) {
                 continue;

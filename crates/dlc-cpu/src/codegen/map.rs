@@ -82,7 +82,8 @@ fn emit_nested(
     let blocks = schedule.blocks(block);
     let extents: Vec<i64> = outer
         .iter()
-        .map(|a| schedule.domain.extents[a.0 as usize])
+        .map(|&a| schedule.extent(a))
+        .chain(schedule.line_blocks())
         .chain((blocks > 1).then_some(blocks))
         .collect();
     e.for_units(&extents, |e, point| {
@@ -90,14 +91,21 @@ fn emit_nested(
         set_axes(ev, &outer, point);
         let start = match blocks {
             1 => e.int(0),
-            _ => e.b.ins().imul_imm_s(point[outer.len()], block),
+            _ => e.b.ins().imul_imm_s(point[point.len() - 1], block),
         };
         let stop = if blocks > 1 { e.b.ins().iadd_imm_s(start, block) } else { e.int(extent) };
         if let Some(leaf) = &schedule.stretch {
             let end = e.int(extent);
             let stop = if extent % block == 0 { stop } else { e.b.ins().smin(stop, end) };
             let count = e.b.ins().isub(stop, start);
-            stretch::call(e, ev, leaf, [start, count]);
+            match schedule.lines.zip(leaf.lines) {
+                Some((most, axis)) => {
+                    let extent = schedule.extent(axis);
+                    let lines = block_of_lines(e, point[outer.len()], extent, most);
+                    stretch::call_lines(e, ev, leaf, [start, count], lines)
+                }
+                None => stretch::call(e, ev, leaf, [start, count]),
+            };
         } else {
             let multiple_of = if tail == Tail::Overlap { 1 } else { 4 };
             ev.set_lanes(Some(Lanes { axis: lanes, active: 4, multiple_of }));
@@ -106,6 +114,14 @@ fn emit_nested(
         }
         ev.leave();
     });
+}
+
+/// The first of the `most` lines of a block, of `extent` in all, and how many there are.
+fn block_of_lines(e: &mut Emitter, block: Value, extent: i64, most: i64) -> [Value; 2] {
+    let first = e.b.ins().imul_imm_s(block, most);
+    let (all, most) = (e.int(extent), e.int(most));
+    let left = e.b.ins().isub(all, first);
+    [first, e.b.ins().smin(left, most)]
 }
 
 /// The points `start..stop` of the lane axis, as far as it goes.

@@ -234,7 +234,8 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         results
     }
 
-    /// [`Rows::emit_pass`] by a leaf, which is called once for each point of the other inner axes.
+    /// [`Rows::emit_pass`] by a leaf, which is called once for each point of the other inner axes, but
+    /// those of its lines.
     fn emit_stretches(
         &self,
         e: &mut Emitter,
@@ -243,10 +244,18 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         stretch: &Stretch,
     ) -> Vec<Value> {
         let (start, count) = (e.int(0), e.int(self.schedule.extent(stretch.axis)));
-        let loops = self.schedule.inner_loops();
+        let mut loops = self.schedule.inner_loops();
+        loops.retain(|&axis| stretch.lines != Some(axis));
         let extents: Vec<i64> = loops.iter().map(|&a| self.schedule.extent(a)).collect();
+        let call = |e: &mut Emitter, ev: &mut Evaluator<'s>| match stretch.lines {
+            Some(axis) => {
+                let lines = [start, e.int(self.schedule.extent(axis))];
+                stretch::call_lines(e, ev, stretch, [start, count], lines)
+            }
+            None => stretch::call(e, ev, stretch, [start, count]),
+        };
         if extents.is_empty() {
-            return stretch::call(e, ev, stretch, [start, count]);
+            return call(e, ev);
         }
         let reducers: Vec<Reducer> = pass.folds.iter().map(|f| self.reducer(*f)).collect();
         let initial = reducers.iter().flat_map(|r| r.initial(e, false)).collect::<Vec<_>>();
@@ -255,7 +264,7 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
             let point = e.coordinates(position, &extents);
             ev.enter();
             set_axes(ev, &loops, &point);
-            let found = stretch::call(e, ev, stretch, [start, count]);
+            let found = call(e, ev);
             ev.leave();
             let merge = |((r, &a), b): ((&Reducer, &Value), Value)| r.merge(e, &[a], &[b])[0];
             reducers.iter().zip(states).zip(found).map(merge).collect()

@@ -19,8 +19,13 @@ pub(super) fn call(
     stretch: &Stretch,
     points: [Value; 2],
 ) -> Vec<Value> {
-    let room = if stretch.uses_scratch() { e.scratch() } else { e.int(0) };
+    let room = room(e, stretch);
     call_in(e, ev, stretch, room, points)
+}
+
+/// Where the worker's scratch room begins, if the stretch has some of it.
+fn room(e: &mut Emitter, stretch: &Stretch) -> Value {
+    if stretch.uses_scratch() { e.scratch() } else { e.int(0) }
 }
 
 /// [`call`] with a scratch room that begins at `room`.
@@ -61,14 +66,55 @@ pub(super) fn call_in(
     results
 }
 
+/// Computes `count` points of the stretch from `start` on, in the `lines` lines from `first` on; gives the results
+/// of its folds.
+pub(super) fn call_lines(
+    e: &mut Emitter,
+    ev: &mut Evaluator,
+    stretch: &Stretch,
+    run: [Value; 2],
+    [first, lines]: [Value; 2],
+) -> Vec<Value> {
+    ev.enter();
+    ev.set_axis(stretch.lines.expect("it has lines"), first);
+    let room = room(e, stretch);
+    let args = fill_arguments(e, ev, stretch, room, run);
+    ev.leave();
+    e.b.ins().store(NOTRAP, lines, args, Loop::LINES);
+    finish(e, stretch, args)
+}
+
 /// [`call_in`] of the stretch's own leaf.
 fn call_leaf(
     e: &mut Emitter,
     ev: &mut Evaluator,
     stretch: &Stretch,
     room: Value,
-    [start, count]: [Value; 2],
+    run: [Value; 2],
 ) -> Vec<Value> {
+    let args = fill_arguments(e, ev, stretch, room, run);
+    finish(e, stretch, args)
+}
+
+/// Calls the leaf; gives the results of its folds.
+fn finish(e: &mut Emitter, stretch: &Stretch, args: Value) -> Vec<Value> {
+    let leaf = &*stretch.leaf;
+    e.call_leaf(Leaf::Loop(stretch.leaf.clone()), args);
+    let result = |(k, fold): (usize, &crate::leaf::loops::Fold)| {
+        let ty = if fold.dtype == DType::F32 { F32 } else { I32 };
+        e.b.ins().load(ty, NOTRAP, args, leaf.fold_at(k))
+    };
+    leaf.folds.iter().enumerate().map(result).collect()
+}
+
+/// The argument block of a call of the leaf for some points.
+fn fill_arguments(
+    e: &mut Emitter,
+    ev: &mut Evaluator,
+    stretch: &Stretch,
+    room: Value,
+    [start, count]: [Value; 2],
+) -> Value {
     let leaf = &*stretch.leaf;
     let data = StackSlotData::new(StackSlotKind::ExplicitSlot, leaf.args_bytes(), 3);
     let slot = e.b.create_sized_stack_slot(data);
@@ -95,10 +141,5 @@ fn call_leaf(
     }
     ev.set_lanes(lanes);
     ev.leave();
-    e.call_leaf(Leaf::Loop(stretch.leaf.clone()), args);
-    let result = |(k, fold): (usize, &crate::leaf::loops::Fold)| {
-        let ty = if fold.dtype == DType::F32 { F32 } else { I32 };
-        e.b.ins().load(ty, NOTRAP, args, leaf.fold_at(k))
-    };
-    leaf.folds.iter().enumerate().map(result).collect()
+    args
 }

@@ -5,15 +5,26 @@
 //! streams, one scalar for each uniform, room for the result of each fold. A stream may be loaded
 //! and stored; another stream must not overlap one that is stored. Loads and stores touch
 //! exactly the elements `0..count`. The order of a fold depends on count and level alone.
+//!
+//! A loop may go over many *lines*, one after the other: each does the same a constant distance
+//! further on, by address. Neighbouring lines that read the same elements (windows, one below the other)
+//! are computed together, so that these are loaded once.
 
 use super::lanes::{Kind, Lanes, Op, Vector, ops};
 use dlc_kernel::{DType, FoldOp};
+use rustc_hash::FxHashMap;
 
 /// The most addresses a loop may have.
 pub const MAX_ADDRESSES: usize = 16;
 
 /// How many of them have registers; the others are loaded whenever they are used.
 pub const NEAR_ADDRESSES: usize = 8;
+
+/// The largest [`Stream::stride`].
+pub const MAX_STRIDE: u8 = 2;
+
+/// The most lines that are computed together.
+pub const MOST_LINES: u8 = 4;
 
 /// A loop, by what it computes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +46,34 @@ pub struct Loop {
     /// Whether stores pass by the caches, where they are as aligned as that wants; all of them are
     /// of four bytes. Other threads see them after the caller's next fence.
     pub streaming: bool,
+    /// The lines, if there is more than one.
+    pub lines: Option<Lines>,
+}
+
+/// Lines of elements, each a constant distance after the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lines {
+    /// By address: bytes from one line to the next.
+    pub steps: Vec<i32>,
+    /// How many are computed together, while there are as many; a power of two. Folds are of one.
+    pub together: u8,
+}
+
+/// Vectors that are computed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copies {
+    /// So many neighbours along a line.
+    Vectors(u8),
+    /// One of each of so many lines.
+    Lines(u8),
+}
+
+impl Copies {
+    /// How many they are.
+    pub fn count(self) -> usize {
+        let (Copies::Vectors(count) | Copies::Lines(count)) = self;
+        usize::from(count)
+    }
 }
 
 /// Elements that are neighbours in memory.
@@ -46,6 +85,8 @@ pub struct Stream {
     pub address: u16,
     /// Bytes from there to its first element.
     pub offset: i32,
+    /// From one of its elements to the next: 1, or up to [`MAX_STRIDE`] if they are words.
+    pub stride: u8,
 }
 
 /// A fold over the elements.
@@ -63,6 +104,9 @@ impl Loop {
     /// Where the count (`i64`) is in the argument block.
     pub const COUNT: i32 = 0;
 
+    /// Where the number of lines (`i64`) is, if there are any; it is counted down.
+    pub const LINES: i32 = 8;
+
     /// How many addresses there are.
     pub fn addresses(&self) -> usize {
         self.streams.iter().map(|s| usize::from(s.address) + 1).max().unwrap_or(0)
@@ -70,7 +114,7 @@ impl Loop {
 
     /// Where an address is.
     pub fn address_at(&self, address: usize) -> i32 {
-        8 + 8 * address as i32
+        8 + 8 * i32::from(self.lines.is_some()) + 8 * address as i32
     }
 
     /// Where a uniform is: four bytes, a mask as an integer.
@@ -104,37 +148,95 @@ impl Loop {
     /// them, and needs no more registers than its own.
     pub fn may_store_early(&self) -> bool {
         self.stores.iter().all(|&(stream, _)| {
-            let stream = usize::from(stream);
-            self.streams[stream].dtype.bytes() == 4 && !self.loads(stream)
+            let Stream { dtype, stride, .. } = self.streams[usize::from(stream)];
+            dtype.bytes() == 4 && stride == 1 && !self.loads(stream.into())
         })
     }
 
-    /// The code of `copies` vectors, one after the other, written operation by operation so that
-    /// none waits for another. `Input(_, k)` of copy `c` is number `c * streams + k`, and so for
+    /// Gives it lines `steps` apart, by address. Several are computed together if that saves loads.
+    pub fn set_lines(&mut self, steps: Vec<i32>) {
+        self.lines = Some(Lines { steps, together: 1 });
+        let stored = |stream| self.stores.iter().any(|s| usize::from(s.0) == stream);
+        let plain =
+            |(k, s): (usize, &Stream)| s.dtype.bytes() == 4 && (s.stride == 1 || !stored(k));
+        let plain = self.streams.iter().enumerate().all(plain);
+        let loads = |code: &Lanes, roots: &[Vector]| {
+            let all = code.reachable(roots).into_iter();
+            all.filter(|&v| matches!(code.op(v), Op::Input(..))).count()
+        };
+        let (pair, roots) = self.copied(Copies::Lines(2), 0);
+        let saves = loads(&pair, &roots) < 2 * loads(&self.lanes, &self.roots());
+        if let Some(lines) = &mut self.lines
+            && plain
+            && saves
+            && self.folds.is_empty()
+        {
+            (lines.together, self.unroll) = (MOST_LINES, 1);
+        }
+    }
+
+    /// Bytes from one line to the next by that address.
+    pub fn line_step(&self, address: u16) -> i32 {
+        self.lines.as_ref().map_or(0, |lines| lines.steps[usize::from(address)])
+    }
+
+    /// How many lines are computed together.
+    pub fn lines_together(&self) -> u8 {
+        self.lines.as_ref().map_or(1, |lines| lines.together)
+    }
+
+    /// The code of several vectors. `Input(_, k)` of copy `c` is number `c * streams + k`, and so for
     /// carries; indices count on by `lanes`. The roots are those of the first copy, then the next.
-    pub fn interleaved(&self, copies: u16, lanes: i32) -> (Lanes, Vec<Vector>) {
-        let mut code = Lanes::default();
+    ///
+    /// Neighbours along a line are written operation by operation, so that none waits for another. Of
+    /// lines, one below the other, the one whose next load is nearest goes on; what several of them load,
+    /// the first does.
+    pub fn copied(&self, copies: Copies, lanes: i32) -> (Lanes, Vec<Vector>) {
+        let order = self.lanes.reachable(&self.roots());
+        let (mut code, mut loaded) = (Lanes::default(), FxHashMap::default());
+        let mut done = vec![0; copies.count()];
+        let mut new = vec![vec![Vector(0); self.lanes.len()]; copies.count()];
+        let next = |done: &[usize]| {
+            let open = (0..copies.count()).filter(|&copy| done[copy] < order.len());
+            open.min_by_key(|&copy| match (copies, self.lanes.op(order[done[copy]])) {
+                (Copies::Vectors(_), _) => (None, done[copy]),
+                (Copies::Lines(_), Op::Input(_, k)) => (Some(self.reach(copy as u16, k)), 0),
+                (Copies::Lines(_), _) => (None, 0),
+            })
+        };
         let (streams, folds) = (self.streams.len() as u16, self.folds.len() as u16);
-        let mut new = vec![vec![Vector(0); self.lanes.len()]; usize::from(copies)];
-        for v in self.lanes.reachable(&self.roots()) {
-            for copy in 0..copies {
-                let map = |x: Vector| new[usize::from(copy)][x.0 as usize];
-                let own = match self.lanes.op(v).map(map) {
-                    Op::Input(kind, k) => code.add(Op::Input(kind, copy * streams + k)),
-                    Op::Carry(kind, k) => code.add(Op::Carry(kind, copy * folds + k)),
-                    Op::Index if copy > 0 => {
-                        let (first, distance) =
-                            (code.add(Op::Index), code.int(copy as i32 * lanes));
-                        code.sum(first, distance)
-                    }
-                    op => code.add(op),
-                };
-                new[usize::from(copy)][v.0 as usize] = own;
-            }
+        while let Some(at) = next(&done) {
+            let (copy, v) = (at as u16, order[done[at]]);
+            let own = match (self.lanes.op(v).map(|x| new[at][x.0 as usize]), copies) {
+                (Op::Input(kind, k), Copies::Lines(_)) => {
+                    let first = *loaded.entry(self.reach(copy, k)).or_insert(copy * streams + k);
+                    code.add(Op::Input(kind, first))
+                }
+                (Op::Input(kind, k), _) => code.add(Op::Input(kind, copy * streams + k)),
+                (Op::Carry(kind, k), _) => code.add(Op::Carry(kind, copy * folds + k)),
+                (Op::Index, Copies::Vectors(_)) if at > 0 => {
+                    let (first, distance) = (code.add(Op::Index), code.int(at as i32 * lanes));
+                    code.sum(first, distance)
+                }
+                (op, _) => code.add(op),
+            };
+            new[at][v.0 as usize] = own;
+            done[at] += 1;
         }
         let roots = new.iter().flat_map(|new| self.roots().into_iter().map(|v| new[v.0 as usize]));
         let roots = roots.collect();
         (code, roots)
+    }
+
+    /// Where a stream is in a line, counted from the first one.
+    fn reach(&self, line: u16, stream: u16) -> (u16, i32, DType, u8) {
+        let Stream { dtype, address, offset, stride } = self.streams[usize::from(stream)];
+        (address, offset + i32::from(line) * self.line_step(address), dtype, stride)
+    }
+
+    /// Whether some elements are not neighbours.
+    pub fn has_strides(&self) -> bool {
+        self.streams.iter().any(|stream| stream.stride > 1)
     }
 }
 
@@ -159,10 +261,13 @@ impl Fold {
 }
 
 impl std::fmt::Display for Stream {
-    /// `f32 a2+64`: type, address, bytes from there.
+    /// `f32 a2+64 by 2`: type, address, bytes from there, stride.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} a{}", self.dtype, self.address)?;
-        if self.offset != 0 { write!(f, "{:+}", self.offset) } else { Ok(()) }
+        if self.offset != 0 {
+            write!(f, "{:+}", self.offset)?;
+        }
+        if self.stride > 1 { write!(f, " by {}", self.stride) } else { Ok(()) }
     }
 }
 
@@ -172,6 +277,9 @@ impl std::fmt::Display for Loop {
         let streams: Vec<String> = self.streams.iter().map(Stream::to_string).collect();
         let streaming = if self.streaming { ", streaming" } else { "" };
         writeln!(f, "streams {}; x{}{streaming}", streams.join(", "), self.unroll)?;
+        if let Some(Lines { steps, together }) = &self.lines {
+            writeln!(f, "  lines by {steps:?}, {together} together")?;
+        }
         for (stream, bytes) in &self.ahead {
             writeln!(f, "  ahead {stream} by {bytes}")?;
         }

@@ -20,11 +20,19 @@ pub fn emit(b: &mut FunctionBuilder, code: &Loop, multiply: Multiply) {
     let at = |k| code.address_at(k);
     let addresses = (0..code.addresses()).map(|k| b.ins().load(I64, NOTRAP, args, at(k))).collect();
     let mut emitter = Emitter { b, code, multiply, args, addresses };
-    let results = emitter.emit(count);
+    let states = emitter.emit_lines(count);
+    let results = emitter.results(states);
     for (k, result) in results.into_iter().enumerate() {
         emitter.b.ins().store(NOTRAP, result, args, code.fold_at(k));
     }
     emitter.b.ins().return_(&[]);
+}
+
+/// The states of the folds: of vectors, as many as are computed together, and of single elements.
+#[derive(Clone)]
+struct States {
+    vectors: Vec<Value>,
+    scalars: Vec<Value>,
 }
 
 struct Emitter<'e, 'f> {
@@ -40,17 +48,60 @@ impl<'f> Emitter<'_, 'f> {
         Writer { b: self.b, multiply: self.multiply, width }
     }
 
-    /// The loops; gives the results of the folds.
-    fn emit(&mut self, count: Value) -> Vec<Value> {
-        let (folds, unroll) = (self.code.folds.len(), usize::from(self.code.unroll));
+    /// All lines; gives the states of the folds.
+    fn emit_lines(&mut self, count: Value) -> States {
+        let vectors = self.neutral(Width::Vector).repeat(self.code.unroll.into());
+        let states = States { vectors, scalars: self.neutral(Width::Scalar) };
+        let Some(lines) = &self.code.lines else { return self.emit_line(count, states) };
+        let left = self.b.ins().load(I64, NOTRAP, self.args, Loop::LINES);
+        let (head, body, done) =
+            (self.b.create_block(), self.b.create_block(), self.b.create_block());
+        let addresses = self.addresses.len();
+        let all = |left, addresses: &[Value], states: &States| {
+            [&[left], addresses, &states.vectors, &states.scalars].concat()
+        };
+        let first = all(left, &self.addresses, &states);
+        for &value in &first {
+            let ty = self.b.func.dfg.value_type(value);
+            self.b.append_block_param(head, ty);
+        }
+        let args: Vec<_> = first.iter().map(|&v| v.into()).collect();
+        self.b.ins().jump(head, &args);
+        self.b.switch_to_block(head);
+        let now = self.b.block_params(head).to_vec();
+        let (own, folded) = now[1..].split_at(addresses);
+        let (vectors, scalars) = folded.split_at(states.vectors.len());
+        let states = States { vectors: vectors.to_vec(), scalars: scalars.to_vec() };
+        self.addresses = own.to_vec();
+        let more = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, now[0], 0);
+        self.b.ins().brif(more, body, &[], done, &[]);
+        self.b.switch_to_block(body);
+        let next_states = self.emit_line(count, states.clone());
+        let left = self.b.ins().iadd_imm_s(now[0], -1);
+        let step =
+            |(&address, &step): (&Value, &i32)| self.b.ins().iadd_imm_s(address, i64::from(step));
+        let next: Vec<Value> = own.iter().zip(&lines.steps).map(step).collect();
+        let args: Vec<_> = all(left, &next, &next_states).iter().map(|&v| v.into()).collect();
+        self.b.ins().jump(head, &args);
+        self.b.switch_to_block(done);
+        states
+    }
+
+    /// The elements of a line; gives the states of the folds after them.
+    fn emit_line(&mut self, count: Value, States { mut vectors, scalars }: States) -> States {
+        let unroll = usize::from(self.code.unroll);
         let mut i = self.b.ins().iconst(I64, 0);
-        let mut vectors = self.neutral(Width::Vector).repeat(unroll);
         let rounds: &[usize] = if unroll > 1 { &[unroll, 1] } else { &[1] };
         for &copies in rounds {
             (i, vectors) = self.emit_loop(Width::Vector, copies, i, count, vectors);
         }
-        let scalars = self.neutral(Width::Scalar);
         let (_, scalars) = self.emit_loop(Width::Scalar, 1, i, count, scalars);
+        States { vectors, scalars }
+    }
+
+    /// The results of the folds.
+    fn results(&mut self, States { vectors, scalars }: States) -> Vec<Value> {
+        let folds = self.code.folds.len();
         let merge_fold = |k: usize| {
             let fold = self.code.folds[k];
             let states: Vec<Value> = vectors.iter().skip(k).step_by(folds).copied().collect();
@@ -115,7 +166,7 @@ impl<'f> Emitter<'_, 'f> {
         let mut writer = self.writer(width);
         let mut values = clif::values(&mut writer, &code.lanes, &code.roots(), |w, op| match op {
             Op::Input(_, k) => {
-                load_element(w, code.streams[usize::from(k)].dtype, addresses[usize::from(k)])
+                load_stream(w, code.streams[usize::from(k)], addresses[usize::from(k)])
             }
             Op::Uniform(kind, k) => uniform(w, kind, args, code.uniform_at(k.into())),
             Op::Carry(_, k) => states[usize::from(k)],
@@ -124,13 +175,14 @@ impl<'f> Emitter<'_, 'f> {
         let stored = values.split_off(code.folds.len());
         for (&(stream, _), value) in code.stores.iter().zip(stored) {
             let stream = usize::from(stream);
-            store_element(&mut writer, code.streams[stream].dtype, value, addresses[stream]);
+            store_stream(&mut writer, code.streams[stream], value, addresses[stream]);
         }
         values
     }
 
     fn address(&mut self, stream: Stream, i: Value) -> Value {
-        let distance = self.b.ins().imul_imm_s(i, stream.dtype.bytes() as i64);
+        let bytes = stream.dtype.bytes() as i64 * i64::from(stream.stride);
+        let distance = self.b.ins().imul_imm_s(i, bytes);
         let first = self.b.ins().iadd_imm_s(distance, i64::from(stream.offset));
         self.b.ins().iadd(self.addresses[usize::from(stream.address)], first)
     }
@@ -187,6 +239,22 @@ fn truth(w: &mut Writer, x: Value) -> Value {
     w.b.ins().icmp_imm_s(IntCC::NotEqual, x, 0)
 }
 
+/// The elements of a stream at `address`, whatever its stride.
+fn load_stream(w: &mut Writer, stream: Stream, address: Value) -> Value {
+    if stream.stride == 1 || w.width == Width::Scalar {
+        return load_element(w, stream.dtype, address);
+    }
+    let whole = w.width.type_of(ops::kind(stream.dtype));
+    let at = |lane: i32| 4 * i32::from(stream.stride) * lane;
+    let first = w.b.ins().load(whole.lane_type(), NOTRAP, address, at(0));
+    let mut vector = w.b.ins().splat(whole, first);
+    for lane in 1..4 {
+        let element = w.b.ins().load(whole.lane_type(), NOTRAP, address, at(lane));
+        vector = w.b.ins().insertlane(vector, element, lane as u8);
+    }
+    vector
+}
+
 /// The elements of a stream at `address`.
 pub(super) fn load_element(w: &mut Writer, dtype: DType, address: Value) -> Value {
     let kind = ops::kind(dtype);
@@ -207,6 +275,18 @@ pub(super) fn load_element(w: &mut Writer, dtype: DType, address: Value) -> Valu
     }
     let zero = w.constant(Kind::I32, 0);
     w.b.ins().icmp(IntCC::NotEqual, words, zero)
+}
+
+/// Stores elements of a stream at `address`, whatever its stride.
+fn store_stream(w: &mut Writer, stream: Stream, value: Value, address: Value) {
+    if stream.stride == 1 || w.width == Width::Scalar {
+        return store_element(w, stream.dtype, value, address);
+    }
+    for lane in 0..4u8 {
+        let element = w.b.ins().extractlane(value, lane);
+        let at = 4 * i32::from(stream.stride) * i32::from(lane);
+        w.b.ins().store(NOTRAP, element, address, at);
+    }
 }
 
 /// Stores elements of a stream at `address`.

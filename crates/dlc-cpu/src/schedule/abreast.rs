@@ -55,18 +55,18 @@ impl Abreast {
             let task = Task { row: &row, leaves: &shared, finds: &finds, ..Task::default() };
             let before = match shared[..] {
                 [] => None,
-                _ => Some(Stretch::new(&rows.domain, axis, task)?),
+                _ => Some(Stretch::new(&rows.domain, axis, None, task)?),
             };
             finds.extend(shared.iter().cloned());
             let states = abreast.states_of(&pass.folds);
             let (stores, folds, states) = (&pass.stores[..], &pass.folds[..], &states[..]);
             let task = Task { stores, folds, states, row: &row, leaves: &[], finds: &finds };
-            let each = Stretch::new(&rows.domain, axis, task)?;
+            let each = Stretch::new(&rows.domain, axis, None, task)?;
             abreast.walks.push(Walk { before, each });
         }
         if !rows.stores.is_empty() {
             let task = Task { stores: &rows.stores, row: &row, finds: &finds, ..Task::default() };
-            abreast.last = Some(Stretch::new(&rows.domain, axis, task)?);
+            abreast.last = Some(Stretch::new(&rows.domain, axis, None, task)?);
         }
         (abreast.scratch_bytes() as i64 <= MOST_BYTES).then_some(abreast)
     }

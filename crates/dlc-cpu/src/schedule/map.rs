@@ -5,11 +5,15 @@ use super::domain::{Domain, extents};
 use super::stretch::{Stretch, Task, vectors_at_once};
 use super::{Config, PlacedStore, Site, lanes, place_stores};
 use crate::caches;
+use crate::leaf::loops::MOST_LINES;
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
 
 /// The longest stretch of lanes that is one unit.
 const BLOCK: i64 = 1024;
+
+/// Points along lines that are a unit.
+const PLANE: i64 = 4096;
 
 /// How one segment of a map is computed.
 #[derive(Clone, Debug)]
@@ -26,6 +30,8 @@ pub struct MapSchedule<'k> {
     pub shape: MapShape,
     /// The leaf that computes the points along the lanes, if one can.
     pub stretch: Option<Stretch>,
+    /// If that has lines: how many are a unit.
+    pub lines: Option<i64>,
 }
 
 /// Points of a unit of [`MapShape::Flat`]: a cache line of the widest elements.
@@ -77,11 +83,13 @@ impl<'k> MapSchedule<'k> {
         let groups = [site.steps, segment.axes.len() - site.steps];
         let steps = domain.merge(&roots, &mut stores, &mut [], &groups)[0];
         let shape = MapShape::Scalar;
-        let mut schedule = MapSchedule { config, domain, steps, stores, shape, stretch: None };
+        let mut schedule =
+            MapSchedule { config, domain, steps, stores, shape, stretch: None, lines: None };
         if config.opt_level > OptLevel::O0 {
             schedule.shape = schedule.choose_shape(site);
             let task = Task { stores: &schedule.stores, ..Task::default() };
-            let stretch = |axis| Stretch::new(&schedule.domain, axis, task);
+            let down = schedule.down();
+            let stretch = |axis| Stretch::new(&schedule.domain, axis, down, task);
             let copies = matches!(schedule.shape, MapShape::Runs(_));
             schedule.stretch = schedule.lanes().filter(|_| !copies).and_then(stretch);
             if steps == 0
@@ -89,6 +97,7 @@ impl<'k> MapSchedule<'k> {
             {
                 schedule.stretch.iter_mut().for_each(Stretch::stream_results);
             }
+            schedule.lines = schedule.lines_of_unit();
         }
         Ok(schedule)
     }
@@ -113,8 +122,33 @@ impl<'k> MapSchedule<'k> {
             MapShape::Scalar => self.domain.points(),
             MapShape::Flat => (self.domain.extents[0] + FLAT_UNIT - 1) / FLAT_UNIT,
             MapShape::Runs(_) => self.rows(),
-            MapShape::Nested { block, .. } => self.rows() * self.blocks(block),
+            MapShape::Nested { block, .. } => {
+                self.rows() * self.line_blocks().unwrap_or(1) * self.blocks(block)
+            }
         }
+    }
+
+    /// The axis that a leaf may go down: the last one that is not vectorized.
+    fn down(&self) -> Option<Axis> {
+        let nested = matches!(self.shape, MapShape::Nested { .. });
+        self.outer().pop().filter(|axis| nested && axis.0 as usize >= self.steps)
+    }
+
+    /// The number of lines that are a unit, if the leaf has lines.
+    fn lines_of_unit(&self) -> Option<i64> {
+        let MapShape::Nested { block, .. } = self.shape else { return None };
+        let axis = self.stretch.as_ref()?.lines?;
+        let most = (PLANE / block).max(MOST_LINES.into());
+        let blocks = (self.extent(axis) + most - 1) / most;
+        let together = i64::from(MOST_LINES);
+        let rounds = (self.extent(axis) + blocks * together - 1) / (blocks * together).max(1);
+        Some(rounds * together)
+    }
+
+    /// Blocks of lines, if there are lines.
+    pub fn line_blocks(&self) -> Option<i64> {
+        let (axis, lines) = (self.stretch.as_ref()?.lines?, self.lines?);
+        Some((self.extent(axis) + lines - 1) / lines)
     }
 
     /// Points of the axes that are not vectorized.
@@ -135,7 +169,8 @@ impl<'k> MapSchedule<'k> {
             Some(_) => vectors_at_once(self.config.level),
             None => 1.0,
         };
-        lanes::nanoseconds(vectors as f64 * (vector + 2.0) / at_once + 8.0)
+        let lines = self.lines.unwrap_or(1) as f64;
+        lanes::nanoseconds(lines * vectors as f64 * (vector + 2.0) / at_once + 8.0)
     }
 
     /// The axis that is vectorized.
@@ -148,11 +183,12 @@ impl<'k> MapSchedule<'k> {
         }
     }
 
-    /// The axes that are not vectorized, outermost first.
+    /// The axes that neither vectors nor lines of a leaf are along, outermost first.
     pub fn outer(&self) -> Vec<Axis> {
         let lanes = if self.shape == MapShape::Flat { None } else { self.lanes() };
+        let lines = self.stretch.as_ref().and_then(|stretch| stretch.lines);
         let axes = (0..self.domain.extents.len() as u32).map(Axis);
-        axes.filter(|&a| Some(a) != lanes).collect()
+        axes.filter(|&a| Some(a) != lanes && Some(a) != lines).collect()
     }
 
     /// Blocks of `block` points along the lane axis.
@@ -163,7 +199,8 @@ impl<'k> MapSchedule<'k> {
         }
     }
 
-    fn extent(&self, axis: Axis) -> i64 {
+    /// Points along an axis.
+    pub fn extent(&self, axis: Axis) -> i64 {
         self.domain.extents[axis.0 as usize]
     }
 
@@ -302,6 +339,12 @@ impl fmt::Display for MapSchedule<'_> {
             }
         }
         let leaf = if self.stretch.is_some() { ", by a leaf" } else { "" };
-        write!(f, "{leaf}; {} units", self.units())
+        write!(f, "{leaf}")?;
+        if let (Some(stretch), Some(lines)) = (&self.stretch, self.lines) {
+            let (axis, together) =
+                (stretch.lines.map_or(0, |a| a.0), stretch.leaf.lines_together());
+            write!(f, " down a{axis} by {lines}, {together} lines together")?;
+        }
+        write!(f, "; {} units", self.units())
     }
 }

@@ -15,11 +15,11 @@ impl RowSchedule<'_> {
     /// Leaves for the passes. Two passes that need the same costly value share it.
     pub(super) fn find_stretches(&mut self, site: Site) {
         let RowLanes::Inner(axis) = self.lanes else { return };
-        let row = self.folds();
+        let (row, down) = (self.folds(), self.inner_loops().pop());
         let stretch = |pass: &Pass, leaves: &[Kept], finds: &[Kept]| {
             let (stores, folds, states) = (&pass.stores, &pass.folds, &[]);
             let task = Task { stores, folds, states, row: &row, leaves, finds };
-            Stretch::new(&self.domain, axis, task)
+            Stretch::new(&self.domain, axis, down, task)
         };
         let mut found: Vec<_> = self.passes.iter().map(|p| stretch(p, &[], &[])).collect();
         for second in 1..self.passes.len() {

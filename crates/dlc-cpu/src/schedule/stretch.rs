@@ -12,15 +12,18 @@ use super::contract::Axes;
 use super::domain::{AxisSet, Domain, Place};
 use super::row::RowFold;
 use super::window::{Checks, Window};
-use crate::leaf::loops::{Fold, Loop, NEAR_ADDRESSES};
+use crate::leaf::loops::{Fold, Loop, MAX_STRIDE, NEAR_ADDRESSES};
 use crate::leaf::wide::Width;
 use crate::level::Level;
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId};
 pub(super) use draft::Draft;
 use std::sync::Arc;
 
-/// The shortest axis that is worth calls of a leaf, and of one with much to do at a point.
+/// The shortest axis that is worth calls of a leaf, and of one with many lines or much to do at a point.
 const SHORTEST: [i64; 2] = [16, 4];
+
+/// Bytes between lines that are too many: several lines are in the reach of an instruction.
+const MOST_STEP: u32 = 1 << 24;
 
 /// Operations at a point that are much.
 const MUCH: usize = 32;
@@ -46,6 +49,8 @@ pub struct Stretch {
     pub uniforms: Vec<ExprId>,
     /// Where the leaf is the one to call, if it is not everywhere.
     pub window: Option<Box<Window>>,
+    /// The axis of the leaf's lines, if it has any.
+    pub lines: Option<Axis>,
 }
 
 /// Elements in memory along the axis.
@@ -86,15 +91,20 @@ pub struct Task<'t> {
 }
 
 impl Stretch {
-    /// The stretch along `axis` that does `task`, if leaves can.
-    pub fn new(domain: &Domain, axis: Axis, task: Task) -> Option<Stretch> {
+    /// The stretch along `axis` that does `task`, if leaves can; line by line along `down`, if that is
+    /// given and possible.
+    pub fn new(domain: &Domain, axis: Axis, down: Option<Axis>, task: Task) -> Option<Stretch> {
         let extent = domain.extents[axis.0 as usize];
         if extent < SHORTEST[1] {
             return None;
         }
         let draft = Draft::new(domain, Area::Line(axis), task.row);
         let (mut stretch, checks) = Stretch::part(draft, axis, task)?;
-        if extent < SHORTEST[usize::from(stretch.leaf.lanes.len() >= MUCH)] {
+        if let (Some(down), None) = (down, &checks) {
+            stretch.go_down(domain, down);
+        }
+        let much = stretch.lines.is_some() || stretch.leaf.lanes.len() >= MUCH;
+        if extent < SHORTEST[usize::from(much)] {
             return None;
         }
         if let Some(checks) = checks {
@@ -153,6 +163,24 @@ impl Stretch {
         self.streams.iter().any(|s| s.buffer.is_none())
     }
 
+    /// Makes it do, line by line, what it does along another axis, too, if nothing but the places of its
+    /// streams changes from line to line.
+    fn go_down(&mut self, domain: &Domain, next: Axis) {
+        if self.leaf.addresses() > NEAR_ADDRESSES {
+            return;
+        }
+        let stands = |id: &ExprId| !domain.uses[id.0 as usize].contains(next);
+        let step = |stream: &Stream| {
+            let moves = stream.place.quotients.iter().any(|q| q.index.coef(next) != 0);
+            let bytes = stream.place.linear.coef(next).checked_mul(stream.dtype.bytes() as i64)?;
+            i32::try_from(bytes).ok().filter(|b| !moves && b.unsigned_abs() < MOST_STEP)
+        };
+        let steps = self.addresses.iter().map(step).collect::<Option<Vec<i32>>>();
+        let Some(steps) = steps.filter(|_| self.uniforms.iter().all(stands)) else { return };
+        self.lines = Some(next);
+        Arc::make_mut(&mut self.leaf).set_lines(steps);
+    }
+
     /// Makes it bring near what lies one step further along another axis.
     pub fn look_ahead(&mut self, next: Axis) {
         let distance = |(k, stream): (usize, &Stream)| {
@@ -170,7 +198,11 @@ impl Stretch {
         let leaf = Arc::make_mut(&mut self.leaf);
         let all = leaf.stores.iter().all(|s| may(&self.streams[usize::from(s.0)]));
         let near = leaf.addresses() <= NEAR_ADDRESSES;
-        leaf.streaming = all && near && !leaf.stores.is_empty();
+        let all = all && near && !leaf.has_strides();
+        leaf.streaming = all && !leaf.stores.is_empty();
+        if let (true, Some(lines)) = (leaf.streaming, &mut leaf.lines) {
+            lines.together = 1;
+        }
         if let Some(beyond) = self.window.as_mut().and_then(|window| window.beyond.as_mut()) {
             beyond.stream_results();
         }
@@ -240,7 +272,13 @@ impl Area<'_> {
     /// Whether a leaf finds the elements of a stream.
     fn takes(self, Stream { dtype, place, .. }: &Stream) -> bool {
         let walks = match self {
-            Area::Line(axis) => place.is_unit_along(axis),
+            Area::Line(axis) => {
+                let words = matches!(dtype, DType::F32 | DType::I32);
+                let even = place.quotients.iter().all(|q| q.index.coef(axis) == 0);
+                let stride = place.linear.coef(axis);
+                let apart = even && words && (2..=MAX_STRIDE.into()).contains(&stride);
+                apart || place.is_unit_along(axis)
+            }
             Area::Tile { columns, .. } => {
                 let stands = !columns.axes.iter().any(|&axis| place.uses().contains(axis));
                 let unit = || columns.last().is_some_and(|axis| place.is_unit_along(axis));

@@ -47,6 +47,7 @@ impl Cpu {
             Vmovups | Vmovntps | Vmovss | Vmovq if i.op0_kind() == OpKind::Memory => self.store(i),
             Vmaskmovps => self.masked_move(i),
             Vpmovdb => self.store_bytes(i),
+            Vextractps => self.write(i, self.lanes(i, 1)[usize::from(i.immediate8())].into()),
             Vpmovzxbd => self.load_bytes(i),
             Vcmpps | Vpcmpd | Vptestmd if i.op0_register().is_k() => {
                 let hit = compare(i, self.lanes(i, 1), self.lanes(i, 2));
@@ -260,6 +261,10 @@ fn integers(i: &Instruction, c: u8, z: Lanes, x: Lanes, y: Lanes, mask: Lanes) -
             let at = l & !3 | usize::from(c) >> (2 * (l & 3)) & 3;
             if l & 3 < 2 { x[at] } else { y[at] }
         }),
+        Vpermpd if i.op2_kind() != OpKind::Immediate8 => {
+            each(|l| y[2 * (x[l & !1] as usize & 7) + l % 2])
+        }
+        Vpmovzxdq => each(|l| if l % 2 == 0 { x[l / 2] } else { 0 }),
         Vpermpd => each(|l| x[2 * (usize::from(c) >> (l / 2 % 4 * 2) & 3) + l % 2]),
         Vpmovqd => each(|l| if l < 8 { x[2 * l] } else { 0 }),
         Vpackusdw => each(|l| {

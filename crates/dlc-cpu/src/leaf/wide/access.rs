@@ -4,7 +4,7 @@ use super::asm::{Assembler, Masked, Mem, Operand};
 use super::frame::{Place, mask_register};
 use super::{Width, codes};
 use crate::leaf::lanes::{Binary, Kind, Shift};
-use crate::leaf::loops::{Loop, NEAR_ADDRESSES, Stream};
+use crate::leaf::loops::{Copies, Loop, NEAR_ADDRESSES, Stream};
 use dlc_kernel::DType;
 use iced_x86::{Code, Register};
 
@@ -32,10 +32,10 @@ pub fn element(stream: Stream, distance: i32) -> Mem {
 }
 
 fn based(base: Register, stream: Stream, distance: i32) -> Mem {
-    let bytes = stream.dtype.bytes();
+    let bytes = stream.dtype.bytes() as u32 * u32::from(stream.stride);
     Mem {
         base,
-        index: Some((Register::RAX, bytes as u32)),
+        index: Some((Register::RAX, bytes)),
         offset: stream.offset + distance * bytes as i32,
     }
 }
@@ -59,6 +59,8 @@ pub struct Access<'c> {
     pub width: Width,
     /// Which elements there are.
     pub part: Part,
+    /// The vectors.
+    pub copies: Copies,
     /// The first element, counted from the current one.
     pub first: i32,
     /// By stream: where on the stack the elements of a tail are.
@@ -68,8 +70,13 @@ pub struct Access<'c> {
 impl Access<'_> {
     /// The elements of a stream for a copy, or the room of its tail, to be used before any other.
     fn address(&self, a: &mut Assembler, (copy, stream): (usize, usize)) -> Mem {
-        let first = self.first + copy as i32 * self.width.lanes();
-        self.staged[stream].unwrap_or_else(|| self.reach(a, stream, first))
+        let (own, copy) = (self.code.streams[stream], copy as i32);
+        let (vectors, lines) = match self.copies {
+            Copies::Vectors(_) => (copy, 0),
+            Copies::Lines(_) => (0, copy * self.code.line_step(own.address)),
+        };
+        let first = self.first + vectors * self.width.lanes();
+        self.staged[stream].unwrap_or_else(|| self.reach(a, stream, first).plus(lines))
     }
 
     fn reach(&self, a: &mut Assembler, stream: usize, distance: i32) -> Mem {
@@ -84,11 +91,11 @@ impl Access<'_> {
     }
 
     /// Brings near what is wanted next of every cache line of some vectors.
-    pub fn look_ahead(&self, a: &mut Assembler, copies: i32) {
+    pub fn look_ahead(&self, a: &mut Assembler) {
         for &(stream, distance) in &self.code.ahead {
             let size = self.code.streams[usize::from(stream)].dtype.bytes() as i32;
             let from = self.reach(a, stream.into(), self.first);
-            let bytes = copies * self.width.lanes() * size;
+            let bytes = self.copies.count() as i32 * self.width.lanes() * size;
             for offset in (0..bytes).step_by(CACHE_LINE) {
                 a.emit(Code::Prefetcht0_m8, &[from.plus(distance + offset).into()]);
             }
@@ -104,10 +111,13 @@ impl Access<'_> {
     pub fn load(&self, a: &mut Assembler, input: usize, (to, temporary): (u8, u8)) -> Place {
         let count = self.code.streams.len();
         let (copy, stream) = (input / count, input % count);
-        let dtype = self.code.streams[stream].dtype;
+        let Stream { dtype, stride, .. } = self.code.streams[stream];
         let from = self.address(a, (copy, stream));
-        match dtype.bytes() {
-            4 => load_words(a, self.part_of(stream), to, from),
+        match (dtype.bytes(), stride, self.part_of(stream)) {
+            (4, 2, part) if self.staged[stream].is_none() => {
+                load_every_second(a, part, (to, temporary), from);
+            }
+            (4, _, part) => load_words(a, part, to, from),
             _ => load_bytes(a, self.part, to, from),
         }
         if dtype == DType::Bool {
@@ -133,8 +143,11 @@ impl Access<'_> {
 
     /// Stores a register to a stream, or to the room of its tail.
     pub fn store(&self, a: &mut Assembler, at: (usize, usize), register: u8, free: [u8; 2]) {
-        let dtype = self.code.streams[at.1].dtype;
+        let Stream { dtype, stride, .. } = self.code.streams[at.1];
         let to = self.address(a, at);
+        if stride > 1 && self.staged[at.1].is_none() {
+            return store_every_second(a, self.part, to, (register, free[1]));
+        }
         if dtype.bytes() == 1 {
             let from = if dtype == DType::Bool { as_bits(a, register, free[0]) } else { register };
             return store_bytes(a, self.part, to, from, free[1]);
@@ -156,6 +169,81 @@ pub fn load_words(a: &mut Assembler, part: Part, to: u8, from: Mem) {
             a.emit(Code::VEX_Vmaskmovps_ymm_ymm_m256, &[whole, mask, from]);
         }
         _ => a.emit(codes::load(width), &[whole, from]),
+    }
+}
+
+/// Loads a vector of every second element of four bytes: those of even places out of two vectors. Of a
+/// whole one, the second begins with the last element of the first, so that it ends with the last
+/// element that is wanted.
+fn load_every_second(a: &mut Assembler, part: Part, (to, other): (u8, u8), from: Mem) {
+    let width = a.width;
+    let [whole, second] = [to, other].map(|r| Operand::Reg(width.whole(r)));
+    let (load, next) = (codes::load(width), from.plus(width.bytes()).into());
+    let (upper, picks) = match (part, width) {
+        (Part::Tail, Width::Zmm) => {
+            a.emit_masked_by(Register::K3, load, &[whole, from.into()], Masked::Zeroing);
+            a.emit_masked_by(Register::K4, load, &[second, next], Masked::Zeroing);
+            (second, 0x88)
+        }
+        (Part::Tail, Width::Ymm) => {
+            let [mask, half] = [mask_register(width), other].map(|r| width.half(r).into());
+            a.emit(Code::VEX_Vpmovzxdq_ymm_xmmm128, &[second, mask]);
+            a.emit(Code::VEX_Vmaskmovps_ymm_ymm_m256, &[whole, second, from.into()]);
+            let mask = width.whole(mask_register(width)).into();
+            a.emit(codes::extract_upper(width), &[half, mask, Operand::Imm8(1)]);
+            a.emit(Code::VEX_Vpmovzxdq_ymm_xmmm128, &[second, half]);
+            a.emit(Code::VEX_Vmaskmovps_ymm_ymm_m256, &[second, second, next]);
+            (second, 0x88)
+        }
+        _ => {
+            a.emit(load, &[whole, from.into()]);
+            (from.plus(width.bytes() - 4).into(), 0xd8)
+        }
+    };
+    // By 128 bits, two elements of the first, two of the second.
+    a.emit(codes::shuffle(width), &[whole, whole, upper, Operand::Imm8(picks)]);
+    if width == Width::Ymm {
+        a.emit(Code::VEX_Vpermpd_ymm_ymmm256_imm8, &[whole, whole, Operand::Imm8(0xd8)]);
+        return;
+    }
+    let pairs = a.pairs([0, 2, 4, 6, 1, 3, 5, 7]);
+    a.emit(load, &[second, pairs.into()]);
+    a.emit(Code::EVEX_Vpermpd_zmm_k1z_zmm_zmmm512b64, &[whole, second, whole]);
+}
+
+/// Stores a vector to every second element of four bytes; `other` is overwritten. In AVX2, tails are in
+/// room of their own.
+fn store_every_second(a: &mut Assembler, part: Part, to: Mem, (register, other): (u8, u8)) {
+    let width = a.width;
+    let whole = |r| Operand::Reg(width.whole(r));
+    let low = |r: u8| Operand::Reg(Register::XMM0 + u32::from(r));
+    let upper = Operand::Imm8(1);
+    if width == Width::Zmm {
+        let masks = match part {
+            Part::Tail => [Register::K3, Register::K4],
+            _ => [Register::K5; 2],
+        };
+        let spread = Code::EVEX_Vpmovzxdq_zmm_k1z_ymmm256;
+        a.emit(spread, &[whole(other), width.half(register).into()]);
+        a.emit_masked_by(
+            masks[0],
+            codes::store(width),
+            &[to.into(), whole(other)],
+            Masked::Merging,
+        );
+        let half = width.half(other).into();
+        a.emit(codes::extract_upper(width), &[half, whole(register), upper]);
+        a.emit(spread, &[whole(other), half]);
+        let next = to.plus(width.bytes()).into();
+        a.emit_masked_by(masks[1], codes::store(width), &[next, whole(other)], Masked::Merging);
+        return;
+    }
+    a.emit(codes::extract_upper(width), &[low(other), whole(register), upper]);
+    for (half, from) in [(0, register), (1, other)] {
+        for lane in 0..4 {
+            let at = to.plus(8 * (4 * half + lane)).into();
+            a.emit(Code::VEX_Vextractps_rm32_xmm_imm8, &[at, low(from), Operand::Imm8(lane as u8)]);
+        }
     }
 }
 

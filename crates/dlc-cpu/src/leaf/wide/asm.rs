@@ -109,8 +109,19 @@ impl Assembler {
 
     /// Adds an instruction on the lanes that `k1` selects.
     pub fn emit_masked(&mut self, code: Code, operands: &[Operand], masked: Masked) {
+        self.emit_masked_by(Register::K1, code, operands, masked);
+    }
+
+    /// Adds an instruction on the lanes that `mask` selects.
+    pub fn emit_masked_by(
+        &mut self,
+        mask: Register,
+        code: Code,
+        operands: &[Operand],
+        masked: Masked,
+    ) {
         let mut instruction = instruction(code, operands);
-        instruction.set_op_mask(Register::K1);
+        instruction.set_op_mask(mask);
         instruction.set_zeroing_masking(masked == Masked::Zeroing);
         self.code.push(instruction);
     }
@@ -173,6 +184,11 @@ impl Assembler {
     pub fn table(&mut self, table: [u32; 4]) -> Mem {
         let bytes: Vec<u8> = table.into_iter().flat_map(u32::to_le_bytes).collect();
         self.constant(bytes.repeat(self.width.bytes() as usize / 16))
+    }
+
+    /// A vector whose 64-bit lanes are `numbers`, as many as there are.
+    pub fn pairs(&mut self, numbers: [u64; 8]) -> Mem {
+        self.constant(numbers.into_iter().flat_map(u64::to_le_bytes).collect())
     }
 
     /// A vector whose 32-bit lanes count from `first`.

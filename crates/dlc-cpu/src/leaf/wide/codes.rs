@@ -227,3 +227,9 @@ pub fn pick(width: Width) -> Code {
 pub fn permute(width: Width) -> Code {
     width.pick(Code::VEX_Vpermilps_ymm_ymmm256_imm8, Code::EVEX_Vpermilps_zmm_k1z_zmmm512b32_imm8)
 }
+
+/// By 128 bits, two lanes of one register, then two of another.
+pub fn shuffle(width: Width) -> Code {
+    let zmm = Code::EVEX_Vshufps_zmm_k1z_zmm_zmmm512b32_imm8;
+    width.pick(Code::VEX_Vshufps_ymm_ymm_ymmm256_imm8, zmm)
+}

@@ -3,7 +3,7 @@
 use super::asm::{Assembler, Mem, Operand};
 use super::{Width, codes};
 use crate::leaf::lanes::{Kind, Lanes, Op, Vector};
-use crate::leaf::loops::Loop;
+use crate::leaf::loops::{Copies, Loop};
 use iced_x86::Register;
 use rustc_hash::FxHashMap;
 
@@ -28,7 +28,7 @@ pub struct Frame {
     /// Registers that values of a vector may use, a bit for each.
     pub free: u32,
     /// Vectors whose code is interleaved, so that none waits for another.
-    pub together: usize,
+    pub together: u8,
     homes: FxHashMap<Op, Place>,
     /// Vectors on the stack.
     slots: i32,
@@ -41,12 +41,14 @@ impl Frame {
     pub fn new(width: Width, code: &Loop, states: u8) -> Frame {
         let mut frame = Frame::default();
         frame.leave(width, states);
-        let order = code.lanes.reachable(&code.roots());
-        let each = pressure(&code.lanes, &order, &code.roots());
+        let (lines, roots) = code.copied(Copies::Lines(code.lines_together()), width.lanes());
+        let each = pressure(&lines, &lines.reachable(&roots), &roots);
         let room = frame.free.count_ones() as usize;
-        let fits = |&n: &usize| usize::from(code.unroll) % n == 0 && n * each <= room + SPILLS;
-        frame.together = (1..=code.unroll.into()).rev().find(fits).unwrap_or(1);
-        let spare = room.saturating_sub(frame.together * each + SPARE);
+        let fits =
+            |&n: &u8| code.unroll.is_multiple_of(n) && usize::from(n) * each <= room + SPILLS;
+        frame.together = (1..=code.unroll).rev().find(fits).unwrap_or(1);
+        let spare = room.saturating_sub(usize::from(frame.together) * each + SPARE);
+        let order = code.lanes.reachable(&code.roots());
         for op in by_use(&code.lanes, &order).into_iter().take(spare) {
             let register = 31 - frame.free.leading_zeros() as u8;
             frame.free &= !(1 << register);

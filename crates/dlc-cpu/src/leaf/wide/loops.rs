@@ -5,17 +5,23 @@
 //! bound or what is left, `r11` the constants, [`ADDRESSES`] the addresses of streams. Fold states
 //! are in the first vector registers, those of the first copy first.
 
+mod staged;
+
 use super::access::{ADDRESSES, Access, FAR, Part, element};
 use super::asm::{Assembler, Masked, Mem, Operand};
 use super::frame::{Frame, Place, mask_register};
 use super::straight;
 use super::{Width, codes};
 use crate::leaf::lanes::{Lanes, Op, Vector};
-use crate::leaf::loops::{Fold, Loop, NEAR_ADDRESSES};
+use crate::leaf::loops::{Copies, Fold, Loop, NEAR_ADDRESSES};
 use iced_x86::{Code, IcedError, Register};
+use staged::Direction;
 
 /// The first of [`ADDRESSES`] that belong to the caller.
 const FIRST_SAVED: usize = 4;
+
+/// Every second lane. `k5` selects these.
+const EVEN: u32 = 0x5555_5555;
 
 /// The machine code of a loop.
 ///
@@ -61,14 +67,6 @@ impl Writer<'_> {
         [Register::RBP].into_iter().chain(addresses.copied()).chain(far)
     }
 
-    /// Whether tails of a stream go through the stack, element by element: AVX2 has no masks for
-    /// bytes, nor for stores past the caches.
-    fn is_staged(&self, stream: usize) -> bool {
-        let stored = || self.code.stores.iter().any(|s| usize::from(s.0) == stream);
-        let bytes = self.code.streams[stream].dtype.bytes() == 1;
-        self.width == Width::Ymm && (bytes || self.code.streaming && stored())
-    }
-
     fn mov(&mut self, to: Register, from: Register) {
         self.a.emit(Code::Mov_r64_rm64, &[to.into(), from.into()]);
     }
@@ -81,19 +79,57 @@ impl Writer<'_> {
         for (k, &register) in ADDRESSES.iter().take(self.code.addresses()).enumerate() {
             self.load_argument(register, self.code.address_at(k));
         }
-        self.load_argument(Register::RCX, Loop::COUNT);
         self.a.load_constants();
         self.frame.enter(&mut self.a, self.code);
         self.clear_states();
+        if self.width == Width::Zmm && self.code.has_strides() {
+            let bits = Register::EAX.into();
+            self.a.emit(Code::Mov_r32_imm32, &[bits, Operand::Imm32(EVEN)]);
+            self.a.emit(Code::VEX_Kmovw_kr_r32, &[Register::K5.into(), bits]);
+        }
+        if self.code.lines.is_none() {
+            return self.emit_line(1);
+        }
+        let mut lines = self.code.lines_together();
+        while lines > 0 {
+            self.emit_lines(lines);
+            lines /= 2;
+        }
+    }
+
+    /// `lines` lines a round, while there are as many.
+    fn emit_lines(&mut self, lines: u8) {
+        let (head, done) = (self.a.label(), self.a.label());
+        let left = Operand::from(Mem::at(Register::RDI, Loop::LINES));
+        self.a.place(head);
+        self.a.emit(Code::Cmp_rm64_imm8, &[left, Operand::Signed8(lines as i8)]);
+        self.a.jump(Code::Jl_rel32_64, done);
+        self.emit_line(lines);
+        for (address, &register) in (0u16..).zip(&ADDRESSES[..self.code.addresses()]) {
+            let bytes = Operand::Signed32(self.code.line_step(address) * i32::from(lines));
+            let argument = Mem::at(Register::RDI, self.code.address_at(address.into()));
+            self.a.emit(Code::Add_rm64_imm32, &[register.into(), bytes]);
+            self.a.emit(Code::Mov_rm64_r64, &[argument.into(), register.into()]);
+        }
+        self.a.emit(Code::Sub_rm64_imm8, &[left, Operand::Signed8(lines as i8)]);
+        self.a.jump(Code::Jmp_rel32_64, head);
+        self.a.place(done);
+    }
+
+    /// All elements of the next line, or of several together.
+    fn emit_line(&mut self, lines: u8) {
+        self.load_argument(Register::RCX, Loop::COUNT);
         self.a.emit(Code::Xor_r32_rm32, &[Register::EAX.into(), Register::EAX.into()]);
+        let one = if lines > 1 { Copies::Lines(lines) } else { Copies::Vectors(1) };
+        let many = Copies::Vectors(self.code.unroll);
         if self.code.streaming {
             self.emit_streamed_loop();
-        } else if self.code.unroll > 1 {
-            self.emit_loop(self.code.unroll.into(), Part::Whole);
+        } else if self.code.unroll > 1 && lines == 1 {
+            self.emit_loop(many, Part::Whole);
         }
-        self.emit_loop(1, Part::Whole);
+        self.emit_loop(one, Part::Whole);
         self.set_left();
-        self.emit_some();
+        self.emit_some(one);
     }
 
     /// The elements before the first aligned vector of a stored stream, then, if that aligns all of
@@ -105,7 +141,7 @@ impl Writer<'_> {
         let address = Operand::Reg(Register::R10);
         self.set_unaligned(stored[0]);
         self.mov(Register::RCX, Register::R10);
-        self.emit_some();
+        self.emit_some(Copies::Vectors(1));
         self.set_unaligned(stored[0]);
         self.mov(Register::RAX, Register::R10);
         self.load_argument(Register::RCX, Loop::COUNT);
@@ -115,9 +151,9 @@ impl Writer<'_> {
             self.a.emit(Code::Test_rm64_imm32, &[address, bytes]);
             self.a.jump(Code::Jne_rel32_64, unaligned);
         }
-        self.emit_loop(self.code.unroll.into(), Part::Streamed);
+        self.emit_loop(Copies::Vectors(self.code.unroll), Part::Streamed);
         if self.code.unroll > 1 {
-            self.emit_loop(1, Part::Streamed);
+            self.emit_loop(Copies::Vectors(1), Part::Streamed);
         }
         self.a.place(unaligned);
     }
@@ -151,23 +187,29 @@ impl Writer<'_> {
         (copy as usize * self.code.folds.len() + fold) as u8
     }
 
-    /// `copies` vectors a round, while there are as many.
-    fn emit_loop(&mut self, copies: i32, part: Part) {
-        let step = copies * self.width.lanes();
+    /// `copies` a round, while there are as many elements.
+    fn emit_loop(&mut self, copies: Copies, part: Part) {
+        let vectors = if let Copies::Vectors(vectors) = copies { i32::from(vectors) } else { 1 };
+        let step = vectors * self.width.lanes();
         let (head, done) = (self.a.label(), self.a.label());
         let (i, bound) = (Register::RAX, Register::R10);
         self.a.emit(Code::Lea_r64_m, &[bound.into(), Mem::at(Register::RCX, -step).into()]);
         self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
         self.a.jump(Code::Jg_rel32_64, done);
-        let hot =
-            copies == self.code.unroll.into() && !(self.code.streaming && part == Part::Whole);
+        let most = usize::from(self.code.unroll.max(self.code.lines_together()));
+        let hot = copies.count() == most && !(self.code.streaming && part == Part::Whole);
         match hot {
             true => self.a.place_loop(head),
             false => self.a.place(head),
         }
-        let together = self.frame.together.min(copies as usize);
-        for first in (0..copies).step_by(together) {
-            self.emit_vectors(first, together as u16, part);
+        match copies {
+            Copies::Lines(_) => self.emit_vectors(0, copies, part),
+            Copies::Vectors(count) => {
+                let together = self.frame.together.min(count);
+                for first in (0..count).step_by(together.into()) {
+                    self.emit_vectors(first.into(), Copies::Vectors(together), part);
+                }
+            }
         }
         self.a.emit(Code::Add_rm64_imm32, &[i.into(), Operand::Signed32(step)]);
         self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
@@ -176,12 +218,12 @@ impl Writer<'_> {
     }
 
     /// The next `r10` elements, which do not fill a vector.
-    fn emit_some(&mut self) {
+    fn emit_some(&mut self, copies: Copies) {
         let done = self.a.label();
         self.a.emit(Code::Test_rm64_r64, &[Register::R10.into(), Register::R10.into()]);
         self.a.jump(Code::Jle_rel32_64, done);
         self.set_mask();
-        self.emit_vectors(0, 1, Part::Tail);
+        self.emit_vectors(0, copies, Part::Tail);
         self.a.place(done);
     }
 
@@ -199,6 +241,9 @@ impl Writer<'_> {
             self.a.emit(Code::Mov_r32_imm32, &[bits, Operand::Imm32(u32::MAX)]);
             self.a.emit(Code::VEX_Bzhi_r32_rm32_r32, &[bits, bits, left]);
             self.a.emit(Code::VEX_Kmovw_kr_r32, &[Register::K1.into(), bits]);
+            if self.code.has_strides() {
+                self.set_stride_masks();
+            }
             return;
         }
         let mask = mask_register(self.width);
@@ -209,19 +254,31 @@ impl Writer<'_> {
         self.a.emit(Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256, &[whole, whole, lanes.into()]);
     }
 
+    /// Selects, in `k3` and `k4`, which lanes of two vectors `r10` elements that are two apart are in.
+    fn set_stride_masks(&mut self) {
+        let (bits, left) = (Register::ECX.into(), Register::R10D.into());
+        let last = Mem { base: Register::R10, index: Some((Register::R10, 1)), offset: -1 };
+        self.a.emit(Code::Lea_r64_m, &[Register::R10.into(), last.into()]);
+        self.a.emit(Code::Mov_r32_imm32, &[bits, Operand::Imm32(EVEN)]);
+        self.a.emit(Code::VEX_Bzhi_r32_rm32_r32, &[bits, bits, left]);
+        self.a.emit(Code::VEX_Kmovw_kr_r32, &[Register::K3.into(), bits]);
+        self.a.emit(Code::Shr_rm32_imm8, &[bits, Operand::Imm8(16)]);
+        self.a.emit(Code::VEX_Kmovw_kr_r32, &[Register::K4.into(), bits]);
+    }
+
     /// The code of `copies` vectors, from the one that is `first` vectors on.
-    fn emit_vectors(&mut self, first: i32, copies: u16, part: Part) {
+    fn emit_vectors(&mut self, first: i32, copies: Copies, part: Part) {
         let (code, lanes) = (self.code, self.width.lanes());
         let staged = self.stage_tails(part);
         let access =
-            Access { code, width: self.width, part, first: first * lanes, staged: &staged };
+            Access { code, width: self.width, part, copies, first: first * lanes, staged: &staged };
         if part != Part::Tail {
-            access.look_ahead(&mut self.a, copies.into());
+            access.look_ahead(&mut self.a);
         }
-        let (straight, roots) = code.interleaved(copies, lanes);
+        let (straight, roots) = code.copied(copies, lanes);
         let count = code.folds.len();
         let states: Vec<u8> =
-            (0..copies as usize * count).map(|k| (first as usize * count + k) as u8).collect();
+            (0..copies.count() * count).map(|k| (first as usize * count + k) as u8).collect();
         let own_roots = roots.chunks(code.folds.len() + code.stores.len());
         let next: Vec<Vector> = own_roots.clone().flat_map(|r| &r[..count]).copied().collect();
         let stored: Vec<Vector> = own_roots.flat_map(|r| &r[count..]).copied().collect();
@@ -325,61 +382,6 @@ impl Writer<'_> {
         }
     }
 
-    /// Room on the stack for the elements of a tail; those of streams that are loaded are in it.
-    fn stage_tails(&mut self, part: Part) -> Vec<Option<Mem>> {
-        let streams = self.code.streams.len();
-        let stage = |k| {
-            let is_staged = part == Part::Tail && self.is_staged(k);
-            is_staged.then(|| self.stage_tail(k))
-        };
-        (0..streams).map(stage).collect()
-    }
-
-    fn stage_tail(&mut self, stream: usize) -> Mem {
-        let room = self.frame.slot(self.width);
-        self.frame.keep_slots();
-        if self.code.loads(stream) {
-            self.copy_elements(stream, room, Direction::FromStream);
-        }
-        room
-    }
-
-    /// Copies the elements that are left between a stream and the stack.
-    fn copy_elements(&mut self, stream: usize, room: Mem, direction: Direction) {
-        let stream = self.code.streams[stream];
-        let (head, base) = (self.a.label(), ADDRESSES[usize::from(stream.address)]);
-        let bytes = stream.dtype.bytes();
-        let left = Some((Register::R10, bytes as u32));
-        let on_stack = Mem { index: left, ..room }.into();
-        let in_stream = Mem { base, index: left, offset: stream.offset }.into();
-        self.set_left();
-        self.a
-            .emit(Code::Lea_r64_m, &[base.into(), Mem { offset: 0, ..element(stream, 0) }.into()]);
-        self.a.place(head);
-        self.a.emit(Code::Dec_rm64, &[Register::R10.into()]);
-        match (direction, bytes) {
-            (Direction::FromStream, 1) => self.copy_byte(in_stream, on_stack),
-            (Direction::ToStream, 1) => self.copy_byte(on_stack, in_stream),
-            (Direction::FromStream, _) => self.copy_word(Code::Mov_rm32_r32, in_stream, on_stack),
-            (Direction::ToStream, _) => {
-                self.copy_word(Code::Movnti_m32_r32, on_stack, in_stream);
-            }
-        }
-        self.a.emit(Code::Test_rm64_r64, &[Register::R10.into(), Register::R10.into()]);
-        self.a.jump(Code::Jg_rel32_64, head);
-        self.load_argument(base, self.code.address_at(stream.address.into()));
-    }
-
-    fn copy_byte(&mut self, from: Operand, to: Operand) {
-        self.a.emit(Code::Movzx_r64_rm8, &[Register::R15.into(), from]);
-        self.a.emit(Code::Mov_rm8_r8, &[to, Register::R15L.into()]);
-    }
-
-    fn copy_word(&mut self, store: Code, from: Operand, to: Operand) {
-        self.a.emit(Code::Mov_r32_rm32, &[Register::R15D.into(), from]);
-        self.a.emit(store, &[to, Register::R15D.into()]);
-    }
-
     /// Merges the states of every fold and stores the results.
     fn emit_results(&mut self) {
         self.frame.leave(self.width, self.states);
@@ -443,11 +445,4 @@ impl Writer<'_> {
         );
         self.update_states(&[into], &[place[0].expect("it was not taken")], Part::Whole);
     }
-}
-
-/// Which way bytes are copied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    FromStream,
-    ToStream,
 }

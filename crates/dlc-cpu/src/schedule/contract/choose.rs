@@ -314,7 +314,7 @@ impl<'k> Nest<'_, 'k> {
         };
         let sums: Vec<Kept> = self.domain.exprs.iter().filter_map(sum).collect();
         let task = Task { stores: &self.stores, finds: &sums, ..Task::default() };
-        Stretch::new(&self.domain, axis, task)
+        Stretch::new(&self.domain, axis, None, task)
     }
 
     /// Where an element of an operand is used once, packing does not pay.

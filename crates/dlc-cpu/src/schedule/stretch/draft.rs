@@ -315,7 +315,11 @@ impl<'d, 'k> Draft<'d, 'k> {
             self.addresses.push(stream.clone());
             (self.addresses.len() as u16 - 1, 0)
         });
-        loops::Stream { dtype, address, offset }
+        let stride = match self.area {
+            Area::Line(axis) => stream.place.linear.coef(axis) as u8,
+            Area::Tile { .. } => 1,
+        };
+        loops::Stream { dtype, address, offset, stride }
     }
 
     /// The elements of a stream.
@@ -347,8 +351,9 @@ impl<'d, 'k> Draft<'d, 'k> {
         folds: Vec<Fold>,
     ) -> Option<Stretch> {
         let is_far = |s: &loops::Stream| usize::from(s.address) >= NEAR_ADDRESSES;
-        let far_bytes = self.reached.iter().any(|s| is_far(s) && s.dtype.bytes() == 1);
-        if self.addresses.len() > MAX_ADDRESSES || folds.len() > MOST_STATES || far_bytes {
+        let is_staged = |s: &loops::Stream| s.dtype.bytes() == 1 || s.stride > 1;
+        let far_staged = self.reached.iter().any(|s| is_far(s) && is_staged(s));
+        if self.addresses.len() > MAX_ADDRESSES || folds.len() > MOST_STATES || far_staged {
             return None;
         }
         let uniforms = self.uniforms.len() as u16;
@@ -361,11 +366,12 @@ impl<'d, 'k> Draft<'d, 'k> {
             unroll: 1,
             ahead: Vec::new(),
             streaming: false,
+            lines: None,
         };
         leaf.unroll = unroll(&leaf);
         let leaf = Arc::new(leaf);
         let (streams, addresses, uniforms) = (self.streams, self.addresses, self.uniforms);
-        Some(Stretch { axis, leaf, streams, addresses, uniforms, window: None })
+        Some(Stretch { axis, leaf, streams, addresses, uniforms, window: None, lines: None })
     }
 }
 
