@@ -69,7 +69,8 @@ impl<'k> Places<'k> {
         let operands = [*lhs, *rhs];
         let floats = operands.iter().all(|&id| exprs.dtype(id) == DType::F32);
         let terms = reduce.iter().try_fold(1i64, |n, a| n.checked_mul(a.as_const()?))?;
-        if !floats || terms < LONG || is_reused(out, exprs, operands) {
+        let single = floats && !form.has_several_sums();
+        if !single || terms < LONG || is_reused(out, exprs, operands) {
             return None;
         }
         let uses = |operand: ExprId, axis: Axis| exprs.loads([operand]).any(|(_, a)| a.uses(axis));

@@ -130,7 +130,7 @@ impl Chain {
         for (k, kernel) in kernels.iter().enumerate().skip(from + 1) {
             let (reads, writes) = (kernel.reads(), kernel.writes());
             if !reads.iter().any(|id| written.contains(id)) {
-                match writes.iter().any(|id| read.contains(id)) {
+                match writes.iter().any(|id| read.contains(id) || written.contains(id)) {
                     true => break,
                     false => continue,
                 }
