@@ -75,7 +75,8 @@ fn of_contraction(contract: &ContractSchedule) -> (String, Option<String>, Strin
                 tiling.columns,
                 order(contract.columns.order)
             );
-            (format!("register tiles, {}", tiling.sums), Some(tile(tiling)), layout)
+            let sums = contract.describe_sums(tiling);
+            (format!("register tiles, {sums}"), Some(tile(tiling)), layout)
         }
     }
 }

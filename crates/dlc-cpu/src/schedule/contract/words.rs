@@ -2,7 +2,6 @@
 
 use super::tiling::{Ending, Tiling};
 use super::{Algorithm, ContractSchedule, Reach, Sums, Supply};
-use crate::schedule::stretch::Stretch;
 use std::fmt;
 
 impl fmt::Display for Supply {
@@ -63,7 +62,7 @@ impl fmt::Display for ContractSchedule<'_> {
             Algorithm::Sweep(run) => {
                 writeln!(f, "contract sweep, a unit is a run of {run} columns")
             }
-            Algorithm::Tiled(t) => write_tiling(t, self.ending.as_ref(), f),
+            Algorithm::Tiled(t) => write_tiling(t, &self.describe_sums(t), f),
         }?;
         writeln!(f, "rows     {}", self.rows)?;
         writeln!(f, "columns  {}", self.columns)?;
@@ -81,9 +80,17 @@ impl fmt::Display for ContractSchedule<'_> {
     }
 }
 
-fn write_tiling(t: &Tiling, ending: Option<&Stretch>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let by = if ending.is_some() { ", stores by a leaf" } else { "" };
-    writeln!(f, "contract tiled {}x{}, {}{by}", t.tile.rows, t.tile.columns, t.sums)?;
+impl ContractSchedule<'_> {
+    /// `4 sums a point, sums in workspace, stores by a leaf`.
+    pub fn describe_sums(&self, t: &Tiling) -> String {
+        let several = self.bundle.map_or(String::new(), |b| format!("{} sums a point, ", b.sums));
+        let by = if self.ending.is_some() { ", stores by a leaf" } else { "" };
+        format!("{several}{}{by}", t.sums)
+    }
+}
+
+fn write_tiling(t: &Tiling, sums: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "contract tiled {}x{}, {sums}", t.tile.rows, t.tile.columns)?;
     writeln!(f, "panels   rows {}, columns {}", t.rows, t.columns)?;
     write!(f, "blocks   {} rows, {} columns, ", t.row_block, t.column_block)?;
     write!(f, "{} deep", t.depth_block)?;
