@@ -12,7 +12,7 @@ fn product(draft: &mut Draft, [x, w, out]: [BufferId; 3], [rows, columns, depth]
     let (lhs, rhs) = (load(&mut exprs, x, at(&[0, 2])), load(&mut exprs, w, at(&[1, 2])));
     let stores = vec![store(out, &[0, 1], folded(&mut exprs, 0, DType::F32))];
     let (out, reduce) = (sizes(&[rows, columns]), sizes(&[depth]));
-    draft.kernel(Form::Contract { out, sums: Default::default(), reduce, exprs, lhs, rhs, stores });
+    draft.kernel(Form::contract(out, reduce, exprs, [lhs, rhs], stores));
 }
 
 /// Two products, with `width` numbers in each row between them.

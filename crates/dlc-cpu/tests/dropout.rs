@@ -87,15 +87,7 @@ fn products(rows: i64, columns: i64) -> Program {
         let sum = folded(&mut exprs, 0, DType::F32);
         let stores = end(draft, &mut exprs, sum);
         let (out, reduce) = (sizes(&[rows, columns]), sizes(&[depth]));
-        draft.kernel(Form::Contract {
-            out,
-            sums: Default::default(),
-            reduce,
-            exprs,
-            lhs,
-            rhs,
-            stores,
-        });
+        draft.kernel(Form::contract(out, reduce, exprs, [lhs, rhs], stores));
     };
     product(&mut draft, &|draft, e, sum| {
         let element = position(e, columns);

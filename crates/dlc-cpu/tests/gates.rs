@@ -79,8 +79,7 @@ fn recurrence(rows: i64, width: i64, kept: bool) -> Program {
     let gate = binary(&mut e, BinaryOp::Add, sum, x);
     let stores = vec![store(products, &[0, 1, 2], gate)];
     let (out, reduce) = (sizes(&[steps, rows, all]), sizes(&[width]));
-    let sums = sizes(&[]);
-    draft.kernel(Form::Contract { out, sums, reduce, exprs: e, lhs, rhs, stores });
+    draft.kernel(Form::contract(out, reduce, e, [lhs, rhs], stores));
     let mut e = Exprs::new();
     let next = combined(&mut e, gates, |e, k| {
         let column = Index::affine([(2, 1)], Size::from(k * width));

@@ -26,16 +26,8 @@ fn recurrence(width: i64, kept: bool) -> Program {
     let mut e = Exprs::new();
     let (lhs, rhs) = (load(&mut e, state, at(&[0, 1, 3])), load(&mut e, w, at(&[3, 2])));
     let stores = vec![store(products, &[0, 1, 2], folded(&mut e, 0, DType::F32))];
-    let (sizes_out, reduce) = (sizes(&[STEPS, ROWS, width]), sizes(&[width]));
-    draft.kernel(Form::Contract {
-        out: sizes_out,
-        sums: Default::default(),
-        reduce,
-        exprs: e,
-        lhs,
-        rhs,
-        stores,
-    });
+    let (out_axes, reduce) = (sizes(&[STEPS, ROWS, width]), sizes(&[width]));
+    draft.kernel(Form::contract(out_axes, reduce, e, [lhs, rhs], stores));
     let mut e = Exprs::new();
     let (sum, x) = (load(&mut e, products, at(&[0, 1, 2])), load(&mut e, x, at(&[0, 1, 2])));
     let sum = binary(&mut e, BinaryOp::Add, sum, x);

@@ -73,15 +73,7 @@ fn masked_products(n: Sizes, mask: Mask) -> Program {
     let square = binary(&mut e, BinaryOp::Mul, kept, kept);
     let stores = vec![store(weights, &[0, 1, 2], kept), store(squares, &[0, 1, 2], square)];
     let (out, reduce) = (sizes(&[n.heads, n.queries, n.keys]), sizes(&[n.depth]));
-    draft.kernel(Form::Contract {
-        out,
-        sums: Default::default(),
-        reduce,
-        exprs: e,
-        lhs,
-        rhs,
-        stores,
-    });
+    draft.kernel(Form::contract(out, reduce, e, [lhs, rhs], stores));
     for (x, on, y, to, rows, terms) in [
         (weights, [0, 1, 3], c, by_rows, n.queries, n.keys),
         (squares, [0, 3, 1], d, by_columns, n.keys, n.queries),
@@ -90,15 +82,7 @@ fn masked_products(n: Sizes, mask: Mask) -> Program {
         let (lhs, rhs) = (load(&mut e, x, at(&on)), load(&mut e, y, at(&[0, 3, 2])));
         let stores = vec![store(to, &[0, 1, 2], folded(&mut e, 0, DType::F32))];
         let (out, reduce) = (sizes(&[n.heads, rows, n.width]), sizes(&[terms]));
-        draft.kernel(Form::Contract {
-            out,
-            sums: Default::default(),
-            reduce,
-            exprs: e,
-            lhs,
-            rhs,
-            stores,
-        });
+        draft.kernel(Form::contract(out, reduce, e, [lhs, rhs], stores));
     }
     draft.program()
 }

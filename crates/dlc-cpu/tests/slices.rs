@@ -74,7 +74,7 @@ fn product(
     let [lhs, rhs] = of.map(|(tensor, on)| load(&mut exprs, tensor, at(&on)));
     let stores = vec![stores(&mut exprs)];
     let (out, reduce) = (sizes(&out), sizes(&[terms]));
-    Form::Contract { out, sums: Default::default(), reduce, exprs, lhs, rhs, stores }
+    Form::contract(out, reduce, exprs, [lhs, rhs], stores)
 }
 
 /// The gradients of queries and keys from scores, which sums of rows stand before that wait for neither.
@@ -138,29 +138,13 @@ fn a_chain_writes_all_that_it_reads() {
     let rhs = load(&mut exprs, w, at(&[3, 4, 2]));
     let stores = vec![store(t, &[0, 1, 2], folded(&mut exprs, 0, DType::F32))];
     let (all, reduce) = (sizes(&[heads, rows, width]), sizes(&[3, channels]));
-    draft.kernel(Form::Contract {
-        out: all,
-        sums: Default::default(),
-        reduce,
-        exprs,
-        lhs,
-        rhs,
-        stores,
-    });
+    draft.kernel(Form::contract(all, reduce, exprs, [lhs, rhs], stores));
     let mut exprs = Exprs::new();
     let lhs = load(&mut exprs, t, at(&[0, 1, 3]));
     let rhs = load(&mut exprs, v, at(&[0, 3, 2]));
     let stores = vec![store(out, &[0, 1, 2], folded(&mut exprs, 0, DType::F32))];
     let (all, reduce) = (sizes(&[heads, rows, 5]), sizes(&[width]));
-    draft.kernel(Form::Contract {
-        out: all,
-        sums: Default::default(),
-        reduce,
-        exprs,
-        lhs,
-        rhs,
-        stores,
-    });
+    draft.kernel(Form::contract(all, reduce, exprs, [lhs, rhs], stores));
     let program = draft.program();
     check(&program, &noise_inputs(&program, 13), 3e-6);
 }

@@ -73,15 +73,7 @@ impl Conv {
         }
         let stores = vec![store(y, &[0, 1, 2, 3], value)];
         let (out, reduce) = (sizes(&self.results()), sizes(&[self.channels, 3, 3]));
-        draft.kernel(Form::Contract {
-            out,
-            sums: Default::default(),
-            reduce,
-            exprs,
-            lhs,
-            rhs,
-            stores,
-        });
+        draft.kernel(Form::contract(out, reduce, exprs, [lhs, rhs], stores));
         draft.program()
     }
 
@@ -100,15 +92,7 @@ impl Conv {
         let stores = vec![store(g, &[0, 1, 2, 3], value)];
         let out = sizes(&[self.filters, self.channels, 3, 3]);
         let reduce = sizes(&self.results()[..3]);
-        draft.kernel(Form::Contract {
-            out,
-            sums: Default::default(),
-            reduce,
-            exprs,
-            lhs,
-            rhs,
-            stores,
-        });
+        draft.kernel(Form::contract(out, reduce, exprs, [lhs, rhs], stores));
         draft.program()
     }
 }

@@ -293,6 +293,17 @@ impl Form {
         }
     }
 
+    /// A contraction of two factors whose points have one sum.
+    pub fn contract(
+        out: SmallVec<[Size; 4]>,
+        reduce: SmallVec<[Size; 4]>,
+        exprs: Exprs,
+        [lhs, rhs]: [ExprId; 2],
+        stores: Vec<Store>,
+    ) -> Form {
+        Form::Contract { out, sums: SmallVec::new(), reduce, exprs, lhs, rhs, stores }
+    }
+
     /// Whether it is a contraction whose points have several sums.
     pub fn has_several_sums(&self) -> bool {
         matches!(self, Form::Contract { sums, .. } if !sums.is_empty())

@@ -166,15 +166,7 @@ impl Case {
         }
         let store = Store { buffer: output, access: Access::identity(self.out.len()), value };
         let (out, reduce) = (sizes(&self.out), sizes(&self.reduce));
-        let form = Form::Contract {
-            out,
-            sums: Default::default(),
-            reduce,
-            exprs,
-            lhs,
-            rhs,
-            stores: vec![store],
-        };
+        let form = Form::contract(out, reduce, exprs, [lhs, rhs], vec![store]);
         let kernels = vec![Kernel { name: "product".into(), origin: None, form }];
         let (inputs, outputs) = (vec![inputs[0], inputs[1], bias], vec![output]);
         program.entries = vec![Entry { name: "run".into(), inputs, outputs, kernels, commit: 1 }];

@@ -6,7 +6,6 @@ use dlc_kernel::{
     Class, DType, Expr, Exprs, FoldOp, Form, Index, Lookup, RunError, Scalar, ScatterMode, Step,
     Tensor,
 };
-use smallvec::SmallVec;
 
 use dlc_ptx::device::{Arg, Work};
 use dlc_ptx::interpret::{Device, Failure};
@@ -20,15 +19,8 @@ fn shared_sums(steps: i64) -> Draft {
     let mut e = Exprs::new();
     let (lhs, rhs) = (load(&mut e, x, at(&[0, 1, 3])), load(&mut e, w, at(&[3, 2])));
     let sum = folded(&mut e, 0, DType::F32);
-    draft.kernel(Form::Contract {
-        sums: SmallVec::new(),
-        out: sizes(&[steps, 6, 5]),
-        reduce: sizes(&[1030]),
-        exprs: e,
-        lhs,
-        rhs,
-        stores: vec![store(y, &[0, 1, 2], sum)],
-    });
+    let (out, reduce) = (sizes(&[steps, 6, 5]), sizes(&[1030]));
+    draft.kernel(Form::contract(out, reduce, e, [lhs, rhs], vec![store(y, &[0, 1, 2], sum)]));
     let long = draft.input(&[steps, 33_000]);
     let mut e = Exprs::new();
     let value = load(&mut e, long, at(&[0, 1]));

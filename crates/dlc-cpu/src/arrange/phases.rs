@@ -8,7 +8,6 @@
 use super::entries::replace_kernels;
 use super::substitute::Substitution;
 use dlc_kernel::{Axis, DType, Expr, Exprs, Form, Index, Kernel, Program, Segment, Size};
-use smallvec::SmallVec;
 
 /// Cuts contractions that divide coordinates into phases.
 pub(super) fn phases(program: Program) -> Program {
@@ -144,12 +143,11 @@ fn of_phase(form: &Form, phase: &Phase) -> Form {
     }
     let operands = (!phase.is_empty).then(|| [*lhs, *rhs].map(|id| copy.copy(&mut new, id)));
     let stores = stores.iter().map(|store| copy.store(&mut new, store)).collect();
-    let (out, sums) = (out.iter().cloned().collect(), SmallVec::new());
+    let out = out.iter().cloned().collect();
     match operands {
         None => Form::Map { segments: vec![Segment { axes: out, exprs: new, stores }] },
-        Some([lhs, rhs]) => {
-            let reduce = reduce.iter().cloned().collect();
-            Form::Contract { out, sums, reduce, exprs: new, lhs, rhs, stores }
+        Some(factors) => {
+            Form::contract(out, reduce.iter().cloned().collect(), new, factors, stores)
         }
     }
 }

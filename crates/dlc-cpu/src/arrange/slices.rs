@@ -297,11 +297,10 @@ impl Chain {
             Form::Contract { out, reduce, exprs, lhs, rhs, stores, .. } => {
                 let over = over(out.len() + reduce.len());
                 let mut copy = Substitution::new(exprs, &over);
-                let [lhs, rhs] = [lhs, rhs].map(|&factor| copy.copy(&mut new, factor));
+                let factors = [lhs, rhs].map(|&factor| copy.copy(&mut new, factor));
                 let stores = stores.iter().map(|s| copy.store(&mut new, s)).collect();
                 let (out, reduce) = (cut(out), reduce.clone());
-                let sums = SmallVec::new();
-                Form::Contract { out, sums, reduce, exprs: new, lhs, rhs, stores }
+                Form::contract(out, reduce, new, factors, stores)
             }
             _ => unreachable!("a line is along axes"),
         }

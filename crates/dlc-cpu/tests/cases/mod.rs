@@ -44,15 +44,7 @@ impl Case {
         let buffer = add_buffer(&mut program, Class::Output, store.0);
         let stores = vec![Store { buffer, access: Access::new(store.1), value }];
         let sizes = |extents: &[i64]| extents.iter().map(|&e| Size::from(e)).collect();
-        let form = Form::Contract {
-            out: sizes(out),
-            sums: sizes(&[]),
-            reduce: sizes(reduce),
-            exprs,
-            lhs,
-            rhs,
-            stores,
-        };
+        let form = Form::contract(sizes(out), sizes(reduce), exprs, [lhs, rhs], stores);
         let kernels = vec![Kernel { name: "contract".into(), origin: None, form }];
         let (inputs, outputs) = (vec![BufferId(0), BufferId(1)], vec![BufferId(2)]);
         program.entries = vec![Entry { name: "run".into(), inputs, outputs, kernels, commit: 1 }];

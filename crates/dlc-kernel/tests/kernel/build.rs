@@ -132,7 +132,7 @@ pub fn conv() -> Program {
         let relu = binary(&mut e, BinaryOp::Max, biased, zero);
         let stores = vec![store(o[0], Access::identity(4), relu)];
         let (out, reduce) = (sizes(&[2, 4, 4, 4]), sizes(&[3, 3, 2]));
-        Form::Contract { out, sums: SmallVec::new(), reduce, exprs: e, lhs, rhs, stores }
+        Form::contract(out, reduce, e, [lhs, rhs], stores)
     })
 }
 

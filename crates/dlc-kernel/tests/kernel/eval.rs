@@ -21,15 +21,7 @@ fn matmul() {
         let rhs = load(&mut exprs, i[1], axes(&[2, 1]));
         let sum = folded(&mut exprs, 0, F32);
         let stores = vec![store(o[0], Access::identity(2), sum)];
-        Form::Contract {
-            out: sizes(&[3, 5]),
-            sums: sizes(&[]),
-            reduce: sizes(&[4]),
-            exprs,
-            lhs,
-            rhs,
-            stores,
-        }
+        Form::contract(sizes(&[3, 5]), sizes(&[4]), exprs, [lhs, rhs], stores)
     });
     let (a, b) = (noise(&[3, 4], 1), noise(&[4, 5], 2));
     let expected =
@@ -92,7 +84,7 @@ fn input_gradient_of_a_convolution_divides_exactly() {
         let sum = folded(&mut exprs, 0, F32);
         let stores = vec![store(o[0], Access::identity(4), sum)];
         let (out, reduce) = (sizes(&[2, 3, 7, 6]), sizes(&[4, 3, 2]));
-        Form::Contract { out, sums: Default::default(), reduce, exprs, lhs, rhs, stores }
+        Form::contract(out, reduce, exprs, [lhs, rhs], stores)
     });
     let (dy, w) = (noise(&[2, 4, 4, 4], 1), noise(&[4, 3, 3, 2], 2));
     let mut expected = Array::zeros([2, 3, 7, 6]);

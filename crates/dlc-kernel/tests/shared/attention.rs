@@ -64,7 +64,7 @@ fn product(
     let [lhs, rhs] = [lhs, rhs].map(|(buffer, access)| load(&mut exprs, buffer, access));
     let stores = vec![store(to, axes, folded(&mut exprs, 0, DType::F32))];
     let (out, reduce) = (sizes(&[a, b, c]), sizes(&[depth]));
-    draft.kernel(Form::Contract { out, sums: Default::default(), reduce, exprs, lhs, rhs, stores });
+    draft.kernel(Form::contract(out, reduce, exprs, [lhs, rhs], stores));
 }
 
 fn softmax(draft: &mut Draft, n: Sizes, mask: Option<Mask>, (from, to): (BufferId, BufferId)) {

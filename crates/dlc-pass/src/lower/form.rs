@@ -228,8 +228,7 @@ fn contract(unit: &Unit<'_>) -> Form {
         placed_store(&mut emit, &layout, (unit.graph, value), place)
     };
     let stores = unit.results.iter().map(store).collect();
-    let sums = SmallVec::new();
-    Form::Contract { out, sums, reduce, exprs: emit.finish(), lhs, rhs, stores }
+    Form::contract(out, reduce, emit.finish(), [lhs, rhs], stores)
 }
 
 fn placed_store(

@@ -258,15 +258,9 @@ pub(super) fn contract(
     let mut exprs = Exprs::new();
     let [lhs, rhs] = operands.map(|(buffer, access)| load(&mut exprs, buffer, access));
     let value = exprs.add_typed(Expr::Folded(0), DType::F32);
-    Form::Contract {
-        out: out.into_iter().map(Size::from).collect(),
-        sums: SmallVec::new(),
-        reduce: reduce.into_iter().map(Size::from).collect(),
-        exprs,
-        lhs,
-        rhs,
-        stores: vec![Store { buffer: to.0, access: to.1, value }],
-    }
+    let sizes = |axes: Vec<i64>| axes.into_iter().map(Size::from).collect();
+    let stores = vec![Store { buffer: to.0, access: to.1, value }];
+    Form::contract(sizes(out), sizes(reduce), exprs, [lhs, rhs], stores)
 }
 
 /// By axis of a contraction: nothing yet.
