@@ -11,7 +11,7 @@
 //! 6. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
 //! 7. `slices`: kernels that follow each other are computed part by part, where their temporaries are
 //!    too large for the caches.
-//! 8. `gates`: a contraction and the map that reads it at several places become one kernel.
+//! 8. `gates`: a contraction and the map that reads it at several places become one kernel, with AVX-512.
 //!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
 //! forms of kernels have in common (`piece.rs`).
@@ -44,7 +44,8 @@ pub fn arrange(program: &Program, config: Config) -> Program {
                 true => written_out,
                 false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),
             };
-            gates::in_one(slices::in_slices(apart::rows_apart(pad::pad(transformed))))
+            let sliced = slices::in_slices(apart::rows_apart(pad::pad(transformed)));
+            gates::in_one(sliced, config.level)
         }
     }
 }

@@ -2,10 +2,14 @@
 //! each of its own points, becomes a contraction with several sums at a point that makes the map's
 //! stores. So the result is never in memory, and a step is one kernel.
 //!
+//! Only AVX-512 wins by it: with fewer and shorter registers, gates in the short runs of a block take longer
+//! than gates of whole rows, by more than the way through memory does (batch 32: 5 % of an LSTM's step).
+//!
 //! The halves of a gated layer are the same case, if one matrix makes both, but win nothing: outside of
 //! loops there is enough to do for each kernel.
 
 use super::substitute::Substitution;
+use crate::level::Level;
 use crate::schedule::contract::bundled;
 use dlc_kernel::{
     Access, Axis, BufferId, Class, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Program,
@@ -18,7 +22,10 @@ use smallvec::SmallVec;
 const MOST_SUMS: usize = 8;
 
 /// Makes one kernel of contractions and maps where that is possible.
-pub(super) fn in_one(mut program: Program) -> Program {
+pub(super) fn in_one(mut program: Program, level: Level) -> Program {
+    if level != Level::X86_64V4 {
+        return program;
+    }
     for at in 0..program.entries.len() {
         let entry = &mut program.entries[at];
         let mut readers = FxHashMap::default();
