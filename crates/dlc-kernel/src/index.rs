@@ -243,6 +243,7 @@ pub(crate) fn gcd(a: i64, b: i64) -> i64 {
     a
 }
 
-fn lcm(a: i64, b: i64) -> i64 {
+/// The least number that both divide; they are at least 1.
+pub fn lcm(a: i64, b: i64) -> i64 {
     (a / gcd(a, b)).saturating_mul(b)
 }

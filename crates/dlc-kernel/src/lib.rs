@@ -54,7 +54,7 @@ pub use array::{Array, Point, points};
 pub use dtype::DType;
 pub use eval::Machine;
 pub use expr::{Expr, ExprId, Exprs, Lookup, Scalar, fold_dtype};
-pub use index::{Access, Axis, Guard, Index};
+pub use index::{Access, Axis, Guard, Index, lcm};
 pub use part::{Fold, Part};
 pub use program::{
     Buffer, BufferId, Class, Entry, Form, Kernel, Location, Origin, Program, ScatterMode, Segment,

@@ -19,6 +19,7 @@ use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
 use cost::cost;
 pub(super) use cost::is_far;
+use dlc_kernel::lcm;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use tile::DEPTH;
@@ -428,12 +429,4 @@ fn blocks(problem: Problem, depth_block: i64, rows: Divisible, columns: Divisibl
 pub(super) fn even_block(extent: i64, limit: i64, multiple: i64) -> i64 {
     let blocks = div_ceil(extent, limit.max(1));
     div_ceil(div_ceil(extent, blocks.max(1)), multiple.max(1)) * multiple.max(1)
-}
-
-fn lcm(a: i64, b: i64) -> i64 {
-    let (mut common, mut rest) = (a, b);
-    while rest != 0 {
-        (common, rest) = (rest, common % rest);
-    }
-    a / common.max(1) * b
 }
