@@ -170,9 +170,23 @@ fn bound_of_gradient(math: Math, [_, _, queries, keys, depth, features]: Sizes) 
     2.0 * scores + sums + 8.0 * 2f64.powi(-24)
 }
 
+/// Gradients where weights were dropped.
+fn dropped(gradient: &str) -> String {
+    let kept = "where drawn[n, a, t, u] > 0 else 0";
+    gradient
+        .replace("mean: f32[N, A, T]", "mean: f32[N, A, T], drawn: f32[N, A, T, U]")
+        .replace("v[n, u, a, e]\n", &format!("v[n, u, a, e] {kept}\n"))
+        .replace("abs(v[n, u, a, e])\n", &format!("abs(v[n, u, a, e]) {kept}\n"))
+        .replace("dv[n,", &format!("w[n, a, t, u] = p[n, a, t, u] {kept}\n        dv[n,"))
+        .replace("sum[t] p[", "sum[t] w[")
+}
+
 /// Runs gradients interpreted and compares; gives what the launches did, those of one plane each.
 fn check_gradient(condition: &str, sizes: Sizes, math: Math) -> Vec<Counters> {
-    let [source, magnitudes] = [GRADIENT, MAGNITUDES].map(|s| s.replace("CONDITION", condition));
+    check_gradients([GRADIENT, MAGNITUDES].map(|s| s.replace("CONDITION", condition)), sizes, math)
+}
+
+fn check_gradients([source, magnitudes]: [String; 2], sizes: Sizes, math: Math) -> Vec<Counters> {
     let program = program(&source, sizes);
     let target = PtxTarget { flavour: Flavour::Sm80, math };
     let (schedule, code) = (target.schedule(&program), target.compile(&program).unwrap());
@@ -265,6 +279,16 @@ fn gradients_at_the_borders_of_tiles() {
         }
         for [c, e] in [[4, 5], [17, 32], [33, 64], [64, 64], [65, 100]] {
             check_gradient("u <= t", [2, 1, 6, 10, c, e], math);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_dropped_weights() {
+    for math in Math::ALL {
+        for [t, u] in [[5, 7], [65, 66], [9, 129]] {
+            let both = [GRADIENT, MAGNITUDES].map(|s| dropped(&s.replace("CONDITION", "u <= t")));
+            check_gradients(both, [2, 2, t, u, 8, 12], math);
         }
     }
 }
