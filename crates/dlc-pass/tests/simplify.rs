@@ -198,6 +198,42 @@ fn the_gradient_of_a_gather_of_one_per_row_is_a_select() {
     );
 }
 
+/// What a gradient is multiplied by needs no gradient, and so one tensor is kept of it.
+#[test]
+fn common_factors_move_out_of_sums() {
+    let scaled_and_cut =
+        |g: &mut Graph, x| [BinaryOp::Mul, BinaryOp::Max].map(|op| with(op, 3.0)(g, x));
+    let sum = |op| {
+        move |g: &mut Graph, x| {
+            let [a, b] = scaled_and_cut(g, x);
+            let gradient = g.unary(UnaryOp::Exp, x, &None);
+            let [a, b] = [a, b].map(|factor| g.binary(BinaryOp::Mul, factor, gradient, &None));
+            g.binary(op, a, b, &None)
+        }
+    };
+    let both = ["const", "view", "mul", "max"];
+    let expected = |op| [&both[..], &["exp", op, "mul"]].concat();
+    check(sum(BinaryOp::Add), &expected("add"));
+    check(sum(BinaryOp::Sub), &expected("sub"));
+    // Nothing would be saved, or the products are there anyway.
+    let one_of_two = |g: &mut Graph, x| {
+        let root = g.unary(UnaryOp::Exp, x, &None);
+        let product = g.binary(BinaryOp::Mul, x, root, &None);
+        g.binary(BinaryOp::Add, x, product, &None)
+    };
+    check(one_of_two, &["exp", "mul", "add"]);
+    let read_elsewhere = |g: &mut Graph, x| {
+        let root = g.unary(UnaryOp::Exp, x, &None);
+        let [a, b] = scaled_and_cut(g, x);
+        let [a, b] = [a, b].map(|factor| g.binary(BinaryOp::Mul, factor, root, &None));
+        let sum = g.binary(BinaryOp::Add, a, b, &None);
+        let larger = g.binary(BinaryOp::Max, a, b, &None);
+        g.binary(BinaryOp::Add, sum, larger, &None)
+    };
+    let left = ["exp", "const", "view", "mul", "max", "mul", "mul", "add"];
+    check(read_elsewhere, &[&left[..], &["max", "add"]].concat());
+}
+
 #[test]
 fn every_rule_has_a_name_of_its_own() {
     let mut names: Vec<&str> = dlc_pass::simplify::rules().map(|r| r.name).collect();

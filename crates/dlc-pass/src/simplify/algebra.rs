@@ -12,7 +12,6 @@ pub const RULES: &[Rule] = &[
     Rule { name: "twice the same", exactness: Exact, apply: idempotent },
     Rule { name: "undone twice", exactness: Exact, apply: involution },
     Rule { name: "negation moves out", exactness: Exact, apply: negation },
-    Rule { name: "constant factors merge", exactness: Reassociates, apply: merge_factors },
     Rule { name: "division by a constant", exactness: Reassociates, apply: divide_by_constant },
     Rule { name: "small powers", exactness: Reassociates, apply: power },
     Rule { name: "root then reciprocal", exactness: Reassociates, apply: rsqrt },
@@ -106,19 +105,6 @@ fn negation(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
         }
         _ => None,
     }
-}
-
-/// `(x * c) * d = x * (c*d)` for floats.
-fn merge_factors(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
-    let (BinaryOp::Mul, product, d) = at.as_binary()? else { return None };
-    let (x, c) = r.operands_of(BinaryOp::Mul, product)?;
-    let ty = r.g.ty(x).clone();
-    let factor = r.number(c)? * r.number(d)?;
-    if !ty.dtype.is_float() || !r.is_single_use(product) {
-        return None;
-    }
-    let factor = r.splat(&ty, factor, at.origin);
-    Some(r.binary(BinaryOp::Mul, x, factor, at.origin))
 }
 
 /// `x / c = x * (1/c)`, if `1/c` is an ordinary number.

@@ -11,6 +11,7 @@ mod algebra;
 mod constants;
 mod contractions;
 mod exchange;
+mod factors;
 mod folds;
 mod selects;
 mod views;
@@ -46,6 +47,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
     let tables = [
         constants::RULES,
         algebra::RULES,
+        factors::RULES,
         selects::RULES,
         views::RULES,
         exchange::RULES,
