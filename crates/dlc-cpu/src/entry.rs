@@ -305,32 +305,25 @@ struct Linking<'a, 'p> {
 impl Linking<'_, '_> {
     /// What a kernel does, in order.
     fn works(&mut self, kernel: &Kernel) -> Vec<Work> {
-        let (before, works) = self.nested(kernel);
-        before.into_iter().chain(works).collect()
+        self.nested(kernel, 0).into_iter().map(|(_, work)| work).collect()
     }
 
-    /// What a kernel does before the loops around it, and at every step of theirs.
-    fn nested(&mut self, kernel: &Kernel) -> (Vec<Work>, Vec<Work>) {
+    /// What a kernel within so many loops does, in order: each work at every step of so many of them,
+    /// before the others begin.
+    fn nested(&mut self, kernel: &Kernel, loops: usize) -> Vec<(usize, Work)> {
         let Form::Loop { steps, start, body } = &kernel.form else { return self.leaf_works() };
-        let (mut before, mut works) = (Vec::new(), Vec::new());
-        for kernel in start {
-            let (outside, own) = self.nested(kernel);
-            before.extend(outside);
-            works.extend(own);
-        }
-        let mut steps_works = Vec::new();
-        for kernel in body {
-            let (outside, own) = self.nested(kernel);
-            before.extend(outside);
-            steps_works.extend(own);
-        }
+        let mut works: Vec<_> = start.iter().flat_map(|k| self.nested(k, loops)).collect();
+        let inside: Vec<_> = body.iter().flat_map(|k| self.nested(k, loops + 1)).collect();
+        let (inside, before): (Vec<_>, Vec<_>) = inside.into_iter().partition(|w| w.0 > loops);
+        works.extend(before);
+        let steps_works: Vec<Work> = inside.into_iter().map(|(_, work)| work).collect();
         let top = self.scheduled.leaves[self.leaf - 1].top;
         let steps = steps.as_const().expect("sizes were bound when scheduled");
         let local = self.local(&steps_works);
         let workers = self.scheduled.step_workers(top, self.threads);
         let action = Action::Loop { steps, works: steps_works, local, workers };
-        works.push(Work { kernel: top, when: self.when(top), action });
-        (before, works)
+        works.push((loops, Work { kernel: top, when: self.when(top), action }));
+        works
     }
 
     /// Where the works of a loop name what lives within a step.
@@ -352,21 +345,22 @@ impl Linking<'_, '_> {
         if self.scheduled.facts.at_load[top] { When::Load } else { When::Call }
     }
 
-    fn leaf_works(&mut self) -> (Vec<Work>, Vec<Work>) {
+    fn leaf_works(&mut self) -> Vec<(usize, Work)> {
         let at = self.leaf;
         self.leaf += 1;
         let (leaf, schedule) = (&self.scheduled.leaves[at], &self.scheduled.schedules[at]);
-        let (kernel, steps) = (leaf.top, leaf.loops.iter().product::<i64>());
-        let (mut before, mut works) = (Vec::new(), Vec::new());
+        let (kernel, mut works) = (leaf.top, Vec::new());
         if let Schedule::Copy { src, dst } = schedule {
-            works.extend(copy(self.program, (kernel, self.when(kernel)), *src, *dst));
+            let copy = copy(self.program, (kernel, self.when(kernel)), *src, *dst);
+            works.extend(copy.map(|work| (leaf.loops.len(), work)));
         }
         let stride = schedule.workspace().scratch.next_multiple_of(crate::abi::ALIGNMENT);
         let shared = padded(schedule.workspace().shared as u64);
         let alone = self.scheduled.step_workers(kernel, self.threads) > 1;
         let last = self.phases[at].len();
         for (number, phase) in self.phases[at].iter().enumerate() {
-            let steps = if phase.once { 1 } else { steps };
+            let loops = phase.loops.unwrap_or(leaf.loops.len());
+            let steps = leaf.loops[..loops].iter().product::<i64>();
             let may_fail = number + 1 == last && leaf.kernel.may_fail();
             let parts: Vec<RunnablePart> =
                 phase.parts.iter().map(|p| runnable(p, steps, self.functions)).collect();
@@ -381,10 +375,9 @@ impl Linking<'_, '_> {
                 shared_stride: if alone { shared } else { 0 },
                 may_fail: may_fail.then(|| leaf.kernel.place()),
             };
-            let out = if phase.once { &mut before } else { &mut works };
-            out.push(Work { kernel, when: phase.when, action });
+            works.push((loops, Work { kernel, when: phase.when, action }));
         }
-        (before, works)
+        works
     }
 }
 

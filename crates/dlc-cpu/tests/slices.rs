@@ -56,6 +56,26 @@ fn scores_have_the_room_of_a_step() {
     }
 }
 
+/// Scores of one head that are more than a megabyte: some queries of it at a time. What is packed of keys
+/// and values is packed once for each head.
+#[test]
+fn queries_of_a_head_follow_each_other() {
+    let n = Sizes { heads: 3, queries: 510, keys: 530, depth: 5, width: 6 };
+    for mask in [None, Some(Mask { backwards: false, shift: 0, width: 1000 })] {
+        let (program, ..) = attention(n, mask);
+        let schedule = schedule(&program);
+        assert_eq!(schedule.matches("at steps [3, ").count(), 3, "{schedule}");
+        check(&program, &noise_inputs(&program, 14), 3e-6);
+    }
+    let (program, ..) = attention(n, None);
+    let target = CpuTarget::detect().unwrap();
+    let peak =
+        |threads| target.build(&program, &options(OptLevel::O2, threads)).unwrap().peak_bytes();
+    let head = 510 * 530 * 4;
+    assert!(peak(1) < head, "{} bytes", peak(1));
+    assert!(peak(2) < 2 * head, "{} bytes", peak(2));
+}
+
 #[test]
 fn small_temporaries_stay_whole() {
     let n = Sizes { heads: 3, queries: 100, keys: 100, depth: 4, width: 4 };

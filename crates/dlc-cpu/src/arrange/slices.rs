@@ -12,7 +12,7 @@ use dlc_kernel::{
     Access, Axis, BufferId, Class, Entry, Exprs, Form, Index, Kernel, Lookup, Part, Program,
     Segment, Size, Step, Store,
 };
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 /// What the temporaries of a step may take, in bytes: about a second-level cache. It is the same for
@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 const NEAR: i64 = 1 << 20;
 
 /// How many bytes must stay near for one that is read again: steps also have less of what products use
-/// many times.
+/// many times. Within a loop, operands are packed for all slices of a step, and every byte counts.
 const WORTH: i64 = 8;
 
 /// Cuts chains into slices, where that saves more than it costs.
@@ -78,6 +78,19 @@ struct Loops {
     depth: u32,
     /// How often they run what is in them.
     steps: i64,
+}
+
+impl Loops {
+    /// Of what every slice reads, and the loops around have another part of at every step: the bytes of
+    /// it that stay near beside a slice, if there is room; and how many bytes must stay near for one
+    /// that is read again.
+    fn share_of(&self, bytes: i64) -> (i64, i64) {
+        if self.depth == 0 {
+            return (0, WORTH);
+        }
+        let own = bytes / self.steps;
+        (if own <= NEAR / 2 { own } else { 0 }, 1)
+    }
 }
 
 /// An axis that the kernels of a chain have in common, so far.
@@ -192,18 +205,18 @@ impl Chain {
     ) -> Option<(i64, Chain)> {
         let bytes = |id: &BufferId| bytes(program, *id);
         let per_point = local.iter().map(bytes).sum::<i64>() / around.steps / line.extent;
-        let fits = |n: &i64| line.extent % n == 0 && n * per_point <= NEAR;
+        let shared = line.shared(program, kernels, local);
+        let (beside, worth) = around.share_of(shared);
+        let fits = |n: &i64| line.extent % n == 0 && beside + n * per_point <= NEAR;
         let points = (1..=line.extent).rev().find(fits).unwrap_or(1);
         let steps = line.extent / points;
         let saved: i64 = local.iter().filter(|id| is_large(program, **id)).map(bytes).sum();
-        let read: FxHashSet<BufferId> = kernels.iter().flat_map(|kernel| kernel.reads()).collect();
-        let stays = |id: &&BufferId| !local.contains(id) && !line.moves(kernels, **id);
-        let again = (steps - 1) * read.iter().filter(stays).map(bytes).sum::<i64>();
+        let again = if beside > 0 { 0 } else { (steps - 1) * shared };
         let dim = |id: &BufferId| Some((*id, *line.dims.get(id)?));
         let local = local.iter().map(dim).collect::<Option<_>>()?;
         let (places, axes) = (Vec::new(), line.axes.clone());
         let chain = Chain { places, around, axes, steps, points, local };
-        (steps > 1 && saved > WORTH * again).then_some((saved - again, chain))
+        (steps > 1 && saved > worth * again).then_some((saved - again, chain))
     }
 
     /// The loop over its slices. Temporaries that live within a step have the steps first, after those
@@ -354,13 +367,25 @@ impl Line {
         lines.into_iter().filter_map(through).collect()
     }
 
-    /// Whether the kernels read another part of a buffer at every step.
-    fn moves(&self, kernels: &[&Kernel], id: BufferId) -> bool {
-        kernels.iter().zip(&self.axes).all(|(kernel, &axis)| {
-            let parts = kernel.parts();
-            let mut loads = parts.iter().flat_map(Part::loads);
-            loads.all(|(read, access, _)| read != id || access.uses(axis))
-        })
+    /// The bytes that the kernels read beside `local`, the same ones at every step.
+    fn shared(&self, program: &Program, kernels: &[&Kernel], local: &[BufferId]) -> i64 {
+        let mut found: FxHashMap<(BufferId, Access), i64> = FxHashMap::default();
+        for (kernel, &axis) in kernels.iter().zip(&self.axes) {
+            for part in kernel.parts() {
+                let extent = |(at, size): (u32, &Size)| (Axis(at), size.as_const().unwrap_or(1));
+                let axes: Vec<(Axis, i64)> = (0..).zip(&part.axes).map(extent).collect();
+                let stays =
+                    |id: &BufferId, access: &Access| !local.contains(id) && !access.uses(axis);
+                for (id, access, _) in part.loads().filter(|load| stays(&load.0, load.1)) {
+                    let used = axes.iter().filter(|(axis, _)| access.uses(*axis));
+                    let elements = used.fold(1i64, |n, (_, extent)| n.saturating_mul(*extent));
+                    let size = program.buffer(id).dtype.bytes() as i64;
+                    let read = elements.saturating_mul(size).min(bytes(program, id));
+                    found.insert((id, access.clone()), read);
+                }
+            }
+        }
+        found.values().sum()
     }
 }
 

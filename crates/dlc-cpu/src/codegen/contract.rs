@@ -23,8 +23,8 @@ pub fn phases(schedule: &ContractSchedule, frontend: TargetFrontendConfig) -> Ve
     let contraction = Contraction { schedule };
     let phase = |stage| {
         let when = if schedule.is_at_load(stage) { When::Load } else { When::Call };
-        let once = schedule.is_once(stage);
-        Phase { when, once, parts: vec![contraction.part(stage, frontend)] }
+        let loops = Some(schedule.loops(stage));
+        Phase { when, loops, parts: vec![contraction.part(stage, frontend)] }
     };
     schedule.stages().into_iter().map(phase).collect()
 }
@@ -102,7 +102,7 @@ impl Contraction<'_, '_> {
     /// operands that are the same at all steps are then used before the caches lose them.
     fn for_blocks(&self, e: &mut Emitter, body: impl FnOnce(&mut Emitter, Value)) {
         let (begin, end, s) = (e.begin, e.end, self.schedule);
-        if s.steps == 0 {
+        if s.step_count() == 1 {
             return e.for_each(begin, end, 1, body);
         }
         let of_a_step = (s.units(Stage::Sum) / s.step_count().max(1)).max(1);

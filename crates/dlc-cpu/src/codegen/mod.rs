@@ -56,7 +56,7 @@ pub fn phases(schedule: &Schedule, frontend: TargetFrontendConfig) -> Vec<Phase>
         Schedule::Row(row) => return row::phases(row, frontend),
         Schedule::Contract(contract) => return contract::phases(contract, frontend),
     };
-    vec![Phase { when: When::Call, once: false, parts }]
+    vec![Phase { when: When::Call, loops: None, parts }]
 }
 
 /// Writes one kernel function.

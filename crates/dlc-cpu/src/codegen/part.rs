@@ -52,8 +52,9 @@ pub enum When {
 pub struct Phase {
     /// When it runs.
     pub when: When,
-    /// Whether it runs once, before the loops around the kernel, and not at every step.
-    pub once: bool,
+    /// In how many of the loops around the kernel it runs, at every step of them, and before the others;
+    /// in all of them, if nothing is said.
+    pub loops: Option<usize>,
     /// Independent of one another.
     pub parts: Vec<Part>,
 }

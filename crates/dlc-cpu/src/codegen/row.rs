@@ -21,7 +21,7 @@ pub fn phases(schedule: &RowSchedule, frontend: TargetFrontendConfig) -> Vec<Pha
         let code = emit(schedule.config, frontend, &operands, emit_rows);
         Phase {
             when: When::Call,
-            once: false,
+            loops: None,
             parts: vec![Part { code, operands: operands.clone(), units, unit_cost }],
         }
     };

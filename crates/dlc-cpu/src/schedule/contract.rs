@@ -26,6 +26,7 @@ use dlc_kernel::{Axis, BufferId, ExprId, Form, Scalar};
 pub use epilogue::{Epilogue, TileStream};
 pub use memory::Scratch;
 pub use reach::Reach;
+use smallvec::SmallVec;
 use std::fmt;
 pub use tiling::{Shares, Steps, Sums, Supply, Tile, Tiling};
 
@@ -46,8 +47,9 @@ pub struct ContractSchedule<'k> {
     pub columns: Side,
     /// One independent product each; steps of the loops around come first.
     pub batch: Axes,
-    /// How many axes of the batch are steps.
-    pub steps: usize,
+    /// How many axes of the batch are steps of the outermost loop around, of the outermost two, and so
+    /// on, after those of none.
+    pub steps: SmallVec<[usize; 4]>,
     /// What is summed over.
     pub depth: Axes,
     /// One sum at every point for each of theirs.
@@ -86,8 +88,9 @@ pub struct Side {
     pub axes: Axes,
     /// Which way its elements are read when they are packed.
     pub order: PackOrder,
-    /// Whether it differs from step to step of the loops around.
-    pub steps: bool,
+    /// In how many of the loops around, from the outermost on, it differs from step to step; it is the
+    /// same at all steps of the others.
+    pub loops: usize,
 }
 
 /// A flat range over several axes, the last one innermost.
@@ -281,23 +284,43 @@ impl<'k> ContractSchedule<'k> {
         }
     }
 
-    /// The batch as a side that is packed whole sees it: without the steps, if it is the same at
-    /// all of them.
+    /// How many axes of the batch are steps.
+    fn step_axes(&self) -> usize {
+        self.steps.last().copied().unwrap_or(0)
+    }
+
+    /// The batch as a side that is packed whole sees it: without the steps at which it is the same.
     pub fn packed_batch(&self, which: Which) -> Axes {
-        let skipped = if self.side(which).steps { 0 } else { self.steps };
-        let Axes { axes, extents } = &self.batch;
-        Axes { axes: axes[skipped..].to_vec(), extents: extents[skipped..].to_vec() }
+        let same = self.steps[self.side(which).loops]..self.step_axes();
+        let mut batch = self.batch.clone();
+        batch.axes.drain(same.clone());
+        batch.extents.drain(same);
+        batch
+    }
+
+    /// How many steps the loops around have at which a side that is packed whole is the same.
+    pub fn packed_steps(&self, which: Which) -> i64 {
+        self.batch.extents[self.steps[self.side(which).loops]..self.step_axes()].iter().product()
+    }
+
+    /// How many products the batch has at a step.
+    pub fn own_batch(&self) -> i64 {
+        self.batch.extents[self.step_axes()..].iter().product()
     }
 
     /// How many steps the loops around have.
     pub fn step_count(&self) -> i64 {
-        self.batch.extents[..self.steps].iter().product()
+        self.batch.extents[..self.step_axes()].iter().product()
     }
 
-    /// Whether a part is done once, before the loops around.
-    pub fn is_once(&self, stage: Stage) -> bool {
-        let same = |which| !self.side(which).steps || self.is_at_load(stage);
-        matches!(stage, Stage::Pack(which) if self.steps > 0 && same(which))
+    /// In how many of the loops around a part is done, at every step of them; it is done before the
+    /// others.
+    pub fn loops(&self, stage: Stage) -> usize {
+        match stage {
+            Stage::Pack(_) if self.is_at_load(stage) => 0,
+            Stage::Pack(which) => self.side(which).loops,
+            Stage::Sum | Stage::Finish => self.steps.len() - 1,
+        }
     }
 
     /// What tiles of that width bring near while they read a panel of columns, in bytes from it: what
@@ -334,7 +357,9 @@ fn nest<'s, 'k>(site: Site<'s>, form: &'k Form) -> Result<(Nest<'s, 'k>, ExprId,
     let roots: Vec<ExprId> = [*lhs, *rhs].into_iter().chain(values).collect();
     // Bundles are cut from the last axis.
     let last = usize::from(!sums.is_empty() && out.len() > site.steps);
-    let groups = [site.steps, out.len() - site.steps - last, last, sums.len(), reduce.len()];
+    let loops = std::iter::repeat_n(1, site.steps);
+    let own = [out.len() - site.steps - last, last, sums.len(), reduce.len()];
+    let groups: Vec<usize> = loops.chain(own).collect();
     let (mut conditions, mut zeros) = (Vec::new(), Vec::new());
     if sums.is_empty() {
         conditions = reach::conditions(site, &domain, [*lhs, *rhs], stores)?;
@@ -344,11 +369,12 @@ fn nest<'s, 'k>(site: Site<'s>, form: &'k Form) -> Result<(Nest<'s, 'k>, ExprId,
     conditions.append(&mut zeros);
     let kept = domain.merge(&roots, &mut placed, &mut conditions, &groups);
     let zeros = conditions.split_off(needed);
-    let (steps, out) = (kept[0], kept[0] + kept[1] + kept[2]);
-    let sums = kept[3];
+    let (of_loops, own) = kept.split_at(site.steps);
+    let steps = (0..=site.steps).map(|n| of_loops[..n].iter().sum()).collect();
+    let (out, sums) = (of_loops.iter().chain(&own[..2]).sum(), own[2]);
     let mut nest =
         Nest { site, stores: placed, conditions, zeros, domain, steps, out, sums, bundle: None };
-    if kept[2] > 0 {
+    if own[1] > 0 {
         nest.cut_bundles([*lhs, *rhs]);
     }
     Ok((nest, *lhs, *rhs))

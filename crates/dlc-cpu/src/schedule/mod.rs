@@ -204,7 +204,7 @@ impl<'k> Schedule<'k> {
     pub fn prepares_loops(&self) -> bool {
         let Schedule::Contract(contract) = self else { return false };
         let mut stages = contract.stages().into_iter();
-        stages.any(|stage| contract.is_once(stage) && !contract.is_at_load(stage))
+        stages.any(|stage| contract.loops(stage) == 0 && !contract.is_at_load(stage))
     }
 
     /// Memory it needs besides its buffers.

@@ -62,7 +62,8 @@ impl Contraction<'_, '_> {
                 Panels::Packed { base, first, depth, skipped: e.int(0) }
             }
             supply => {
-                let base = self.packed_whole(e, which, supply, terms.batch);
+                let batch = self.packed_position(e, which, terms.batch);
+                let base = self.packed_whole(e, which, supply, batch);
                 let depth = self.schedule.depth.points();
                 let base = e.add_scaled(base, first, 4 * depth);
                 Panels::Packed { base, first, depth: e.int(depth), skipped: terms.depth.0 }
@@ -119,7 +120,18 @@ impl Contraction<'_, '_> {
         e.address(bare.buffer, &bare.place, &point, 4)
     }
 
-    /// Where a batch of a side that is packed whole begins.
+    /// The position in the batch of a side that is packed whole at that of the whole batch.
+    fn packed_position(&self, e: &mut Emitter, which: Which, batch: Value) -> Value {
+        let (own, same) = (self.schedule.own_batch(), self.schedule.packed_steps(which));
+        if same == 1 {
+            return batch;
+        }
+        let within = e.divide(batch, own).1;
+        let step = e.divide(batch, same * own).0;
+        e.add_scaled(within, step, own)
+    }
+
+    /// Where a side that is packed whole begins, at a position in its batch.
     fn packed_whole(&self, e: &mut Emitter, which: Which, supply: &Supply, batch: Value) -> Value {
         let s = self.schedule;
         let field = match supply {
@@ -128,8 +140,8 @@ impl Contraction<'_, '_> {
         };
         let workspace = e.context(field);
         let base = e.b.ins().iadd_imm_s(workspace, s.packed_offset(which, supply));
-        let own = s.packed_batch(which).points();
-        let batch = if own == s.batch.points() { batch } else { e.divide(batch, own).1 };
+        let (all, room) = (s.packed_batch(which).points(), s.packed_room(which, supply));
+        let batch = if room == all { batch } else { e.divide(batch, room).1 };
         e.add_scaled(base, batch, 4 * s.side(which).axes.points() * s.depth.points())
     }
 

@@ -10,6 +10,7 @@ use crate::schedule::map::loaded;
 use crate::schedule::stretch::{Kept, Stretch, Task};
 use crate::schedule::{Config, PlacedStore, Site};
 use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 const SMALL_WORK: i64 = 512;
@@ -25,7 +26,8 @@ pub(super) struct Nest<'s, 'k> {
     pub conditions: Vec<Check>,
     pub zeros: Vec<Check>,
     pub domain: Domain<'k>,
-    pub steps: usize,
+    /// See [`ContractSchedule::steps`].
+    pub steps: SmallVec<[usize; 4]>,
     /// How many axes the result has.
     pub out: usize,
     /// How many axes the sums of a point have.
@@ -51,7 +53,7 @@ struct Terms {
 impl<'k> Nest<'_, 'k> {
     pub fn schedule(self, lhs: ExprId, rhs: ExprId) -> ContractSchedule<'k> {
         let Roles { left, right, batch, depth } = self.roles(lhs, rhs);
-        let (out, steps) = (self.axes(0..self.out, |_| true), self.steps);
+        let (out, steps) = (self.axes(0..self.out, |_| true), self.steps.clone());
         let sums = self.axes(self.out..self.out + self.sums, |_| true);
         let work = product([&batch, &left.axes, &right.axes, &depth]);
         let (rows, columns, algorithm, cycles) = match self.is_plain(lhs, work) {
@@ -97,10 +99,12 @@ impl<'k> Nest<'_, 'k> {
         let (in_lhs, in_rhs) = (self.uses(lhs), self.uses(rhs));
         let all = self.domain.extents.len();
         let of = |l: bool, r: bool| {
-            self.axes(self.steps..self.out, |a| in_lhs.contains(a) == l && in_rhs.contains(a) == r)
+            self.axes(self.step_axes()..self.out, |a| {
+                in_lhs.contains(a) == l && in_rhs.contains(a) == r
+            })
         };
         let batch = self.axes(0..self.out, |a| {
-            (a.0 as usize) < self.steps || in_lhs.contains(a) == in_rhs.contains(a)
+            (a.0 as usize) < self.step_axes() || in_lhs.contains(a) == in_rhs.contains(a)
         });
         let depth = self.axes(self.out + self.sums..all, |_| true);
         let left = self.side(lhs, of(true, false), &depth);
@@ -128,6 +132,16 @@ impl<'k> Nest<'_, 'k> {
         self.domain.uses[operand.0 as usize]
     }
 
+    fn step_axes(&self) -> usize {
+        self.steps.last().copied().unwrap_or(0)
+    }
+
+    /// Of how many loops, from the outermost on, the innermost is the last whose steps are among `axes`.
+    fn loops_of(&self, axes: AxisSet) -> usize {
+        let steps = |n: &usize| AxisSet::range(self.steps[n - 1], self.steps[*n]);
+        (1..self.steps.len()).rev().find(|n| axes.meets(steps(n))).unwrap_or(0)
+    }
+
     fn axes(&self, range: std::ops::Range<usize>, keep: impl Fn(Axis) -> bool) -> Axes {
         let axes: Vec<Axis> = range.map(|a| Axis(a as u32)).filter(|&a| keep(a)).collect();
         let extents = axes.iter().map(|a| self.domain.extents[a.0 as usize]).collect();
@@ -136,9 +150,11 @@ impl<'k> Nest<'_, 'k> {
 
     fn side(&self, operand: ExprId, axes: Axes, depth: &Axes) -> Side {
         let order = self.pack_order(operand, &axes, depth);
-        let steps =
-            self.uses(operand).meets(AxisSet::range(0, self.steps)) || self.changes(operand);
-        Side { operand, bare: self.bare(operand), axes, order, steps }
+        let loops = match self.changes(operand) {
+            true => self.steps.len() - 1,
+            false => self.loops_of(self.uses(operand)),
+        };
+        Side { operand, bare: self.bare(operand), axes, order, loops }
     }
 
     fn bare(&self, operand: ExprId) -> Option<BareLoad> {
@@ -181,7 +197,7 @@ impl<'k> Nest<'_, 'k> {
 
     /// All ways to compute the contraction in tiles.
     fn ways<'a>(&self, batch: &Axes, depth: &'a Axes, terms: &'a Terms) -> Ways<'a> {
-        let batch = batch.extents[self.steps..].iter().product();
+        let batch = batch.extents[self.step_axes()..].iter().product();
         let Config { level, caches, .. } = self.site.config;
         let points = terms.offers.each_ref().map(|offer| offer.points);
         let shares = Shares::new(batch, points, depth);
@@ -193,12 +209,12 @@ impl<'k> Nest<'_, 'k> {
 
     /// How a side can be supplied.
     fn offer(&self, side: &Side, batch: &Axes, depth: &Axes) -> Offer {
-        let (steps, own) = batch.extents.split_at(self.steps);
-        let steps = steps.iter().product::<i64>();
-        let positions = if side.steps { batch.points() } else { own.iter().product() }
-            .saturating_mul(product([&side.axes, depth]));
+        let (steps, own) = batch.extents.split_at(self.step_axes());
+        let (differ, same) = steps.split_at(self.steps[side.loops]);
+        let batch: i64 = differ.iter().chain(own).product();
+        let positions = batch.saturating_mul(product([&side.axes, depth]));
         let fixed = self.is_fixed(side.operand, positions);
-        let once = !fixed && !side.steps && self.steps > 0;
+        let once = !fixed && side.loops + 1 < self.steps.len();
         Offer {
             points: side.axes.points(),
             run: side.axes.last_extent(),
@@ -209,7 +225,7 @@ impl<'k> Nest<'_, 'k> {
             pack_cost: match side.order {
                 PackOrder::Side => 0.5 + 8.0 / side.axes.last_extent().max(1) as f64,
                 PackOrder::Depth => 1.5 + 8.0 / depth.last_extent().max(1) as f64,
-            } / if once { steps.max(1) as f64 } else { 1.0 },
+            } / if once { same.iter().product::<i64>().max(1) as f64 } else { 1.0 },
         }
     }
 

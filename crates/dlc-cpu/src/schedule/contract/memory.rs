@@ -57,10 +57,19 @@ impl ContractSchedule<'_> {
     fn packed_bytes(&self, which: Which, supply: &Supply) -> i64 {
         match &self.algorithm {
             Algorithm::Tiled(t) if t.supply(which) == supply => {
-                let positions = self.packed_batch(which).points() * self.side(which).axes.points();
+                let positions = self.packed_room(which, supply) * self.side(which).axes.points();
                 align(4 * positions * self.depth.points() + VECTOR_BYTES)
             }
             _ => 0,
+        }
+    }
+
+    /// How many products' worth of a side that is packed whole is in memory at a time: a step's, but of
+    /// what is packed long before.
+    pub fn packed_room(&self, which: Which, supply: &Supply) -> i64 {
+        match supply {
+            Supply::AtLoad => self.packed_batch(which).points(),
+            _ => self.own_batch(),
         }
     }
 
