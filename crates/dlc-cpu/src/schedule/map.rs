@@ -303,8 +303,11 @@ pub(super) fn outgrows_caches(
         let buffer = site.program.buffer(id);
         buffer.elements().unwrap_or(0).saturating_mul(buffer.dtype.bytes())
     };
-    let touched = loaded(domain, roots).into_iter().chain(stores.iter().map(|s| s.buffer));
-    let touched = touched.map(bytes).fold(0, usize::saturating_add);
+    let mut touched = loaded(domain, roots);
+    touched.extend(stores.iter().map(|s| s.buffer));
+    touched.sort_unstable();
+    touched.dedup();
+    let touched = touched.into_iter().map(bytes).fold(0, usize::saturating_add);
     touched > caches::last_level() / 4 * 3 && !is_in_place(site, domain, stores, roots)
 }
 
@@ -344,6 +347,9 @@ impl fmt::Display for MapSchedule<'_> {
             let (axis, together) =
                 (stretch.lines.map_or(0, |a| a.0), stretch.leaf.lines_together());
             write!(f, " down a{axis} by {lines}, {together} lines together")?;
+        }
+        if self.stretch.as_ref().is_some_and(|stretch| stretch.leaf.streaming) {
+            write!(f, ", stores past the caches")?;
         }
         write!(f, "; {} units", self.units())
     }
