@@ -137,7 +137,6 @@ fn shape(shape: MapShape) -> &'static str {
     match shape {
         MapShape::Scalar => "in scalars",
         MapShape::Flat => "in whole vectors",
-        MapShape::Runs(_) => "copied in runs",
         MapShape::Nested { .. } => "in vectors along an axis",
     }
 }

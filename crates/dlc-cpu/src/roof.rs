@@ -146,6 +146,7 @@ fn empty(streams: u16, streaming: bool) -> Loop {
         unroll: 1,
         ahead: Vec::new(),
         streaming,
+        repeats: false,
         lines: None,
     }
 }

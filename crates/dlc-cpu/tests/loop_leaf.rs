@@ -71,6 +71,7 @@ impl Draft {
             unroll,
             ahead,
             streaming: false,
+            repeats: false,
             lines: None,
         }
     }
@@ -171,8 +172,23 @@ fn words(bytes: &[u8], dtype: DType) -> Vec<u32> {
     bytes.chunks(width).map(word).collect()
 }
 
-/// Compares with the portable twin, bit for bit.
+/// Compares with the portable twin, bit for bit; also where elements may be computed twice.
 fn check(name: &str, leaf: &Loop, uniforms: &[u32]) {
+    check_once(name, leaf, uniforms);
+    if may_repeat(leaf) {
+        check_once(name, &Loop { repeats: true, ..leaf.clone() }, uniforms);
+    }
+}
+
+/// Whether nothing that is stored is loaded, and no place of an element matters.
+fn may_repeat(leaf: &Loop) -> bool {
+    let order = leaf.lanes.reachable(&leaf.roots());
+    let random = order.iter().any(|&v| matches!(leaf.lanes.op(v), Op::Random(..)));
+    let in_place = leaf.stores.iter().any(|s| leaf.loads(s.0.into()));
+    leaf.folds.is_empty() && !random && !in_place
+}
+
+fn check_once(name: &str, leaf: &Loop, uniforms: &[u32]) {
     let all = implementations(leaf);
     for count in (0..=70).chain([127, 128, 129, 512]) {
         let streams = elements(leaf, count);

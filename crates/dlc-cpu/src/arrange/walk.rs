@@ -1,7 +1,6 @@
 //! Copies for kernels that read along vectors: an operand whose neighbours lie elsewhere (weights beside
 //! channels), or that a window leaves, gets a copy in which they are neighbours, with the edges written
-//! out. Where neighbours are more elements apart than leaves can read (a convolution in steps of `s`), a
-//! second copy puts every `s`-th of the first side by side.
+//! out. Where they are read in steps of `s`, every `s`-th of them are neighbours.
 
 use super::entries::{add_temporary, copy_kernel};
 use crate::leaf::loops::MAX_STRIDE;
@@ -109,13 +108,8 @@ impl Walk {
         let inside = |(&(first, length), extent): (&(i64, i64), &Size)| {
             first >= 0 && extent.as_const().is_some_and(|n| first + length <= n)
         };
-        let is_last = self.dim + 1 == shape.len() && self.is_read_along();
+        let is_last = self.dim + 1 == shape.len() && self.step <= MAX_STRIDE.into();
         is_last && self.frame.iter().zip(shape).all(inside)
-    }
-
-    /// Whether vectors can be read along the dim that moves, if that is the last.
-    fn is_read_along(&self) -> bool {
-        self.step <= MAX_STRIDE.into()
     }
 
     /// The dims beside the one that moves.
@@ -132,32 +126,25 @@ impl Walk {
         (self.frame[self.dim].1 + self.step - 1) / self.step * self.step
     }
 
-    /// Adds the kernels that make a copy: the other dims; the position along the lanes, in which
-    /// elements whole steps apart are neighbours.
+    /// Adds the kernel that makes a copy: for each remainder of a step, the other dims, then what is
+    /// whole steps apart along the lanes.
     fn copy(&self, program: &mut Program, kernel: &Kernel, kernels: &mut Vec<Kernel>) -> BufferId {
-        let name = program.buffer(self.buffer).name.clone();
-        let others: Vec<i64> = self.others().map(|dim| self.frame[dim].1).collect();
-        let mut make = |suffix: &str, source: (BufferId, Access), shape: Vec<i64>| {
-            let copy = add_temporary(program, format!("{name}_{suffix}"), shape.iter().copied());
-            let name = format!("{}_{suffix}{}", kernel.name, kernels.len() + 1);
-            kernels.push(copy_kernel(name, &kernel.origin, source, self.fill, (copy, shape)));
-            copy
-        };
+        let others = self.others().map(|dim| self.frame[dim].1);
+        let shape: Vec<i64> =
+            [self.step].into_iter().chain(others).chain([self.length() / self.step]).collect();
         let mut coords: SmallVec<[Index; 4]> = self.frame.iter().map(|_| Index::axis(0)).collect();
-        for (axis, dim) in self.others().chain([self.dim]).enumerate() {
-            coords[dim] = Index::affine([(axis as u32, 1)], self.frame[dim].0);
+        for (axis, dim) in (1..).zip(self.others()) {
+            coords[dim] = Index::affine([(axis, 1)], self.frame[dim].0);
         }
-        let access = Access { coords, guards: SmallVec::new() };
-        let (lanes, length) = (others.len() as u32, self.length());
-        let shape = others.iter().copied().chain([length]).collect();
-        let framed = make("framed", (self.buffer, access), shape);
-        if self.is_read_along() {
-            return framed;
-        }
-        let position = Index::affine([(lanes, 1), (lanes + 1, self.step)], 0i64);
-        let access = Access::new((0..lanes).map(Index::axis).chain([position]));
-        let shape = others.into_iter().chain([self.step, length / self.step]).collect();
-        make("apart", (framed, access), shape)
+        let lanes = shape.len() as u32 - 1;
+        let position = Index::affine([(0, 1), (lanes, self.step)], self.frame[self.dim].0);
+        coords[self.dim] = position;
+        let source = (self.buffer, Access { coords, guards: SmallVec::new() });
+        let name = format!("{}_framed", program.buffer(self.buffer).name);
+        let copy = add_temporary(program, name, shape.iter().copied());
+        let name = format!("{}_framed{}", kernel.name, kernels.len() + 1);
+        kernels.push(copy_kernel(name, &kernel.origin, source, self.fill, (copy, shape)));
+        copy
     }
 
     /// Where a load of this walk finds its element in the copy.
@@ -168,16 +155,11 @@ impl Walk {
             Index { offset, ..coord.clone() }
         };
         let position = from_first(self.dim);
-        if self.is_read_along() {
-            let coords = self.others().map(from_first).chain([position]).collect();
-            return Access { coords, guards: SmallVec::new() };
-        }
         let offset = position.offset.as_const().expect("sizes are bound");
         let (axis, _) = position.terms[0];
         let remainder = Index::constant(offset % self.step);
         let steps = Index::affine([(axis.0, 1)], offset / self.step);
-        let coords = self.others().map(from_first).chain([remainder, steps]).collect();
-        Access { coords, guards: SmallVec::new() }
+        Access::new([remainder].into_iter().chain(self.others().map(from_first)).chain([steps]))
     }
 }
 

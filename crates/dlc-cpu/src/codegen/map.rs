@@ -1,8 +1,6 @@
 //! Maps: one function for each segment.
 
 use super::expr::{Evaluator, Lanes};
-use super::nest::Run;
-use super::pack::{self, Target};
 use super::{Emitter, Part, emit, load, stretch};
 use crate::schedule::domain::AxisSet;
 use crate::schedule::map::{FLAT_UNIT, MapSchedule, MapShape, Tail};
@@ -31,7 +29,6 @@ fn emit_map(e: &mut Emitter, schedule: &MapSchedule) {
                 ev.leave();
             });
         }
-        MapShape::Runs(axis) => emit_runs(e, schedule, axis),
         MapShape::Nested { lanes, block, tail } => {
             emit_nested(e, &mut ev, schedule, lanes, block, tail);
         }
@@ -51,21 +48,6 @@ fn emit_flat(e: &mut Emitter, ev: &mut Evaluator, schedule: &MapSchedule) {
     ev.set_lanes(Some(Lanes { axis: lanes, active: 4, multiple_of: 4 }));
     hoist(e, ev, schedule, AxisSet::default());
     e.for_each(first, last, 4, |e, i| emit_vector(e, ev, schedule, lanes, i));
-}
-
-/// Units are runs along an axis of a copy.
-fn emit_runs(e: &mut Emitter, schedule: &MapSchedule, axis: Axis) {
-    let (source, store) = (schedule.copied().expect("runs are copied"), &schedule.stores[0]);
-    let (outer, all) = (schedule.outer(), &schedule.domain.extents);
-    let extents: Vec<i64> = outer.iter().map(|a| all[a.0 as usize]).collect();
-    e.for_units(&extents, |e, outer_point| {
-        let mut point = e.origin(all.len());
-        outer.iter().zip(outer_point).for_each(|(a, &value)| point[a.0 as usize] = value);
-        let (start, end) = (e.int(0), e.int(all[axis.0 as usize]));
-        let at = e.address(store.buffer, &store.place, &point, 4);
-        let run = Run { flat: start, start, end };
-        pack::copy_run(e, &source, &point, axis, run, Target { at, step: 4 });
-    });
 }
 
 /// Units are blocks of the lane axis, for every point of the others.

@@ -29,7 +29,7 @@ pub struct Packing {
 
 /// Where a run goes: an address, and bytes from one value to the next.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target {
+struct Target {
     /// Where the first value goes.
     pub at: Value,
     /// Bytes.
@@ -163,14 +163,7 @@ fn is_every_nth(bare: &BareLoad, axis: Axis) -> bool {
 }
 
 /// Copies what is inside of a run and fills the rest.
-pub(super) fn copy_run(
-    e: &mut Emitter,
-    bare: &BareLoad,
-    point: &Point,
-    axis: Axis,
-    run: Run,
-    to: Target,
-) {
+fn copy_run(e: &mut Emitter, bare: &BareLoad, point: &Point, axis: Axis, run: Run, to: Target) {
     let from = e.address(bare.buffer, &bare.place, point, 4);
     let from_step = 4 * bare.place.linear.coef(axis);
     if bare.place.checks.is_empty() {

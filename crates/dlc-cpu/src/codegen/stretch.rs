@@ -3,14 +3,16 @@
 
 use super::expr::{Evaluator, Val};
 use super::fold::Reducer;
-use super::nest::Run;
+use super::nest::{Point, Run};
 use super::{Emitter, NOTRAP, load};
 use crate::leaf::Leaf;
 use crate::leaf::loops::Loop;
+use crate::schedule::domain::Check;
 use crate::schedule::stretch::Stretch;
+use crate::schedule::window::Window;
 use cranelift_codegen::ir::types::{F32, I8, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
-use dlc_kernel::DType;
+use dlc_kernel::{Axis, DType};
 
 /// Computes `count` points of the stretch from `start` on; gives the results of its folds.
 pub(super) fn call(
@@ -40,12 +42,7 @@ pub(super) fn call_in(
         return call_leaf(e, ev, stretch, room, [start, count]);
     };
     let end = e.b.ins().iadd(start, count);
-    let mut point = e.origin(ev.domain.extents.len());
-    for &(axis, _) in window.checks.iter().flat_map(|c| &c.index.terms) {
-        if axis != stretch.axis {
-            point[axis.0 as usize] = ev.axis(axis);
-        }
-    }
+    let point = window_point(e, ev, window, &[stretch.axis]);
     let run = Run { flat: start, start, end };
     let (low, high) = e.inside(window.checks.iter(), &point, stretch.axis, run);
     let mut part = |stretch, from, to| {
@@ -67,8 +64,58 @@ pub(super) fn call_in(
 }
 
 /// Computes `count` points of the stretch from `start` on, in the `lines` lines from `first` on; gives the results
-/// of its folds.
+/// of its folds. What there is beyond a window is stored first, to all points.
 pub(super) fn call_lines(
+    e: &mut Emitter,
+    ev: &mut Evaluator,
+    stretch: &Stretch,
+    run: [Value; 2],
+    lines: [Value; 2],
+) -> Vec<Value> {
+    let Some(window) = &stretch.window else {
+        return call_leaf_lines(e, ev, stretch, run, lines);
+    };
+    let down = stretch.lines.expect("it has lines");
+    match &window.beyond {
+        Some(beyond) if beyond.lines.is_some() => {
+            call_leaf_lines(e, ev, beyond, run, lines);
+        }
+        Some(beyond) => {
+            let points = e.b.ins().imul(run[1], lines[1]);
+            ev.enter();
+            ev.set_axis(down, lines[0]);
+            let room = room(e, beyond);
+            call_leaf(e, ev, beyond, room, [run[0], points]);
+            ev.leave();
+        }
+        None => {}
+    }
+    let point = window_point(e, ev, window, &[stretch.axis, down]);
+    let (across, along): (Vec<&Check>, Vec<&Check>) =
+        window.checks.iter().partition(|check| check.index.coef(down) != 0);
+    let mut inside = |checks: Vec<&Check>, axis, [start, count]: [Value; 2]| {
+        let end = e.b.ins().iadd(start, count);
+        let run = Run { flat: start, start, end };
+        let (low, high) = e.inside(checks.into_iter(), &point, axis, run);
+        [low, e.b.ins().isub(high, low)]
+    };
+    let [run, lines] = [inside(along, stretch.axis, run), inside(across, down, lines)];
+    call_leaf_lines(e, ev, stretch, run, lines)
+}
+
+/// The coordinates that the conditions of a window read, but for those of `open` axes.
+fn window_point(e: &mut Emitter, ev: &Evaluator, window: &Window, open: &[Axis]) -> Point {
+    let mut point = e.origin(ev.domain.extents.len());
+    for &(axis, _) in window.checks.iter().flat_map(|c| &c.index.terms) {
+        if !open.contains(&axis) {
+            point[axis.0 as usize] = ev.axis(axis);
+        }
+    }
+    point
+}
+
+/// [`call_lines`] of the stretch's own leaf.
+fn call_leaf_lines(
     e: &mut Emitter,
     ev: &mut Evaluator,
     stretch: &Stretch,

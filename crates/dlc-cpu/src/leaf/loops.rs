@@ -24,7 +24,11 @@ pub const NEAR_ADDRESSES: usize = 8;
 pub const MAX_STRIDE: u8 = 2;
 
 /// The most lines that are computed together.
-pub const MOST_LINES: u8 = 4;
+pub const MOST_LINES: u8 = 8;
+
+/// Operations of which each waits for the one before it, that are so many that a processor does not
+/// look beyond them for others: then more lines give it some.
+const LONG_CHAIN: usize = 32;
 
 /// A loop, by what it computes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +50,8 @@ pub struct Loop {
     /// Whether stores pass by the caches, where they are as aligned as that wants; all of them are
     /// of four bytes. Other threads see them after the caller's next fence.
     pub streaming: bool,
+    /// Whether elements may be computed and stored more than once: none that is stored is loaded.
+    pub repeats: bool,
     /// The lines, if there is more than one.
     pub lines: Option<Lines>,
 }
@@ -166,13 +172,25 @@ impl Loop {
         };
         let (pair, roots) = self.copied(Copies::Lines(2), 0);
         let saves = loads(&pair, &roots) < 2 * loads(&self.lanes, &self.roots());
+        let together = if self.chain() < LONG_CHAIN { MOST_LINES / 2 } else { MOST_LINES };
         if let Some(lines) = &mut self.lines
             && plain
             && saves
             && self.folds.is_empty()
         {
-            (lines.together, self.unroll) = (MOST_LINES, 1);
+            (lines.together, self.unroll) = (together, 1);
         }
+    }
+
+    /// The most operations on an element of which each waits for the one before it.
+    fn chain(&self) -> usize {
+        let mut lengths = vec![0; self.lanes.len()];
+        for v in self.lanes.reachable(&self.roots()) {
+            let operands = self.lanes.op(v).operands();
+            let before = operands.map(|x| lengths[x.0 as usize]).max().unwrap_or(0);
+            lengths[v.0 as usize] = before + 1;
+        }
+        lengths.into_iter().max().unwrap_or(0)
     }
 
     /// Bytes from one line to the next by that address.

@@ -60,7 +60,7 @@ impl Abreast {
             finds.extend(shared.iter().cloned());
             let states = abreast.states_of(&pass.folds);
             let (stores, folds, states) = (&pass.stores[..], &pass.folds[..], &states[..]);
-            let task = Task { stores, folds, states, row: &row, leaves: &[], finds: &finds };
+            let task = Task { stores, folds, states, row: &row, finds: &finds, ..Task::default() };
             let each = Stretch::new(&rows.domain, axis, None, task)?;
             abreast.walks.push(Walk { before, each });
         }

@@ -1,12 +1,11 @@
 //! The schedule of a map: for each segment, which axis is vectorized and what a unit is.
 
-use super::contract::BareLoad;
 use super::domain::{Domain, extents};
 use super::stretch::{Stretch, Task, vectors_at_once};
 use super::{Config, PlacedStore, Site, lanes, place_stores};
 use crate::caches;
 use crate::leaf::loops::MOST_LINES;
-use dlc_kernel::{Axis, BufferId, DType, Expr, ExprId, OptLevel, Program, Segment};
+use dlc_kernel::{Axis, BufferId, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
 
 /// The longest stretch of lanes that is one unit.
@@ -45,9 +44,6 @@ pub enum MapShape {
     /// The only axis, in whole units of [`FLAT_UNIT`] points that may run past its end into the
     /// padding of the buffers; the extent is no part of the code.
     Flat,
-    /// A copy that leaves its source: runs along an axis are copied as far as they are inside, and
-    /// filled elsewhere; a unit is a run.
-    Runs(Axis),
     /// Vectors along an axis inside loops over the others.
     Nested {
         /// The axis.
@@ -87,11 +83,17 @@ impl<'k> MapSchedule<'k> {
             MapSchedule { config, domain, steps, stores, shape, stretch: None, lines: None };
         if config.opt_level > OptLevel::O0 {
             schedule.shape = schedule.choose_shape(site);
-            let task = Task { stores: &schedule.stores, ..Task::default() };
+            let again = !schedule.is_in_place(site);
+            let task = Task { stores: &schedule.stores, again, ..Task::default() };
             let down = schedule.down();
             let stretch = |axis| Stretch::new(&schedule.domain, axis, down, task);
-            let copies = matches!(schedule.shape, MapShape::Runs(_));
-            schedule.stretch = schedule.lanes().filter(|_| !copies).and_then(stretch);
+            schedule.stretch = schedule.lanes().and_then(stretch);
+            if let MapShape::Nested { block, .. } = schedule.shape
+                && schedule.blocks(block) == 1
+            {
+                let lines = schedule.stretch.iter_mut();
+                lines.for_each(|stretch| stretch.join_lines(&schedule.domain));
+            }
             if steps == 0
                 && outgrows_caches(site, &schedule.domain, &schedule.stores, &schedule.roots())
             {
@@ -121,7 +123,6 @@ impl<'k> MapSchedule<'k> {
         match self.shape {
             MapShape::Scalar => self.domain.points(),
             MapShape::Flat => (self.domain.extents[0] + FLAT_UNIT - 1) / FLAT_UNIT,
-            MapShape::Runs(_) => self.rows(),
             MapShape::Nested { block, .. } => {
                 self.rows() * self.line_blocks().unwrap_or(1) * self.blocks(block)
             }
@@ -161,7 +162,6 @@ impl<'k> MapSchedule<'k> {
         let vector = lanes::vector_cost(&self.domain, &self.roots(), &self.stores, self.lanes());
         let vectors = match self.shape {
             MapShape::Nested { lanes, block, .. } => (self.extent(lanes).min(block) + 3) / 4,
-            MapShape::Runs(axis) => (self.extent(axis) + 3) / 4,
             MapShape::Flat => FLAT_UNIT / 4,
             MapShape::Scalar => 1,
         };
@@ -178,7 +178,6 @@ impl<'k> MapSchedule<'k> {
         match self.shape {
             MapShape::Scalar => None,
             MapShape::Flat => Some(Axis(0)),
-            MapShape::Runs(axis) => Some(axis),
             MapShape::Nested { lanes, .. } => Some(lanes),
         }
     }
@@ -204,27 +203,7 @@ impl<'k> MapSchedule<'k> {
         self.domain.extents[axis.0 as usize]
     }
 
-    /// The only load, if the segment is a copy of it whose runs along the last axis may leave the
-    /// source.
-    pub fn copied(&self) -> Option<BareLoad> {
-        let [store] = &self.stores[..] else { return None };
-        let Expr::Load { buffer, fill, .. } = *self.domain.exprs.get(store.value) else {
-            return None;
-        };
-        let place = self.domain.places[store.value.0 as usize].clone()?;
-        let axis = Axis(self.domain.extents.len().checked_sub(1)? as u32);
-        let walks = axis.0 as usize >= self.steps;
-        let even = place.quotients.is_empty() && place.checks.iter().all(|c| c.div == 1);
-        let plain = fill.dtype == DType::F32 && place.found.is_empty() && even;
-        let contiguous = place.linear.coef(axis) == 1 && store.place.linear.coef(axis) == 1;
-        let leaves = walks && plain && contiguous && !place.checks.is_empty();
-        leaves.then_some(BareLoad { buffer, place, fill })
-    }
-
     fn choose_shape(&self, site: Site) -> MapShape {
-        if self.copied().is_some() {
-            return MapShape::Runs(Axis(self.domain.extents.len() as u32 - 1));
-        }
         let axes = (self.steps as u32..self.domain.extents.len() as u32).map(Axis);
         let cost = |axis: &Axis| {
             let n = self.extent(*axis).max(1);
@@ -331,7 +310,6 @@ impl fmt::Display for MapSchedule<'_> {
         match self.shape {
             MapShape::Scalar => write!(f, "in scalars")?,
             MapShape::Flat => write!(f, "in whole vectors")?,
-            MapShape::Runs(axis) => write!(f, "copied in runs along a{}", axis.0)?,
             MapShape::Nested { lanes, block, tail } => {
                 write!(f, "lanes a{} by {block}", lanes.0)?;
                 match tail {

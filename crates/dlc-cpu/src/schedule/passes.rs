@@ -1,7 +1,7 @@
 //! The leaves of a row's passes, where vectors lie along an inner axis.
 
 use super::domain::{Linear, Place, strides};
-use super::map::outgrows_caches;
+use super::map::{is_in_place, outgrows_caches};
 use super::row::{Pass, RowLanes, RowSchedule};
 use super::stretch::{Kept, Stretch, Task};
 use super::{PlacedStore, Site, lanes};
@@ -16,9 +16,10 @@ impl RowSchedule<'_> {
     pub(super) fn find_stretches(&mut self, site: Site) {
         let RowLanes::Inner(axis) = self.lanes else { return };
         let (row, down) = (self.folds(), self.inner_loops().pop());
+        let again = !is_in_place(site, &self.domain, self.all_stores(), &self.roots());
         let stretch = |pass: &Pass, leaves: &[Kept], finds: &[Kept]| {
             let (stores, folds, states) = (&pass.stores, &pass.folds, &[]);
-            let task = Task { stores, folds, states, row: &row, leaves, finds };
+            let task = Task { stores, folds, states, row: &row, leaves, finds, again };
             Stretch::new(&self.domain, axis, down, task)
         };
         let mut found: Vec<_> = self.passes.iter().map(|p| stretch(p, &[], &[])).collect();

@@ -88,6 +88,8 @@ pub struct Task<'t> {
     pub leaves: &'t [Kept],
     /// Computed and stored before.
     pub finds: &'t [Kept],
+    /// Whether points may be stored more than once: nothing that is stored is loaded.
+    pub again: bool,
 }
 
 impl Stretch {
@@ -100,13 +102,6 @@ impl Stretch {
         }
         let draft = Draft::new(domain, Area::Line(axis), task.row);
         let (mut stretch, checks) = Stretch::part(draft, axis, task)?;
-        if let (Some(down), None) = (down, &checks) {
-            stretch.go_down(domain, down);
-        }
-        let much = stretch.lines.is_some() || stretch.leaf.lanes.len() >= MUCH;
-        if extent < SHORTEST[usize::from(much)] {
-            return None;
-        }
         if let Some(checks) = checks {
             let mut draft = Draft::new(domain, Area::Line(axis), task.row);
             draft.go_beyond();
@@ -116,7 +111,11 @@ impl Stretch {
             };
             stretch.window = Some(Box::new(Window::new(domain, axis, checks, beyond)));
         }
-        Some(stretch)
+        if let Some(down) = down {
+            stretch.go_down(domain, down);
+        }
+        let much = stretch.lines.is_some() || stretch.leaf.lanes.len() >= MUCH;
+        (extent >= SHORTEST[usize::from(much)]).then_some(stretch)
     }
 
     /// What `draft` becomes by doing `task`, and the conditions under which it does.
@@ -155,7 +154,7 @@ impl Stretch {
         if draft.random && checks.is_some() {
             return None;
         }
-        Some((draft.finish(axis, stores, folds)?, checks))
+        Some((draft.finish(axis, task, stores, folds)?, checks))
     }
 
     /// Whether some of its streams are in the scratch room.
@@ -177,8 +176,29 @@ impl Stretch {
         };
         let steps = self.addresses.iter().map(step).collect::<Option<Vec<i32>>>();
         let Some(steps) = steps.filter(|_| self.uniforms.iter().all(stands)) else { return };
+        if let Some(window) = &mut self.window {
+            if !self.leaf.repeats || !window.is_box(self.axis, next) {
+                return;
+            }
+            window.beyond.iter_mut().for_each(|beyond| beyond.go_down(domain, next));
+        }
         self.lines = Some(next);
         Arc::make_mut(&mut self.leaf).set_lines(steps);
+    }
+
+    /// Joins the lines of what is beyond its window, of which each is whole, if they follow each other
+    /// in memory.
+    pub fn join_lines(&mut self, domain: &Domain) {
+        let (axis, Some(down)) = (self.axis, self.lines) else { return };
+        let follow = |s: &Stream| {
+            let [along, across] = [axis, down].map(|a| s.place.linear.coef(a));
+            along * domain.extents[axis.0 as usize] == across
+        };
+        let beyond = self.window.as_mut().and_then(|window| window.beyond.as_mut());
+        if let Some(beyond) = beyond.filter(|beyond| beyond.addresses.iter().all(follow)) {
+            beyond.lines = None;
+            Arc::make_mut(&mut beyond.leaf).lines = None;
+        }
     }
 
     /// Makes it bring near what lies one step further along another axis.
@@ -192,8 +212,11 @@ impl Stretch {
         Arc::make_mut(&mut self.leaf).ahead = ahead;
     }
 
-    /// Makes its stores pass by the caches, if all are of whole words to buffers.
+    /// Makes its stores pass by the caches, if all are of whole words to buffers, and none is made twice.
     pub fn stream_results(&mut self) {
+        if self.window.is_some() && self.lines.is_some() {
+            return;
+        }
         let may = |s: &Stream| s.buffer.is_some() && s.dtype.bytes() == 4;
         let leaf = Arc::make_mut(&mut self.leaf);
         let all = leaf.stores.iter().all(|s| may(&self.streams[usize::from(s.0)]));

@@ -28,6 +28,20 @@ impl Window {
         let [before, after] = [0, 1].map(|side| sides.iter().any(|s| s[side]));
         Window { checks, beyond, before, after }
     }
+
+    /// Whether the window is a box of points along `axis` and lines along `down`, and beyond it is
+    /// nothing but constants: then these can be stored to all points first.
+    pub fn is_box(&self, axis: Axis, down: Axis) -> bool {
+        let even = |c: &Check| {
+            let [along, across] = [axis, down].map(|a| c.index.coef(a));
+            across == 0 || along == 0 && c.div == 1
+        };
+        let is_constant = |beyond: &Stretch| {
+            let leaf = &beyond.leaf;
+            leaf.uniforms == 0 && !(0..leaf.streams.len()).any(|stream| leaf.loads(stream))
+        };
+        self.checks.iter().all(even) && self.beyond.as_ref().is_some_and(is_constant)
+    }
 }
 
 /// Whether a condition may fail before the points at which it holds, and after them.

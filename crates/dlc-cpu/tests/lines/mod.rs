@@ -1,6 +1,6 @@
 //! Loops over lines: a sum over a square window of a picture, with a weight for each of its places.
 
-use super::{Draft, implementations, same};
+use super::{Draft, implementations, may_repeat, same};
 use crate::guard::{Guarded, SIDES, Side};
 use crate::interpret::Callable;
 use dlc_cpu::leaf::lanes::{Kind, Op};
@@ -95,6 +95,7 @@ pub fn check_lines(name: &str, size: i32, step: i32, more: impl Fn(&mut Draft)) 
     more(&mut draft);
     let mut leaf = draft.finish(2);
     leaf.set_lines(window.steps()[..leaf.addresses()].to_vec());
+    leaf.repeats = may_repeat(&leaf);
     let all = implementations(&leaf);
     for count in (0..=19).chain([31, 32, 33, 47, 48, 49, 70]) {
         for lines in 0..=9 {

@@ -169,6 +169,38 @@ fn windows_beyond_the_edges() {
     }
 }
 
+/// Copies of pictures with edges, whole steps along their lines: of all lines, of one side, of a part;
+/// of more than a unit; of nothing that is inside; of what is computed from them.
+#[test]
+fn pictures_with_edges() {
+    let cases = [
+        ([9, 13], 1, [-1i64, -1]),
+        ([9, 30], 1, [-2, 0]),
+        ([4, 5], 1, [1, -3]),
+        ([9, 7], 2, [-1, -3]),
+        ([70, 90], 1, [-30, -40]),
+        ([6, 20], 1, [-9, 0]),
+        ([5, 9], 1, [0, -9]),
+        ([3, 2100], 1, [-1, -1000]),
+    ];
+    for (([h, w], step, [down, along]), computed) in
+        cases.into_iter().flat_map(|case| [(case, false), (case, true)])
+    {
+        let mut draft = Draft::default();
+        let (x, y) = (draft.input(&[3, 8, 12]), draft.output(&[3, h, w]));
+        let mut e = Exprs::new();
+        let line = Index::affine([(1, 1)], down);
+        let place = access([Index::axis(0), line, Index::affine([(2, step)], along)]);
+        let mut value = load_or(&mut e, x, place, 0.5);
+        if computed {
+            value = unary(&mut e, UnaryOp::Neg, value);
+        }
+        draft.map(&[3, h, w], e, vec![store(y, &[0, 1, 2], value)]);
+        let program = draft.program();
+        check(&program, &noise_inputs(&program, 2), 0.0);
+    }
+}
+
 /// Reads with an exact division, as the gradient of a strided convolution has.
 #[test]
 fn divided_coordinates_and_guards() {

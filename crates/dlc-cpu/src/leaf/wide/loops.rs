@@ -8,7 +8,7 @@
 mod staged;
 
 use super::access::{ADDRESSES, Access, FAR, Part, element};
-use super::asm::{Assembler, Masked, Mem, Operand};
+use super::asm::{Assembler, Label, Masked, Mem, Operand};
 use super::frame::{Frame, Place, mask_register};
 use super::straight;
 use super::{Width, codes};
@@ -129,7 +129,29 @@ impl Writer<'_> {
         }
         self.emit_loop(one, Part::Whole);
         self.set_left();
+        let done = self.a.label();
+        if self.width == Width::Ymm && self.code.repeats && !self.code.streaming {
+            self.emit_last(one, done);
+        }
         self.emit_some(one);
+        self.a.place(done);
+    }
+
+    /// If `r10` elements are left, and as many as a vector has are there: the last of these, some of them
+    /// for a second time. Masked stores of AVX2 take long on some processors.
+    fn emit_last(&mut self, copies: Copies, done: Label) {
+        let (left, short) = (Register::R10.into(), self.a.label());
+        self.a.emit(Code::Test_rm64_r64, &[left, left]);
+        self.a.jump(Code::Jle_rel32_64, done);
+        let last = Mem::at(Register::RCX, -self.width.lanes());
+        self.a.emit(Code::Lea_r64_m, &[left, last.into()]);
+        self.a.emit(Code::Test_rm64_r64, &[left, left]);
+        self.a.jump(Code::Jl_rel32_64, short);
+        self.mov(Register::RAX, Register::R10);
+        self.emit_vectors(0, copies, Part::Whole);
+        self.a.jump(Code::Jmp_rel32_64, done);
+        self.a.place(short);
+        self.set_left();
     }
 
     /// The elements before the first aligned vector of a stored stream, then, if that aligns all of

@@ -347,6 +347,7 @@ impl<'d, 'k> Draft<'d, 'k> {
     pub fn finish(
         self,
         axis: Axis,
+        task: Task,
         stores: Vec<(u16, Vector)>,
         folds: Vec<Fold>,
     ) -> Option<Stretch> {
@@ -357,6 +358,7 @@ impl<'d, 'k> Draft<'d, 'k> {
             return None;
         }
         let uniforms = self.uniforms.len() as u16;
+        let repeats = task.again && folds.is_empty() && !self.random;
         let mut leaf = Loop {
             lanes: self.lanes,
             streams: self.reached,
@@ -366,6 +368,7 @@ impl<'d, 'k> Draft<'d, 'k> {
             unroll: 1,
             ahead: Vec::new(),
             streaming: false,
+            repeats,
             lines: None,
         };
         leaf.unroll = unroll(&leaf);
