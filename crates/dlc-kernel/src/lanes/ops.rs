@@ -137,15 +137,17 @@ fn float_binary(l: &mut Lanes, op: BinaryOp, x: Vector, y: Vector) -> Vector {
 
 /// The larger (or smaller) of two numbers; NaN if either is.
 fn extreme(l: &mut Lanes, op: Binary, x: Vector, y: Vector) -> Vector {
-    let number = |l: &Lanes, v| math::constant(l, v).is_some_and(|c| !c.is_nan());
     // The processor's operation gives its second operand if either is NaN.
-    let (x, y) = if number(l, y) { (y, x) } else { (x, y) };
-    let larger = l.binary(op, x, y);
-    if number(l, x) {
-        return larger;
+    let number = |l: &Lanes, v| math::constant(l, v).is_some_and(|c| !c.is_nan());
+    match [x, y].map(|v| number(l, v)) {
+        [true, _] => l.binary(op, x, y),
+        [false, true] => l.binary(op, y, x),
+        // Both ways give the same, or one of them NaN, which stays NaN with any other bits.
+        [false, false] => {
+            let [one, other] = [(x, y), (y, x)].map(|(x, y)| l.binary(op, x, y));
+            l.or(one, other)
+        }
     }
-    let nan = l.compare(Compare::Unordered, x, x);
-    l.select(nan, x, larger)
 }
 
 fn bool_binary(l: &mut Lanes, op: BinaryOp, x: Vector, y: Vector) -> Vector {
@@ -246,8 +248,6 @@ pub fn uniform(l: &mut Lanes, site: u64, [seed, step, element]: [Vector; 3]) -> 
 /// If the fold's result is a position.
 pub fn merge(l: &mut Lanes, op: FoldOp, dtype: DType, state: Vector, element: Vector) -> Vector {
     let op = crate::merge_op(op).expect("positions are folded elsewhere");
-    // Where the order matters (NaN in a maximum), the element is looked at first: only its
-    // comparison then waits for nothing.
     binary(l, op, dtype, element, state)
 }
 

@@ -109,14 +109,12 @@ impl Scope {
         }
     }
 
-    /// The operation that `select(x is NaN, x, max(x, y))` is, and `max(c, y)` of a number `c`.
+    /// The operation that `max(x, y) | max(y, x)` is, and `max(c, y)` of a number `c`.
     fn larger_or_nan(&self, op: Op) -> Option<(FloatOp, Vector, Vector)> {
         match op {
-            Op::Select(nan, x, larger) => match (self.lanes.op(nan), self.lanes.op(larger)) {
-                (Op::Compare(lanes::Compare::Unordered, a, b), Op::Binary(op, l, r))
-                    if a == x && b == x && l == x =>
-                {
-                    Some((extreme(op)?, l, r))
+            Op::Binary(Binary::Or, one, other) => match [one, other].map(|v| self.lanes.op(v)) {
+                [Op::Binary(op, x, y), Op::Binary(same, b, a)] if (op, x, y) == (same, a, b) => {
+                    (self.lanes.kind(x) == Kind::F32).then_some((extreme(op)?, x, y))
                 }
                 _ => None,
             },
