@@ -83,6 +83,48 @@ fn parts_may_be_long_and_begin_anew() {
     }
 }
 
+/// What a room has beyond a position does not matter.
+#[test]
+fn nothing_beyond_a_position_is_read() {
+    let text = "
+      model M(x: f32[2, 1, 16], at: i32[2]) -> f32[2, 1, 16] {
+        x |> self_attention(2, causal = yes, room = 300, at = at)
+      }";
+    let module = Compiler::new().threads(1).compile_text("m.dl", text).unwrap();
+    let network = module.model("M").unwrap().bind([]).unwrap().initialize(7).unwrap();
+    let x = Tensor::f32([2, 1, 16], (0..32).map(|k| (k as f32).sin()).collect());
+    let states =
+        ["remember_heads1", "remember_heads2"].map(|s| format!("self_attention1.{s}.rows"));
+    for at in [[0, 299], [1, 0], [63, 64], [65, 127], [128, 298]] {
+        let answers = [None, Some(1e30)].map(|beyond| {
+            for state in &states {
+                // [2, 2 heads, 300, 8]
+                let number = |i: usize| match i / 8 % 300 > at[i / 4800] as usize {
+                    true => beyond.unwrap_or(0.0),
+                    false => (i as f32).cos(),
+                };
+                let rows = (0..9600).map(number).collect();
+                network.write(state, &Tensor::f32([2, 2, 300, 8], rows)).unwrap();
+            }
+            floats(&network, &[("x", &x), ("at", &Tensor::i32([2], at.to_vec()))])
+        });
+        assert!(answers[0].iter().all(|x| x.is_finite()));
+        assert_eq!(answers[0], answers[1], "{at:?}");
+    }
+}
+
+/// Sequences without steps, and without sequences.
+#[test]
+fn there_may_be_nothing_to_attend() {
+    let module = Compiler::new().threads(1).compile_text("many.dl", SOURCE).unwrap();
+    for (n, t) in [(2, 0), (0, 1), (0, 0)] {
+        let many = network(&module, "Many", n, t);
+        let (ids, at) = (Tensor::i32([n as usize, t as usize], vec![]), vec![3; n as usize]);
+        let at = Tensor::i32([n as usize], at);
+        assert!(floats(&many, &[("ids", &ids), ("at", &at)]).is_empty());
+    }
+}
+
 /// A place outside the room fails the call, and the memory is as before: of all sequences.
 #[test]
 fn a_bad_position_leaves_the_memory() {

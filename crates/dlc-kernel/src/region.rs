@@ -3,11 +3,12 @@
 //! Outside its *demand* nobody reads a tensor; outside its *support* all its elements are 0. A target
 //! may leave out what lies outside, products with zeros among it, so that infinities and NaN that
 //! a factor has there do not turn up in sums. Both are conditions over the tensor's coordinates, found
-//! in the guards of those who read and write it.
+//! in the guards of those who read and write it. Where data decides, all that is known is what
+//! *masked* elements are: a target may look for them, and leave them out as well.
 
 use crate::{
-    Access, Axis, BinaryOp, BufferId, Class, Entry, Expr, ExprId, Exprs, Form, Guard, Index,
-    Kernel, Part, Program,
+    Access, Axis, BinaryOp, BufferId, Class, DType, Entry, Expr, ExprId, Exprs, Form, Guard, Index,
+    Kernel, Part, Program, Store,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -40,6 +41,11 @@ impl Regions {
         seen_through(&self.written.support, buffer, access)
     }
 
+    /// What a truth value is, or a load gives, where a mask that data decides hides it.
+    pub fn masked(&self, exprs: &Exprs, id: ExprId) -> Option<f64> {
+        self.written.masked(exprs, id)
+    }
+
     /// Conditions over the axes of a kernel: all of these values are 0 where one of them fails.
     pub fn zeros(&self, exprs: &Exprs, values: &[ExprId]) -> Vec<Guard> {
         let all = values.iter().map(|&value| self.written.zeros(exprs, value));
@@ -57,6 +63,9 @@ struct Written {
     support: Conditions,
     /// Those whose elements are all at least some finite constant.
     bounded: FxHashSet<BufferId>,
+    /// What elements are where a mask that data decides hides them, if that is one value; the mask
+    /// differs along the last dim.
+    masked: FxHashMap<BufferId, Option<f64>>,
 }
 
 /// A buffer's conditions as an access sees them.
@@ -133,10 +142,11 @@ fn add_written(program: &Program, kernel: &Kernel, written: &mut Written) {
             let guards = written.zeros(part.exprs, store.value).into_iter();
             let guards: Vec<Guard> = guards.filter_map(|g| over_dims(&g, &store.access)).collect();
             let bounded = is_bounded(part.exprs, store.value, &|id| written.bounded.contains(&id));
-            found.push((store.buffer, guards, bounded));
+            let masked = written.masked_by(part.exprs, store);
+            found.push((store.buffer, guards, bounded, masked));
         }
     }
-    for (buffer, guards, bounded) in found {
+    for (buffer, guards, bounded, masked) in found {
         if program.buffer(buffer).class != Class::Temp {
             continue;
         }
@@ -148,10 +158,43 @@ fn add_written(program: &Program, kernel: &Kernel, written: &mut Written) {
         }
         let of_all = written.support.entry(buffer).or_insert_with(|| guards.clone());
         of_all.retain(|guard| guards.contains(guard));
+        let of_all = written.masked.entry(buffer).or_insert(masked);
+        *of_all = of_all.filter(|_| *of_all == masked);
     }
 }
 
 impl Written {
+    /// See [`Regions::masked`].
+    fn masked(&self, exprs: &Exprs, id: ExprId) -> Option<f64> {
+        match exprs.get(id) {
+            Expr::Const(_) | Expr::Inside(_) => None,
+            Expr::Load { lookups, .. } if !lookups.is_empty() => None,
+            _ if exprs.dtype(id) == DType::Bool => Some(0.0),
+            Expr::Load { buffer, .. } => *self.masked.get(buffer)?,
+            _ => None,
+        }
+    }
+
+    /// What is stored where something is masked that differs along the last dim of the store.
+    fn masked_by(&self, exprs: &Exprs, store: &Store) -> Option<f64> {
+        let axis = store.access.coords.last()?.as_axis()?;
+        let differs = |id: ExprId| {
+            exprs.reachable([id]).into_iter().any(|id| match exprs.get(id) {
+                Expr::Axis(own) => *own == axis,
+                Expr::Inside(guard) => guard.index.uses(axis),
+                Expr::Load { access, .. } => access.uses(axis),
+                _ => false,
+            })
+        };
+        let stored = |mask: ExprId| {
+            let masked = self.masked(exprs, mask).filter(|_| differs(mask))?;
+            let known = |id, _: &Expr| (id == mask).then_some(masked);
+            let values = fixed_values(exprs, known, |id| self.bounded.contains(&id));
+            values[store.value.0 as usize]
+        };
+        exprs.reachable([store.value]).into_iter().filter(|&id| id != store.value).find_map(stored)
+    }
+
     /// The conditions where one of which fails a value is 0.
     fn zeros(&self, exprs: &Exprs, value: ExprId) -> Vec<Guard> {
         let mut guards = conditions(exprs, value, &self.support);
@@ -194,8 +237,8 @@ fn outside(guard: &Guard, expr: &Expr, support: &Conditions) -> Option<f64> {
     }
 }
 
-/// By expression: its value, if it is the same wherever some condition fails; `known` gives those of
-/// loads and conditions, and `bounded` says whose elements are at least some finite constant. What data
+/// By expression: its value, if it is the same wherever some condition fails; `known` gives those that
+/// loads and conditions have there, and `bounded` says whose elements are at least some finite constant. What data
 /// decides is taken for finite.
 pub fn fixed_values(
     exprs: &Exprs,
@@ -206,9 +249,8 @@ pub fn fixed_values(
     let mut values: Vec<Option<f64>> = Vec::with_capacity(exprs.len());
     for (id, expr) in exprs.iter() {
         let of = |id: &ExprId| values[id.0 as usize];
-        let value = match expr {
+        let found = || match expr {
             Expr::Const(scalar) => Some(scalar.value()),
-            Expr::Inside(_) | Expr::Load { .. } => known(id, expr),
             Expr::Unary(op, x) => of(x).map(|value| op.eval(exprs.dtype(*x), value)),
             Expr::Binary(op, a, b) => match (of(a), of(b)) {
                 (Some(x), Some(y)) => Some(op.eval(exprs.dtype(*a), x, y)),
@@ -220,8 +262,10 @@ pub fn fixed_values(
                 None => of(a).filter(|value| Some(*value) == of(b)),
             },
             Expr::Cast(dtype, x) => of(x).map(|value| crate::cast(*dtype, value)),
-            Expr::Extent(..) | Expr::Axis(_) | Expr::Folded(_) | Expr::Random { .. } => None,
+            Expr::Inside(_) | Expr::Load { .. } | Expr::Extent(..) => None,
+            Expr::Axis(_) | Expr::Folded(_) | Expr::Random { .. } => None,
         };
+        let value = known(id, expr).or_else(found);
         values.push(value);
     }
     values

@@ -226,12 +226,26 @@ impl Contraction<'_, '_> {
         if dtype == DType::U8 { e.b.ins().band_imm_u(sum[0], 255) } else { sum[0] }
     }
 
-    /// One point of the output, a vector of partial sums along the depth.
+    /// One point of the output, with its sum if that is needed.
     fn dot(&self, e: &mut Emitter, unit: Value) {
+        let mut point = self.origin(e);
+        e.set_axes(&mut point, &self.schedule.out, unit);
+        let mut ev = self.evaluator(&point);
+        let sum = match self.schedule.reach.needed {
+            None => self.dot_sum(e, &point),
+            Some(mask) => {
+                let mask = ev.scalar(e, mask);
+                let sum = |e: &mut Emitter| vec![self.dot_sum(e, &point)];
+                e.choose(mask, sum, |e| vec![e.float(0.0)])[0]
+            }
+        };
+        self.store(e, &mut ev, &[Val::Uniform(sum)]);
+    }
+
+    /// One sum, a vector of partial sums along the depth.
+    fn dot_sum(&self, e: &mut Emitter, point: &Point) -> Value {
         let s = self.schedule;
         let (lhs, rhs) = (s.rows.operand, s.columns.operand);
-        let mut point = self.origin(e);
-        e.set_axes(&mut point, &s.out, unit);
         let sums: [_; 4] = std::array::from_fn(|_| e.b.declare_var(F32X4));
         let rest = e.b.declare_var(F32);
         let zeros = e.floats(0.0);
@@ -240,7 +254,7 @@ impl Contraction<'_, '_> {
         e.b.def_var(rest, zero);
         let (first, end) = (e.int(0), e.int(s.depth.points()));
         let axis = s.depth.last().expect("a dot product is along an axis");
-        e.for_runs(&s.depth, &point, first, end, |e, point, run| {
+        e.for_runs(&s.depth, point, first, end, |e, point, run| {
             self.for_points(
                 e,
                 &[lhs, rhs],
@@ -259,9 +273,7 @@ impl Contraction<'_, '_> {
             );
         });
         let (sums, rest) = (sums.map(|sum| e.b.use_var(sum)), e.b.use_var(rest));
-        let sum = add_all(e, sums, rest);
-        let mut ev = self.evaluator(&point);
-        self.store(e, &mut ev, &[Val::Uniform(sum)]);
+        add_all(e, sums, rest)
     }
 
     /// A run of columns, summed in this worker's workspace.
@@ -283,7 +295,11 @@ impl Contraction<'_, '_> {
             let to = e.add_scaled(sums, step.at, 4);
             e.b.ins().store(NOTRAP, zero, to, 0);
         });
-        let (first, last) = (e.int(0), e.int(s.depth.points()));
+        let (first, terms) = (e.int(0), s.depth.points());
+        let last = match &s.reach.tail {
+            Some(tail) => e.before_tail(tail, &point, terms),
+            None => e.int(terms),
+        };
         e.for_each(first, last, 1, |e, k| {
             let mut point = point.clone();
             e.set_axes(&mut point, &s.depth, k);

@@ -21,6 +21,7 @@ pub mod random;
 pub mod row;
 pub mod scatter;
 pub mod stretch;
+pub mod tail;
 
 use crate::abi::{ContextField, ErrorKind, kernel_signature};
 use crate::leaf::Leaf;

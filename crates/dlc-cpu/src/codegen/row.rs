@@ -7,6 +7,7 @@ use super::{Emitter, LANES, NOTRAP, Part, Phase, When, abreast, emit, load, stre
 use crate::schedule::domain::{AxisSet, Linear, strides};
 use crate::schedule::row::{Pass, RowFold, RowLanes, RowSchedule};
 use crate::schedule::stretch::Stretch;
+use crate::schedule::tail::Tail;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32X4;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -103,12 +104,31 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         if self.schedule.chunks > 1 {
             return self.emit_chunk(e, ev);
         }
+        let kept = self.schedule.tail.as_ref().map(|tail| self.kept(e, ev, tail));
         for pass in &self.schedule.passes {
-            for (fold, result) in pass.folds.iter().zip(self.emit_pass(e, ev, pass)) {
+            for (fold, result) in pass.folds.iter().zip(self.emit_pass(e, ev, pass, kept)) {
                 self.define(e, ev, fold.step, result);
             }
         }
         self.store_row(e, ev);
+    }
+
+    /// How many points of a row come before its tail; makes the stores of the others.
+    fn kept(&self, e: &mut Emitter, ev: &mut Evaluator<'s>, tail: &Tail) -> Value {
+        let schedule = self.schedule;
+        let mut point = e.origin(schedule.domain.extents.len());
+        (0..schedule.outer).for_each(|axis| point[axis] = ev.axis(Axis(axis as u32)));
+        let all = schedule.extent(tail.axis);
+        let kept = e.before_tail(tail, &point, all);
+        let all = e.int(all);
+        let count = e.b.ins().isub(all, kept);
+        point[tail.axis.0 as usize] = kept;
+        let stores = schedule.passes.iter().flat_map(|pass| &pass.stores);
+        for (store, &value) in stores.zip(&tail.values) {
+            let first = e.address(store.buffer, &store.place, &point, 4);
+            e.fill(first, count, value as f32);
+        }
+        kept
     }
 
     fn store_row(&self, e: &mut Emitter, ev: &mut Evaluator<'s>) {
@@ -120,7 +140,7 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
     /// Folds a chunk and leaves the results in the shared workspace.
     fn emit_chunk(&self, e: &mut Emitter, ev: &mut Evaluator<'s>) {
         let [pass] = &self.schedule.passes[..] else { panic!("chunks are walked over once") };
-        let results = self.emit_pass(e, ev, pass);
+        let results = self.emit_pass(e, ev, pass, None);
         for (at, (fold, result)) in pass.folds.iter().zip(results).enumerate() {
             let chunk = ev.axis(Axis(self.schedule.row_axes() as u32));
             let lanes = ev.lanes();
@@ -200,10 +220,17 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         }
     }
 
-    /// Walks over a row; gives the results of the folds.
-    fn emit_pass(&self, e: &mut Emitter, ev: &mut Evaluator<'s>, pass: &Pass) -> Vec<Value> {
+    /// Walks over a row, or what is `kept` of it; gives the results of the folds.
+    fn emit_pass(
+        &self,
+        e: &mut Emitter,
+        ev: &mut Evaluator<'s>,
+        pass: &Pass,
+        kept: Option<Value>,
+    ) -> Vec<Value> {
         if let Some(stretch) = &pass.stretch {
-            return self.emit_stretches(e, ev, pass, stretch);
+            let count = kept.unwrap_or_else(|| e.int(self.schedule.extent(stretch.axis)));
+            return self.emit_stretches(e, ev, pass, stretch, count);
         }
         let vectors = self.schedule.lanes != RowLanes::None;
         let reducers: Vec<Reducer> = pass.folds.iter().map(|f| self.reducer(*f)).collect();
@@ -242,8 +269,9 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         ev: &mut Evaluator<'s>,
         pass: &Pass,
         stretch: &Stretch,
+        count: Value,
     ) -> Vec<Value> {
-        let (start, count) = (e.int(0), e.int(self.schedule.extent(stretch.axis)));
+        let start = e.int(0);
         let mut loops = self.schedule.inner_loops();
         loops.retain(|&axis| stretch.lines != Some(axis));
         let extents: Vec<i64> = loops.iter().map(|&a| self.schedule.extent(a)).collect();

@@ -10,6 +10,7 @@ pub mod passes;
 pub mod row;
 pub mod scatter;
 pub mod stretch;
+pub mod tail;
 pub mod window;
 
 use crate::caches::Caches;

@@ -4,6 +4,7 @@ use super::domain::{Linear, Place, strides};
 use super::map::{is_in_place, outgrows_caches};
 use super::row::{Pass, RowLanes, RowSchedule};
 use super::stretch::{Kept, Stretch, Task};
+use super::tail::Tail;
 use super::{PlacedStore, Site, lanes};
 use dlc_kernel::{Axis, DType, ExprId};
 use smallvec::SmallVec;
@@ -34,10 +35,31 @@ impl RowSchedule<'_> {
             }
         }
         self.passes.iter_mut().zip(found).for_each(|(pass, stretch)| pass.stretch = stretch);
+        self.tail = self.find_tail(site, axis);
         let stores: Vec<PlacedStore> = self.all_stores().cloned().collect();
         if outgrows_caches(site, &self.domain, &stores, &self.roots()) {
             self.spare_caches();
         }
+    }
+
+    /// What a mask leaves out of a row that leaves walk along in one call each.
+    fn find_tail(&self, site: Site, axis: Axis) -> Option<Tail> {
+        let is_line = |pass: &Pass| pass.stretch.as_ref().is_some_and(|s| s.lines.is_none());
+        if !self.inner_loops().is_empty() || self.chunks > 1 || !self.passes.iter().all(is_line) {
+            return None;
+        }
+        let (folds, stores) = (self.folds(), self.passes.iter().flat_map(|p| &p.stores));
+        let mut values: Vec<ExprId> = folds.iter().map(|f| f.value).collect();
+        for store in stores {
+            let is_line = store.dtype == DType::F32 && store.place.linear.coef(axis) == 1;
+            values.push(Some(store.value).filter(|_| is_line)?);
+        }
+        let is_idle = |k: usize, value: f64| {
+            folds.get(k).is_none_or(|f| !f.op.is_position() && value == f.op.neutral())
+        };
+        let mut tail = Tail::new(site, &self.domain, axis, &values, is_idle)?;
+        tail.values.drain(..folds.len());
+        Some(tail)
     }
 
     /// Results pass by the caches, and the costliest pass brings the next row near.

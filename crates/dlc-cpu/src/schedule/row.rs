@@ -10,6 +10,7 @@ use super::abreast::{self, Abreast};
 use super::domain::{AxisSet, Domain, Linear, extents, strides};
 use super::map::{is_in_place, loaded};
 use super::stretch::{Stretch, vectors_at_once};
+use super::tail::Tail;
 use super::{Config, PlacedStore, Site, Workspace, lanes, place_stores};
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, FoldOp, Form, OptLevel, Step, Store};
 use std::fmt;
@@ -46,6 +47,9 @@ pub struct RowSchedule<'k> {
     pub abreast: Option<Abreast>,
     /// Whether the inner loops are written out.
     pub unrolled: bool,
+    /// What leaves need not walk along: it changes no fold, and its values are those that are
+    /// stored at every point, in order.
+    pub tail: Option<Tail>,
 }
 
 /// One walk over a row. It may use the folds of the passes before it.
@@ -116,6 +120,7 @@ impl<'k> RowSchedule<'k> {
             lanes: RowLanes::None,
             abreast: None,
             unrolled: false,
+            tail: None,
         };
         schedule.share_passes(steps, stores);
         if site.config.opt_level > OptLevel::O0 {
@@ -443,6 +448,7 @@ impl fmt::Display for RowSchedule<'_> {
             }
         }
         self.stores.iter().try_for_each(|s| write!(f, " row b{},", s.buffer.0))?;
+        self.tail.iter().try_for_each(|tail| write!(f, " {tail};"))?;
         write!(f, " {} units", self.units())
     }
 }

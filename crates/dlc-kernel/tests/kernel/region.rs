@@ -1,6 +1,6 @@
 //! Demand and support: what a mask leaves of scores and weights.
 
-use crate::attention::{Mask, Sizes, attention};
+use crate::attention::{Mask, Sizes, attention, attention_of_seen};
 use crate::build::*;
 use dlc_kernel::region::{Regions, fixed_values};
 use dlc_kernel::*;
@@ -30,6 +30,20 @@ fn a_mask_bounds_what_is_read_of_scores_and_what_weights_are_not_zero() {
         let inside = guard.index.at(&point).is_some_and(|x| (0..5).contains(&x));
         assert_eq!(value != 0.0, inside, "{point:?}");
     }
+}
+
+#[test]
+fn a_mask_in_memory_says_what_masked_elements_are() {
+    let masked = |(program, scores, weights): (Program, BufferId, BufferId)| {
+        let regions = Regions::of(&program, &program.entries[0]);
+        [scores, weights].map(|buffer| {
+            let mut e = Exprs::new();
+            let load = load(&mut e, buffer, axes(&[0, 1, 2]));
+            regions.masked(&e, load)
+        })
+    };
+    assert_eq!(masked(attention_of_seen(SIZES)), [Some(f64::NEG_INFINITY), Some(0.0)]);
+    assert_eq!(masked(attention(SIZES, None)), [None, None]);
 }
 
 #[test]

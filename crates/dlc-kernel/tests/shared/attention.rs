@@ -3,8 +3,8 @@
 
 use crate::draft::*;
 use dlc_kernel::{
-    Access, BinaryOp, BufferId, DType, Expr, Exprs, FoldOp, Form, Guard, Index, Program, Size,
-    Step, UnaryOp,
+    Access, BinaryOp, BufferId, Class, DType, Expr, Exprs, FoldOp, Form, Guard, Index, Program,
+    Scalar, Size, Step, UnaryOp,
 };
 
 /// What a query at `t` sees of keys: those at `u` with `0 <= t - u + shift < width`, or, backwards,
@@ -47,6 +47,31 @@ pub fn attention(n: Sizes, mask: Option<Mask>) -> (Program, BufferId, BufferId) 
         [n.heads, n.queries, n.keys, n.depth]
     });
     softmax(&mut draft, n, mask, (scores, weights));
+    product(&mut draft, ((weights, at(&[0, 1, 3])), (v, at(&[3, 0, 2]))), (out, &[1, 0, 2]), {
+        [n.heads, n.queries, n.width, n.keys]
+    });
+    (draft.program(), scores, weights)
+}
+
+/// The same where data says which keys a query sees: the last input, `[queries, keys]`.
+pub fn attention_of_seen(n: Sizes) -> (Program, BufferId, BufferId) {
+    let mut draft = Draft::default();
+    let q = draft.input(&[n.queries, n.heads, n.depth]);
+    let k = draft.input(&[n.keys, n.heads, n.depth]);
+    let v = draft.input(&[n.keys, n.heads, n.width]);
+    let seen = draft.buffer(Class::Input, DType::Bool, &[n.queries, n.keys]);
+    let [scores, weights] = [0, 1].map(|_| draft.temp(&[n.heads, n.queries, n.keys]));
+    let out = draft.output(&[n.queries, n.heads, n.width]);
+    let mut e = Exprs::new();
+    let (lhs, rhs) = (load(&mut e, q, at(&[1, 0, 3])), load(&mut e, k, at(&[2, 0, 3])));
+    let sum = folded(&mut e, 0, DType::F32);
+    let seen = load_as(&mut e, seen, at(&[1, 2]), Scalar::new(DType::Bool, 0.0));
+    let hidden = e.constant(DType::F32, f64::NEG_INFINITY);
+    let score = e.add(Expr::Select(seen, sum, hidden));
+    let stores = vec![store(scores, &[0, 1, 2], score)];
+    let domain = sizes(&[n.heads, n.queries, n.keys]);
+    draft.kernel(Form::contract(domain, sizes(&[n.depth]), e, [lhs, rhs], stores));
+    softmax(&mut draft, n, None, (scores, weights));
     product(&mut draft, ((weights, at(&[0, 1, 3])), (v, at(&[3, 0, 2]))), (out, &[1, 0, 2]), {
         [n.heads, n.queries, n.width, n.keys]
     });

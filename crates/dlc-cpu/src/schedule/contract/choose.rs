@@ -62,7 +62,9 @@ impl<'k> Nest<'_, 'k> {
         };
         let ending = self.ending_leaf(&columns.axes, &algorithm);
         let conditions = (&self.conditions[..], &self.zeros[..]);
-        let reach = Reach::new(conditions, &rows.axes, &columns.axes, &depth);
+        let mut reach = Reach::new(conditions, &rows.axes, &columns.axes, &depth);
+        let factor = (rows.operand, &depth);
+        reach.look_for_masks((self.site, &self.domain), &algorithm, factor, &self.stores);
         ContractSchedule {
             config: self.site.config,
             domain: self.domain,

@@ -1,8 +1,9 @@
 //! What of a contraction matters to some rows: a range of the columns and a range of the terms.
 
 use super::{Algorithm, Axes, ContractSchedule, Which};
-use crate::schedule::Site;
 use crate::schedule::domain::{Check, Domain};
+use crate::schedule::tail::{self, Tail};
+use crate::schedule::{PlacedStore, Site};
 use dlc_kernel::{Axis, Expr, ExprId, Guard, Store};
 
 /// How many rows, at least, have their ranges in common: so many that a panel of columns is worth
@@ -20,6 +21,10 @@ pub struct Reach {
     pub depth: Vec<Check>,
     /// The one axis of the rows.
     pub row: Option<Axis>,
+    /// Of points that are computed one by one: the truth value without which a sum is not needed.
+    pub needed: Option<ExprId>,
+    /// Of sums in place: the terms of the broadcast factor that a mask makes 0.
+    pub tail: Option<Tail>,
 }
 
 impl Reach {
@@ -43,7 +48,27 @@ impl Reach {
         let (column, term) = (only(columns), only(depth));
         let [of_columns, zeros] = [conditions, zeros].map(|all| decided_by(all, column, depth));
         let depth = decided_by(conditions, term, columns);
-        Reach { columns: of_columns, zeros, depth, row: Some(row) }
+        Reach { columns: of_columns, zeros, depth, row: Some(row), ..Reach::default() }
+    }
+
+    /// Adds what masks that data decides leave of sums, which are computed one after the other.
+    pub(super) fn look_for_masks(
+        &mut self,
+        (site, domain): (Site, &Domain),
+        algorithm: &Algorithm,
+        (factor, depth): (ExprId, &Axes),
+        stores: &[PlacedStore],
+    ) {
+        match (algorithm, &depth.axes[..]) {
+            (Algorithm::Dot, _) => {
+                let values: Vec<ExprId> = stores.iter().map(|s| s.value).collect();
+                self.needed = tail::needed(domain, &values);
+            }
+            (Algorithm::Sweep(_), &[axis]) => {
+                self.tail = Tail::new(site, domain, axis, &[factor], |_, value| value == 0.0);
+            }
+            _ => {}
+        }
     }
 }
 

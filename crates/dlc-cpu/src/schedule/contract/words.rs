@@ -71,6 +71,12 @@ impl fmt::Display for ContractSchedule<'_> {
         if let Some((reach, rows)) = self.bands() {
             writeln!(f, "bands    {rows} rows, {reach}")?;
         }
+        if let Some(mask) = self.reach.needed {
+            writeln!(f, "sums     where e{}", mask.0)?;
+        }
+        if let Some(tail) = &self.reach.tail {
+            writeln!(f, "terms    {tail}")?;
+        }
         for stage in self.stages() {
             writeln!(f, "{:<9} {} units", stage.name(), self.units(stage))?;
         }
