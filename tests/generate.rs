@@ -81,6 +81,11 @@ block Body(V, room = 0, at = 0)(ids: i32[N, T]) -> [N, T, V] {
 
 model Whole(ids: i32[N, T]) -> f32[N, T, V] { ids |> Body(V) }
 model Write(ids: i32[N, T], at: i32[]) -> f32[N, T, V] { ids |> Body(V, room = 48, at = at) }
+model Many(ids: i32[N, T], at: i32[N]) -> f32[N, T, V] { ids |> Body(V, room = 48, at = at) }
+model Tag(ids: i32[N, T], lengths: i32[N]) -> f32[N, T, V] {
+  y[n, t, v] = Body(V)(ids)[n, t, v] where t < lengths[n]
+  y
+}
 
 train Whole {
   data text("fox.txt", T = 48, stride = 7) batch 8 shuffle
@@ -178,7 +183,11 @@ fn memory_changes_nothing_and_mistakes_are_told() {
 #[test]
 fn blocks_of_the_library_remember() {
     let trained = trained(GPT, "Whole");
-    assert_eq!(dlc::generating_model(&trained.module).unwrap(), "Write");
+    let several = dlc::generating_model(&trained.module).unwrap_err().to_string();
+    assert!(several.contains("(Write, Many)"), "{several}");
+    assert!(
+        trained.refused("Tag", &asked("the ", 1)).contains("a position, i32[], or one for each")
+    );
     for prompt in ["t", "the quick brown ", "the quick brown fox jum"] {
         let drawn = drawn(prompt);
         let [whole, step] =
@@ -197,4 +206,46 @@ fn blocks_of_the_library_remember() {
     let long = greedy("Write", prompt, 20);
     let next = greedy("Write", prompt, 1).text;
     assert_eq!(long.text, next.clone() + &greedy("Write", &(newer + &next), 19).text);
+    prompts_of_several_lengths_are_continued_together(&trained);
+}
+
+/// Each text is that of the model with one position: drawn, searched for, too long for the room.
+fn prompts_of_several_lengths_are_continued_together(trained: &Trained) {
+    let long = "the quick brown fox jumps over the lazy dog.\nthe";
+    let prompts = ["t", "the quick brown fox jum", "the ", long, "the quick brown "];
+    let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+    let beams = Some(dlc::Beams { count: 3, length_penalty: 1.0 });
+    for options in [
+        GenerateOptions { sampling: greedy, ..asked("", 20) },
+        drawn(""),
+        GenerateOptions { beams, ..asked("", 6) },
+    ] {
+        let [one, many] = ["Write", "Many"].map(|model| {
+            let mut keep_on = |_| ControlFlow::Continue(());
+            let (module, weights) = (&trained.module, &trained.weights);
+            dlc::continue_texts(module, model, weights, &prompts, &options, &mut keep_on).unwrap()
+        });
+        assert_eq!(one, many);
+        let seed = options.sampling.seed + 1;
+        let second = GenerateOptions {
+            prompt: prompts[1].into(),
+            sampling: Sampling { seed, ..options.sampling },
+            ..options.clone()
+        };
+        assert_eq!(trained.generate("Many", &second).unwrap().text, many[1]);
+    }
+    std::fs::write(trained.dir.path().join("prompts.txt"), prompts[..3].join("\n")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_dlc"))
+        .current_dir(trained.dir.path())
+        .args(["generate", "model.dl", "--weights", "run/weights.safetensors", "--model", "Many"])
+        .args(["--tokens", "5", "--temperature", "0", "--input", "prompts.txt"])
+        .output()
+        .unwrap();
+    let options = GenerateOptions { sampling: greedy, ..asked("", 5) };
+    let text = |prompt: &&str| {
+        let options = GenerateOptions { prompt: (*prompt).into(), ..options.clone() };
+        format!("{prompt}{}\n", trained.generate("Write", &options).unwrap().text)
+    };
+    let wanted: String = prompts[..3].iter().map(text).collect();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), wanted);
 }

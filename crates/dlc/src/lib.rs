@@ -51,8 +51,8 @@ pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, 
 pub use dlc_train::{Batch, Bleu, Metrics, Renames, Trainer, WeightsFile, npy};
 pub use error::Error;
 pub use generate::{
-    Attention, Beams, GenerateOptions, Generated, Sampling, attention, generate, generating_model,
-    translate, translates,
+    Attention, Beams, GenerateOptions, Generated, Sampling, attention, continue_texts, generate,
+    generating_model, translate, translates,
 };
 pub use network::{Network, Outputs};
 pub use perf::{ApartFrom, EntryPerf, KernelPerf, Perf, explain_perf};

@@ -1,4 +1,4 @@
-//! `dlc generate`: text from a trained model, as it comes; translations of a file.
+//! `dlc generate`: text from a trained model, as it comes; translations or continuations of a file.
 
 use super::options::{Codegen, Selection};
 use super::weights::{Reading, warn_not_finite};
@@ -26,7 +26,7 @@ pub struct Args {
     /// What the text begins with, or a sentence to translate
     #[arg(long, default_value = "")]
     prompt: String,
-    /// Translate each line of a file
+    /// Translate or continue each line of a file
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     input: Option<PathBuf>,
     /// Right translations, a line each: measures BLEU
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         draw_attention(args, (&module, &model), &weights, path)?;
     }
     match &args.input {
-        Some(input) => translate_file(args, (&module, &model), &weights, input, &keep_on)?,
+        Some(input) => complete_file(args, (&module, &model), &weights, input, &keep_on)?,
         None => stream(args, (&module, &model), &weights, &keep_on)?,
     }
     match signal.load(Ordering::Relaxed) {
@@ -188,8 +188,8 @@ fn draw_attention(
     Ok(dlc_train::write_atomic(path, png.get_ref())?)
 }
 
-/// Prints a translation for each line, and BLEU if there are references.
-fn translate_file(
+/// Prints a translation for each line, and BLEU if there are references; or what each line becomes.
+fn complete_file(
     args: &Args,
     (module, model): (&Module, &str),
     weights: &WeightsFile,
@@ -207,7 +207,11 @@ fn translate_file(
     let begun = Instant::now();
     let mut progress = |_| keep_on();
     let options = options(args, args.seed);
-    let made = dlc::translate(module, model, weights, &sentences, &options, &mut progress)?;
+    let translates = dlc::translates(module, model)?;
+    let made = match translates {
+        true => dlc::translate(module, model, weights, &sentences, &options, &mut progress)?,
+        false => dlc::continue_texts(module, model, weights, &sentences, &options, &mut progress)?,
+    };
     if keep_on().is_break() {
         return Ok(());
     }
@@ -224,14 +228,18 @@ fn translate_file(
                 "reference_words": bleu.reference_words,
             })
         });
-        let all = json!({ "translations": made, "bleu": bleu, "seconds": seconds });
+        let name = if translates { "translations" } else { "texts" };
+        let all = json!({ name: made, "bleu": bleu, "seconds": seconds });
         super::print(&format!("{all}\n"));
         return Ok(());
     }
-    made.iter().for_each(|line| super::print(&format!("{line}\n")));
+    for (&sentence, text) in sentences.iter().zip(&made) {
+        let begun = if translates { "" } else { sentence };
+        super::print(&format!("{begun}{text}\n"));
+    }
     let mut stderr = std::io::stderr();
     let _ = bleu.map(|bleu| writeln!(stderr, "{bleu}"));
-    let _ = writeln!(stderr, "{} sentences in {seconds:.1} s", made.len());
+    let _ = writeln!(stderr, "{} lines in {seconds:.1} s", made.len());
     Ok(())
 }
 

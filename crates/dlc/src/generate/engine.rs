@@ -7,7 +7,7 @@ use crate::network::{empty, extents, initialize};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Bindings, Error, Module};
 use dlc_graph::Type;
-use dlc_kernel::{DType, Executable, RunError, Tensor};
+use dlc_kernel::{DType, Executable, RunError, Size, Tensor};
 use dlc_train::{Weights, WeightsFile};
 
 /// How the model is asked.
@@ -17,8 +17,8 @@ enum Way {
     EachPosition,
     /// Input `ids: i32[1, T]`; logits `[1, V]` of the id after the last position.
     LastPosition,
-    /// Inputs `ids: i32[1, T]` and a position, `i32[]`: `ids` come after so many others, which the
-    /// model has in its states. Entries: a chunk of ids, and a single one.
+    /// Inputs `ids: i32[R, T]` and a position: `ids` come after so many others, which the model has
+    /// in its states. Entries: a chunk of ids, and a single one.
     Continued,
 }
 
@@ -28,33 +28,69 @@ pub(super) struct Engine {
     way: Way,
     /// The ids of a call of entry 0.
     length: usize,
-    /// The ids in the model's states.
-    seen: Vec<i32>,
+    /// The ids in the model's states, by row.
+    seen: Vec<Vec<i32>>,
+    /// What the position of a continued model is.
+    position: Option<Position>,
     /// How many ids the states have room for, once that is known.
     room: Option<usize>,
     /// Whether later ids have been shown to leave earlier logits alone.
     is_causal: bool,
 }
 
-/// What a model reads: the names of its ids and, where it goes on from its states, of the position.
+/// What a model reads: the name of its ids and, where it goes on from its states, a position.
 pub(super) struct Signature {
     ids: String,
-    at: Option<String>,
+    at: Option<Position>,
     /// The dims of the ids, where they are open.
     batch: Option<String>,
     time: Result<String, usize>,
 }
 
+/// Whose position a model takes that goes on from its states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    /// That of all sequences, `i32[]`.
+    Common,
+    /// One for each of them, `i32[N]`.
+    Own,
+}
+
+impl Position {
+    /// That of an input, if it can be one; the model's sequences are as many as `batch` says. Numbers
+    /// of a model that `keeps` nothing are lengths, and no positions.
+    pub fn of(ty: &Type, batch: &Size, keeps: &dyn Fn() -> bool) -> Option<Position> {
+        match (ty.dtype, &ty.shape[..]) {
+            (DType::I32, []) => Some(Position::Common),
+            (DType::I32, [own]) if own == batch && keeps() => Some(Position::Own),
+            _ => None,
+        }
+    }
+
+    /// The input, given that of each sequence: the same for all if it is common.
+    pub fn tensor(self, at: &[usize]) -> Tensor {
+        let all = at.iter().map(|&at| at as i32).collect();
+        match self {
+            Position::Common => Tensor::i32([], vec![at[0] as i32]),
+            Position::Own => Tensor::i32([at.len()], all),
+        }
+    }
+}
+
 /// Ids that a continued model takes at once while there are as many.
 const CHUNK: i64 = 16;
 
+/// Sequences that are gone on with at a time.
+const TOGETHER: usize = 32;
+
 impl Signature {
-    /// The signature of a model that takes ids and perhaps a position.
-    pub fn of(inputs: &[(String, Type)]) -> Option<Signature> {
+    /// The signature of a model that takes ids and perhaps a position; whether it `keeps` anything
+    /// from call to call.
+    pub fn of(inputs: &[(String, Type)], keeps: &dyn Fn() -> bool) -> Option<Signature> {
         let (ids, rest) = inputs.split_first()?;
         let at = match rest {
             [] => None,
-            [(name, ty)] if ty.dtype == DType::I32 && ty.rank() == 0 => Some(name.clone()),
+            [(_, ty)] => Some(Position::of(ty, ids.1.shape.first()?, keeps)?),
             _ => return None,
         };
         if ids.1.dtype != DType::I32 || ids.1.rank() != 2 {
@@ -76,16 +112,24 @@ impl Signature {
     pub fn is_continued(&self) -> bool {
         self.at.is_some()
     }
+
+    /// How many sequences it goes on with at a time, of so many.
+    pub fn rows(&self, sequences: usize) -> usize {
+        match (self.at, &self.batch) {
+            (Some(Position::Own), Some(_)) => sequences.clamp(1, TOGETHER),
+            _ => 1,
+        }
+    }
 }
 
 impl Engine {
-    /// Compiles the model. `bindings` give the dims that are not those of the ids, `length` how
-    /// many ids it is asked about at once, where its signature leaves that open; else it sees
-    /// all, `most`.
+    /// Compiles the model, for so many sequences at a time. `bindings` give the dims that are not
+    /// those of the ids, `length` how many ids it is asked about at once, where its signature leaves that
+    /// open; else it sees all, `most`.
     pub fn new(
         module: &Module,
         model: &str,
-        signature: &Signature,
+        (signature, rows): (&Signature, usize),
         (bindings, length, most): (&Bindings, Option<usize>, usize),
         weights: (&Weights, &WeightsFile),
     ) -> Result<Engine, Error> {
@@ -100,7 +144,7 @@ impl Engine {
         };
         let bound = |&length: &i64| {
             let mut sizes = bindings.clone();
-            sizes.extend(signature.batch.iter().map(|dim| (dim.clone(), 1)));
+            sizes.extend(signature.batch.iter().map(|dim| (dim.clone(), rows as i64)));
             sizes.extend(signature.time.iter().map(|dim| (dim.clone(), length)));
             let (entry, init) = module.model(model)?.elaborate(&sizes)?;
             let name = if length == 1 { "decode" } else { "prefill" };
@@ -119,7 +163,14 @@ impl Engine {
             )));
         }
         let length = lengths[0] as usize;
-        Ok(Engine { executable, way, length, seen: Vec::new(), room: None, is_causal: false })
+        let seen = vec![Vec::new(); rows];
+        let position = signature.at;
+        Ok(Engine { executable, way, length, seen, position, room: None, is_causal: false })
+    }
+
+    /// How many sequences it goes on with at a time.
+    pub fn rows(&self) -> usize {
+        self.seen.len()
     }
 
     /// The number of ids that have logits.
@@ -131,16 +182,16 @@ impl Engine {
 
     /// The logits of the id after `ids`. What a model cannot see at once, or has no room for, is
     /// forgotten, the first ids first.
-    pub fn after(&mut self, ids: &[i32]) -> Result<Vec<f32>, Error> {
+    fn after_one(&mut self, ids: &[i32]) -> Result<Vec<f32>, Error> {
         let last = &ids[ids.len().saturating_sub(self.length)..];
         match self.way {
-            Way::Continued => self.go_on(ids),
+            Way::Continued => Ok(self.go_on(&[ids])?.swap_remove(0)),
             Way::LastPosition if last.len() < self.length => Err(Error::Argument(format!(
                 "the model looks at {} ids, the prompt has only {}",
                 self.length,
                 ids.len()
             ))),
-            Way::LastPosition => Ok(self.call(0, last, None)?),
+            Way::LastPosition => Ok(self.call(0, last, &[])?),
             Way::EachPosition => self.whole(last),
         }
     }
@@ -150,7 +201,7 @@ impl Engine {
         let filled = |filler: i32| {
             let mut all = ids.to_vec();
             all.resize(self.length, filler);
-            self.call(0, &all, None).map(|logits| self.row(&logits, ids.len() - 1))
+            self.call(0, &all, &[]).map(|logits| self.row(&logits, ids.len() - 1))
         };
         let logits = filled(0)?;
         if !self.is_causal && ids.len() < self.length {
@@ -162,32 +213,66 @@ impl Engine {
     }
 
     /// Computes what is not in the states yet; where they hold something else, from there on. Where
-    /// they have no room for all, the first ids are forgotten, half a room at a time.
-    fn go_on(&mut self, ids: &[i32]) -> Result<Vec<f32>, Error> {
-        let beyond = ids.len().saturating_sub(self.room.unwrap_or(usize::MAX));
-        let half = self.room.map_or(1, |room| (room / 2).max(1));
-        let ids = &ids[beyond.div_ceil(half) * half..];
-        let same = self.seen.iter().zip(ids).take_while(|(a, b)| a == b).count();
-        let mut at = same.min(ids.len() - 1);
-        loop {
-            let left = ids.len() - at;
-            let (entry, count) = if left >= self.length { (0, self.length) } else { (1, 1) };
-            self.seen.truncate(at);
-            let logits = match self.call(entry, &ids[at..at + count], Some(at)) {
+    /// they have no room for all, the first ids are forgotten, half a room at a time. A sequence
+    /// goes on in the row that has seen most of it.
+    fn go_on(&mut self, sequences: &[&[i32]]) -> Result<Vec<Vec<f32>>, Error> {
+        let kept: Vec<&[i32]> = sequences.iter().map(|ids| self.remembered(ids)).collect();
+        let rows = self.rows_of(&kept);
+        let known = |(ids, &row): (&&[i32], &usize)| same(&self.seen[row], ids).min(ids.len() - 1);
+        let mut at: Vec<usize> = kept.iter().zip(&rows).map(known).collect();
+        let mut logits = vec![Vec::new(); kept.len()];
+        while logits.iter().any(Vec::is_empty) {
+            let is_long = kept.iter().zip(&at).all(|(ids, at)| ids.len() - at >= self.length);
+            let (entry, count) = if is_long { (0, self.length) } else { (1, 1) };
+            // Who has all waits at the last id; rows without a sequence, at the first.
+            let starts = kept.iter().zip(&at).map(|(ids, &at)| at.min(ids.len() - count));
+            let starts: Vec<usize> = starts.collect();
+            let all = self.seen.len();
+            let (mut ids, mut places) = (vec![0; all * count], vec![0; all]);
+            let idle = (0..all).filter(|row| !rows.contains(row));
+            idle.for_each(|row| self.seen[row].clear());
+            for ((&row, &start), sequence) in rows.iter().zip(&starts).zip(&kept) {
+                ids[row * count..][..count].copy_from_slice(&sequence[start..start + count]);
+                places[row] = start;
+                self.seen[row].truncate(start);
+            }
+            let called = match self.call(entry, &ids, &places) {
                 Err(RunError::Index { extent, .. })
-                    if self.room.is_none() && at > 0 && (at + count) as i64 > extent =>
+                    if self.room.is_none()
+                        && starts.iter().any(|&at| at > 0 && (at + count) as i64 > extent) =>
                 {
                     self.room = Some(extent as usize);
-                    return self.go_on(ids);
+                    return self.go_on(sequences);
                 }
                 called => called?,
             };
-            at += count;
-            self.seen.extend_from_slice(&ids[at - count..at]);
-            if at == ids.len() {
-                return Ok(self.row(&logits, count - 1));
+            for (k, &row) in rows.iter().enumerate() {
+                let end = starts[k] + count;
+                self.seen[row].extend_from_slice(&kept[k][starts[k]..end]);
+                if at[k] < end && end == kept[k].len() {
+                    logits[k] = self.row(&called, row * count + count - 1);
+                }
+                at[k] = end;
             }
         }
+        Ok(logits)
+    }
+
+    /// What of a sequence there is room for.
+    fn remembered<'i>(&self, ids: &'i [i32]) -> &'i [i32] {
+        let beyond = ids.len().saturating_sub(self.room.unwrap_or(usize::MAX));
+        let half = self.room.map_or(1, |room| (room / 2).max(1));
+        &ids[beyond.div_ceil(half) * half..]
+    }
+
+    /// The row for each sequence.
+    fn rows_of(&self, sequences: &[&[i32]]) -> Vec<usize> {
+        let mut free: Vec<usize> = (0..self.seen.len()).rev().collect();
+        let row = |ids: &&[i32]| {
+            let best = (0..free.len()).max_by_key(|&k| same(&self.seen[free[k]], ids));
+            free.remove(best.expect("there is a row for each sequence"))
+        };
+        sequences.iter().map(row).collect()
     }
 
     fn row(&self, logits: &[f32], position: usize) -> Vec<f32> {
@@ -195,12 +280,13 @@ impl Engine {
         logits[position * width..][..width].to_vec()
     }
 
-    fn call(&self, entry: usize, ids: &[i32], at: Option<usize>) -> Result<Vec<f32>, RunError> {
+    fn call(&self, entry: usize, ids: &[i32], at: &[usize]) -> Result<Vec<f32>, RunError> {
         let program = self.executable.program();
         let outputs = program.entries[entry].outputs.iter();
         let mut outputs: Vec<Tensor> = outputs.map(|&b| empty(program.buffer(b))).collect();
-        let ids = Tensor::i32([1, ids.len()], ids.to_vec());
-        let at = at.map(|at| Tensor::i32([], vec![at as i32]));
+        let rows = self.seen.len();
+        let ids = Tensor::i32([rows, ids.len() / rows], ids.to_vec());
+        let at = self.position.map(|position| position.tensor(at));
         let inputs: Vec<&Tensor> = std::iter::once(&ids).chain(&at).collect();
         self.executable.call(entry, &inputs, &mut outputs)?;
         Ok(outputs[0].as_f32().expect("logits are f32").to_vec())
@@ -209,8 +295,21 @@ impl Engine {
 
 impl Scores for Engine {
     fn after(&mut self, sequences: &[(usize, &[i32])]) -> Result<Vec<Vec<f32>>, Error> {
-        sequences.iter().map(|(_, ids)| Engine::after(self, ids)).collect()
+        let sequences: Vec<&[i32]> = sequences.iter().map(|&(_, ids)| ids).collect();
+        let mut logits = Vec::new();
+        for some in sequences.chunks(self.seen.len()) {
+            match some {
+                [one] => logits.push(self.after_one(one)?),
+                some => logits.extend(self.go_on(some)?),
+            }
+        }
+        Ok(logits)
     }
+}
+
+/// How many first ids are the same.
+fn same(a: &[i32], b: &[i32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// How the model wants to be asked, by its first output.

@@ -3,6 +3,7 @@
 //! seen in states computes what is new.
 
 use super::beam::{Limits, Scores, search};
+use super::engine::Position;
 use super::{Beams, padded_to, require_causal, require_width};
 use crate::network::{empty, extents, initialize};
 use crate::pipeline::{self, EntryGraph};
@@ -21,7 +22,7 @@ pub(super) struct Signature {
     source_length: String,
     ids: String,
     /// The position of the first of the ids, where the states hold those before.
-    at: Option<String>,
+    at: Option<(String, Position)>,
     batch: String,
     from: String,
     to: String,
@@ -63,11 +64,13 @@ struct Encoded<'t, 'm> {
 const TOGETHER: usize = 32;
 
 impl Signature {
-    /// The signature of a model that takes a source, its lengths, ids, and perhaps a position.
-    pub fn of(inputs: &[(String, Type)]) -> Option<Signature> {
+    /// The signature of a model that takes a source, its lengths, ids, and perhaps a position;
+    /// whether it `keeps` anything from call to call.
+    pub fn of(inputs: &[(String, Type)], keeps: &dyn Fn() -> bool) -> Option<Signature> {
         let (at, inputs) = match inputs {
-            [inputs @ .., (at, ty)] if ty.dtype == DType::I32 && ty.rank() == 0 => {
-                (Some(at.clone()), inputs)
+            [inputs @ .., (at, ty)] if inputs.len() == 3 => {
+                let position = Position::of(ty, inputs[0].1.shape.first()?, keeps)?;
+                (Some((at.clone(), position)), inputs)
             }
             _ => (None, inputs),
         };
@@ -105,7 +108,8 @@ impl Signature {
 
     /// The inputs with their names; the ids are the first ones.
     pub fn inputs(&self, source: Tensor, length: Tensor, ids: Tensor) -> Vec<(&str, Tensor)> {
-        let at = self.at.as_deref().map(|at| (at, Tensor::i32([], vec![0])));
+        let rows = length.shape[0];
+        let at = self.at.as_ref().map(|(at, position)| (&**at, position.tensor(&vec![0; rows])));
         let others = [(&*self.source, source), (&*self.source_length, length), (&*self.ids, ids)];
         others.into_iter().chain(at).collect()
     }
@@ -338,15 +342,19 @@ impl Encoded<'_, '_> {
 
     /// The logits after sequences that have all become an id longer. Where the states have no room
     /// for it, they end.
-    fn go_on(&mut self, sequences: &[(usize, &[i32])], at: String) -> Result<Vec<Vec<f32>>, Error> {
+    fn go_on(
+        &mut self,
+        sequences: &[(usize, &[i32])],
+        (at, kind): (String, Position),
+    ) -> Result<Vec<Vec<f32>>, Error> {
         let position = sequences.first().map_or(0, |(_, ids)| ids.len() - 1);
         assert!(sequences.iter().all(|(_, ids)| ids.len() == position + 1), "they grow together");
         if position > 0 {
             self.follow(sequences)?;
         }
         self.seen = sequences.iter().map(|&(owner, ids)| (owner, ids.to_vec())).collect();
-        self.rows.insert(at, Tensor::i32([], vec![position as i32]));
         let rows = self.owners.len();
+        self.rows.insert(at, kind.tensor(&vec![position; rows]));
         let last = sequences.iter().map(|(_, ids)| ids[position]);
         let last = last.chain(std::iter::repeat(END)).take(rows).collect();
         self.rows.insert(self.translator.signature.ids.clone(), Tensor::i32([rows, 1], last));
