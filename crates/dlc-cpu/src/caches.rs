@@ -3,33 +3,37 @@
 use crate::machine::Machine;
 use std::sync::LazyLock;
 
-/// What a thread has for itself, in bytes.
+/// What a thread has for itself, and what all share, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caches {
     /// The first level.
     pub first: usize,
     /// The second level.
     pub second: usize,
+    /// The largest, which threads share.
+    pub last: usize,
 }
 
 impl Caches {
     /// What processors have at least that are as common as their level.
-    pub const USUAL: Caches = Caches { first: 32 << 10, second: 512 << 10 };
+    pub const USUAL: Caches = Caches { first: 32 << 10, second: 512 << 10, last: 32 << 20 };
 
     /// Those of this machine.
     pub fn here() -> Caches {
         let [first, second, _] = Machine::here().caches;
-        Caches { first, second }
+        Caches { first, second, last: last_level() }
+    }
+
+    /// Whether so many bytes are too many for the largest, beside what else is in it.
+    pub fn are_left_by(self, bytes: usize) -> bool {
+        bytes > self.last / 4 * 3
     }
 }
 
-/// What a machine is taken to have that does not tell.
-const USUAL: usize = 32 << 20;
-
 /// Bytes of the largest cache.
-pub fn last_level() -> usize {
+fn last_level() -> usize {
     static BYTES: LazyLock<usize> =
-        LazyLock::new(|| machine::caches().max().filter(|&b| b > 0).unwrap_or(USUAL));
+        LazyLock::new(|| machine::caches().max().filter(|&b| b > 0).unwrap_or(Caches::USUAL.last));
     *BYTES
 }
 

@@ -4,7 +4,9 @@
 mod support;
 
 use dlc_cpu::{CpuTarget, level::Level};
-use dlc_kernel::{BinaryOp, DType, Exprs, FoldOp, Form, OptLevel, Program, Step, Target, UnaryOp};
+use dlc_kernel::{
+    BinaryOp, Class, DType, Exprs, FoldOp, Form, OptLevel, Program, Step, Target, UnaryOp,
+};
 use support::*;
 
 fn listing(program: &Program, stage: &str, opt_level: OptLevel) -> String {
@@ -81,4 +83,24 @@ fn an_unknown_stage_is_refused() {
     let target = CpuTarget::new(Level::X86_64V3);
     let error = target.emit("ptx", &double(), &options(OptLevel::O2, 1)).unwrap_err();
     assert_eq!(error.to_string(), "x86-64-v3 has no stage `ptx`");
+}
+
+/// `y = x w` for one row; `w` is a parameter of `[depth, columns]`.
+fn line_of_products(depth: i64, columns: i64) -> Program {
+    let mut draft = Draft::default();
+    let (x, y) = (draft.input(&[depth]), draft.output(&[columns]));
+    let w = draft.buffer(Class::Param, DType::F32, &[depth, columns]);
+    let mut e = Exprs::new();
+    let (lhs, rhs) = (load(&mut e, x, at(&[1])), load(&mut e, w, at(&[1, 0])));
+    let sum = folded(&mut e, 0, DType::F32);
+    let stores = vec![store(y, &[0], sum)];
+    draft.kernel(Form::contract(sizes(&[columns]), sizes(&[depth]), e, [lhs, rhs], stores));
+    draft.program()
+}
+
+#[test]
+fn weights_are_asked_for_ahead_where_they_come_from_memory() {
+    let asks = |program| listing(&program, "asm", OptLevel::O2).contains("_ahead4096");
+    assert!(!asks(line_of_products(512, 1024)));
+    assert!(asks(line_of_products(4096, 2048)));
 }

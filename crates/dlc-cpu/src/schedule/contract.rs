@@ -91,6 +91,8 @@ pub struct Side {
     /// In how many of the loops around, from the outermost on, it differs from step to step; it is the
     /// same at all steps of the others.
     pub loops: usize,
+    /// Whether it comes from memory: no cache keeps it from one use to the next.
+    pub from_memory: bool,
 }
 
 /// A flat range over several axes, the last one innermost.
@@ -323,16 +325,18 @@ impl<'k> ContractSchedule<'k> {
         }
     }
 
-    /// What tiles of that width bring near while they read a panel of columns, in bytes from it: what
-    /// they read soon of a panel that only they use, or the next panel. 0, if all of them are near.
+    /// What tiles of that width bring near while they read a panel of columns, in bytes from it:
+    /// what they read soon of a panel that only they use, if it comes from memory, or the next
+    /// panel. 0 where all of them are near.
     pub fn columns_ahead(&self, tiling: &Tiling, width: i64) -> i32 {
         let (rows, columns) = (self.rows.axes.points(), self.columns.axes.points());
         let depth = self.depth.points();
         let panel = i32::try_from(4 * width * depth).ok();
-        match tiling.columns.is_whole() && tiling::is_far(columns.saturating_mul(depth)) {
-            true if rows <= tiling.tile.rows => STREAM_AHEAD,
-            true => panel.filter(|&bytes| bytes <= MAX_AHEAD).unwrap_or(0),
-            false => 0,
+        let is_far = tiling.columns.is_whole() && tiling::is_far(columns.saturating_mul(depth));
+        match (is_far, rows <= tiling.tile.rows) {
+            (true, true) if self.columns.from_memory => STREAM_AHEAD,
+            (true, false) => panel.filter(|&bytes| bytes <= MAX_AHEAD).unwrap_or(0),
+            _ => 0,
         }
     }
 

@@ -3,7 +3,6 @@
 use super::domain::{Domain, extents};
 use super::stretch::{Stretch, Task, vectors_at_once};
 use super::{Config, PlacedStore, Site, lanes, place_stores};
-use crate::caches;
 use crate::leaf::loops::MOST_LINES;
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
@@ -278,16 +277,11 @@ pub(super) fn outgrows_caches(
     stores: &[PlacedStore],
     roots: &[ExprId],
 ) -> bool {
-    let bytes = |id: BufferId| {
-        let buffer = site.program.buffer(id);
-        buffer.elements().unwrap_or(0).saturating_mul(buffer.dtype.bytes())
-    };
     let mut touched = loaded(domain, roots);
     touched.extend(stores.iter().map(|s| s.buffer));
     touched.sort_unstable();
     touched.dedup();
-    let touched = touched.into_iter().map(bytes).fold(0, usize::saturating_add);
-    touched > caches::last_level() / 4 * 3 && !is_in_place(site, domain, stores, roots)
+    site.config.caches.are_left_by(site.bytes(touched)) && !is_in_place(site, domain, stores, roots)
 }
 
 /// The buffers that `roots` load, each once, in order.

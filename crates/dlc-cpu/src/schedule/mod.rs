@@ -71,6 +71,17 @@ pub struct Site<'k> {
     pub changing: Option<&'k FxHashSet<BufferId>>,
 }
 
+impl Site<'_> {
+    /// Bytes of some buffers.
+    fn bytes(&self, buffers: impl IntoIterator<Item = BufferId>) -> usize {
+        let bytes = |id| {
+            let buffer = self.program.buffer(id);
+            buffer.elements().unwrap_or(0).saturating_mul(buffer.dtype.bytes())
+        };
+        buffers.into_iter().map(bytes).fold(0, usize::saturating_add)
+    }
+}
+
 /// How one kernel is computed.
 #[derive(Clone, Debug)]
 pub enum Schedule<'k> {

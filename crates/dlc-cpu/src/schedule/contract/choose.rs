@@ -156,7 +156,21 @@ impl<'k> Nest<'_, 'k> {
             true => self.steps.len() - 1,
             false => self.loops_of(self.uses(operand)),
         };
-        Side { operand, bare: self.bare(operand), axes, order, loops }
+        let from_memory = self.comes_from_memory(operand, product([&axes, depth]), loops);
+        Side { operand, bare: self.bare(operand), axes, order, loops, from_memory }
+    }
+
+    /// Whether so many floats of an operand, which differs in so many loops, come from memory: what passes
+    /// between two uses is too much for the largest cache. Between two calls that is all parameters,
+    /// between two steps or after packing the operand.
+    fn comes_from_memory(&self, operand: ExprId, floats: i64, loops: usize) -> bool {
+        let lasts = |id: &BufferId| self.site.fixed.contains(id);
+        let is_kept = loaded(&self.domain, &[operand]).iter().all(lasts);
+        let passing = match is_kept && loops + 1 == self.steps.len() {
+            true => self.site.bytes(self.site.fixed.iter().copied()),
+            false => usize::try_from(floats).unwrap_or(usize::MAX).saturating_mul(4),
+        };
+        self.site.config.caches.are_left_by(passing)
     }
 
     fn bare(&self, operand: ExprId) -> Option<BareLoad> {

@@ -379,15 +379,15 @@ impl<'d, 'k> Draft<'d, 'k> {
 }
 
 /// Elements wait for the fold before them, and each of their operations for the one before it:
-/// several at a time hide that.
+/// several at a time hide that. Long code hides what folds wait for.
 fn unroll(leaf: &Loop) -> u8 {
     let computed =
         |v: &Vector| !matches!(leaf.lanes.op(*v), Op::Const(..) | Op::Uniform(..) | Op::Carry(..));
     let count = leaf.lanes.reachable(&leaf.roots()).iter().filter(|v| computed(v)).count();
     let wanted = match count {
         ..12 => 4,
-        12..64 => 2,
-        _ => 1,
+        64.. if !leaf.folds.is_empty() => 1,
+        _ => 2,
     };
     [4, 2, 1]
         .into_iter()

@@ -57,14 +57,15 @@ pub(super) fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64
 }
 
 /// Cycles to bring cache lines from the second level, where a block of the depth has more of them
-/// than the first level holds: those of panels that are read in place across the lines of an
-/// operand, each for one term, take longer than lines in order.
+/// than the first level holds, or panels are used once: those of panels that are read in place across
+/// the lines of an operand, each for one term, take longer than lines in order.
 fn beyond_first_level(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let in_place = rows.supply.is_direct() || columns.supply.is_direct();
     let terms = depth_block(problem, tile, rows.offer.points, in_place);
     let [row_lines, column_lines] = [rows.lines(tile.rows), columns.lines(tile.columns)];
     let few = terms as f64 * (row_lines.0 + column_lines.0) <= FEW_LINES;
-    if few && !rows.supply.crowds(terms) && !columns.supply.crowds(terms) {
+    let again = rows.offer.points > tile.rows && columns.offer.points > tile.columns;
+    if few && again && !rows.supply.crowds(terms) && !columns.supply.crowds(terms) {
         return 0.0;
     }
     let tiles = |cut: Cut, extent: i64| div_ceil(cut.offer.points, extent) as f64;
@@ -86,7 +87,7 @@ impl Supply {
     }
 }
 
-/// Whether an operand of so many elements comes from memory.
+/// Whether an operand of so many elements comes from beyond the caches of a core.
 pub(in crate::schedule::contract) fn is_far(floats: i64) -> bool {
     floats > FAR_FLOATS
 }
