@@ -68,6 +68,34 @@ def attention(call, *shapes):
     return nn.MultiheadAttention(D, 2, batch_first=True), lambda m, *x: (call(m, *x)[0],), shapes
 
 
+class RelativeAttention(nn.Module):
+    """With a learned bias by distance, as T5 has it."""
+
+    def __init__(self, far, causal):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(D, 2, batch_first=True)
+        self.relative_bias1, self.far, self.causal = nn.Embedding(8, 2), far, causal
+
+    def buckets(self):
+        behind = torch.arange(T)[:, None] - torch.arange(T)
+        count = 8 if self.causal else 4
+        distance = behind.clamp(min=0) if self.causal else behind.abs()
+        narrow = count // 2
+        octaves = torch.log(distance.double() / narrow) / np.log(self.far / narrow)
+        wide = (narrow + (octaves * (count - narrow)).clamp(min=0).long()).clamp(max=count - 1)
+        near = torch.where(distance < narrow, distance, wide)
+        return near if self.causal else near + count * (behind < 0)
+
+    def forward(self, x):
+        bias = self.relative_bias1(self.buckets()).permute(2, 0, 1).repeat(N, 1, 1)
+        bias = bias.masked_fill(AHEAD, -torch.inf) if self.causal else bias
+        return self.attn(x, x, x, attn_mask=bias)[0]
+
+
+def relative(far, causal):
+    return RelativeAttention(far, causal), lambda m, x: (m(x),), [(N, T, D)]
+
+
 def encoder(pre, activation):
     layer = nn.TransformerEncoderLayer(
         D, 2, 8, dropout=0.0, activation=activation, batch_first=True, norm_first=pre)
@@ -101,6 +129,8 @@ CASES = {
     "causal_attention": attention(lambda m, x: m(x, x, x, attn_mask=AHEAD), (N, T, D)),
     "padded_attention": attention(
         lambda m, x, memory: m(x, memory, memory, key_padding_mask=attends(SOURCE_LENGTHS, U)), (N, T, D), (N, U, D)),
+    "relative_attention": relative(5, False),
+    "causal_relative_attention": relative(6, True),
     "encoder_post": encoder(False, "relu"),
     "encoder_pre": encoder(True, "gelu"),
     "decoder_post": decoder(False),

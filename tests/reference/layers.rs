@@ -36,6 +36,13 @@ const fn with_memory(name: &'static str, layer: &'static str) -> Case {
     Case { name, inputs, layer, outputs, lengths: SOURCE_LENGTHS }
 }
 
+/// Attention with a learned bias by distance.
+const RELATIVE: &str = "block Relative(far, causal)(x: [N, T, D]) -> [N, T, D] {
+  attn = self_attention(2, bias = relative_bias(2, T, T, 8, far, causal = causal), causal = causal)
+  x |> attn
+}
+";
+
 const ONE: &str = "y0 = net(x0)";
 const WITH_STATE: &str = "y0, y1 = net(x0)";
 const WITH_STATES: &str = "y0, y1, y2 = net(x0)";
@@ -84,6 +91,8 @@ const CASES: &[Case] = &[
     case("self_attention", &[X], "self_attention(2)", ONE),
     case("causal_attention", &[X], "self_attention(2, causal = yes)", ONE),
     with_memory("padded_attention", "cross_attention(2, mask = lengths |> length_mask(5))"),
+    case("relative_attention", &[X], "Relative(5, no)", ONE),
+    case("causal_relative_attention", &[X], "Relative(6, yes)", ONE),
     case(
         "encoder_post",
         &[X],
@@ -118,7 +127,7 @@ impl Case {
     /// A model of the layer whose results are its outputs and `gradients` of their sum, each
     /// weighted by an input of its own.
     fn source(&self, weights: &[Vec<usize>], gradients: &[String]) -> String {
-        let mut text = "model M(lengths: i32[3]".to_owned();
+        let mut text = format!("{RELATIVE}model M(lengths: i32[3]");
         let inputs = self.inputs.iter().enumerate().map(|(k, shape)| ("x", k, *shape));
         let weights = weights.iter().enumerate().map(|(k, shape)| ("w", k, shape.as_slice()));
         for (kind, k, shape) in inputs.chain(weights) {

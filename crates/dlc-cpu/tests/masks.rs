@@ -5,9 +5,11 @@ mod support;
 #[path = "../../dlc-kernel/tests/shared/attention.rs"]
 mod attention;
 
-use attention::{Mask, Sizes, attention};
+use attention::{Mask, Sizes, attention, attention_of_seen};
 use dlc_cpu::CpuTarget;
-use dlc_kernel::{BinaryOp, DType, Data, Expr, Exprs, Form, OptLevel, Program, Target, UnaryOp};
+use dlc_kernel::{
+    BinaryOp, DType, Data, Expr, Exprs, Form, OptLevel, Program, Target, Tensor, UnaryOp,
+};
 use support::{draft, *};
 
 const CAUSAL: Mask = Mask { backwards: false, shift: 0, width: 1 << 20 };
@@ -50,6 +52,53 @@ fn what_nobody_sees_does_not_turn_up() {
     let values = outputs[0].data.to_f64();
     assert!(values[..64 * 128].iter().all(|x| x.is_finite()));
     assert!(values[64 * 191..].iter().all(|x| x.is_nan()));
+}
+
+/// Keys and values, the first of which are seen by all queries; others may be `others`.
+fn first_seen(program: &Program, n: Sizes, seen: i64, others: Option<f32>) -> Vec<Tensor> {
+    let mut inputs = noise_inputs(program, 5);
+    for tensor in &mut inputs[1..3] {
+        let Data::F32(data) = &mut tensor.data else { unreachable!("keys and values are floats") };
+        let first = data.len() / n.keys as usize * seen as usize;
+        data[first..].iter_mut().for_each(|x| *x = others.unwrap_or(*x));
+    }
+    let is_seen = |i: i64| u8::from(i % n.keys < seen);
+    inputs[3].data = Data::Bool((0..n.queries * n.keys).map(is_seen).collect());
+    inputs
+}
+
+#[test]
+fn what_a_mask_in_memory_hides_is_left_out() {
+    let target = CpuTarget::detect().unwrap();
+    for (queries, keys) in [(1, 128), (1, 200), (1, 1000), (3, 300)] {
+        let n = Sizes { heads: 2, queries, keys, depth: 24, width: 20 };
+        let (program, ..) = attention_of_seen(n);
+        for seen in [0, 1, 63, 64, 65, 127, 128, keys - 1, keys].into_iter().filter(|&s| s <= keys)
+        {
+            let clean = check(&program, &first_seen(&program, n, seen, None), 3e-6);
+            if queries == 1 {
+                let garbage = first_seen(&program, n, seen, Some(1e30));
+                let got = run(&target, &program, &options(OptLevel::O2, 1), &garbage).unwrap();
+                assert!(same_bits(&clean, &got), "{seen} of {keys} keys are seen");
+            }
+        }
+    }
+    let n = Sizes { heads: 2, queries: 1, keys: 1000, depth: 24, width: 20 };
+    let (program, ..) = attention_of_seen(n);
+    let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
+    for words in ["sums     where", "that is not -inf;", "terms    up to the last of"] {
+        assert!(schedule.contains(words), "{schedule}");
+    }
+}
+
+/// Each query sees keys of its own, in no order.
+#[test]
+fn any_mask_in_memory_is_obeyed() {
+    for (queries, keys) in [(1, 130), (5, 257)] {
+        let n = Sizes { heads: 3, queries, keys, depth: 16, width: 33 };
+        let (program, ..) = attention_of_seen(n);
+        check(&program, &noise_inputs(&program, 9), 3e-6);
+    }
 }
 
 /// Products whose tiles store `e^(sum / 8)` where a mask holds and 0 elsewhere, and, beside it, whether it

@@ -3,7 +3,6 @@
 use dlc_kernel::Bindings;
 use rustc_hash::FxHashSet;
 
-use super::dims::free_dims;
 use super::model::check_expectations;
 use super::settings::TrainOverrides;
 use super::{DefId, Mode};
@@ -40,6 +39,7 @@ pub(crate) fn check(unit: &Unit) -> Vec<Diagnostic> {
     without_repetitions(found)
 }
 
+/// What is wrong or odd with a model in one mode.
 fn check_model(unit: &Unit, id: DefId, mode: Mode) -> Vec<Diagnostic> {
     with_stand_ins(unit, Some(id), |bindings| match super::model(unit, id, bindings, mode) {
         (Some(model), _) => Ok(model.warnings),
@@ -47,26 +47,49 @@ fn check_model(unit: &Unit, id: DefId, mode: Mode) -> Vec<Diagnostic> {
     })
 }
 
-/// A number that many others divide.
-const STAND_IN: i64 = 5040;
+/// Numbers that stand for sizes: one that many others divide, and the least. What is wrong whatever
+/// a size is, is wrong with both; conditions may hold for sizes between them.
+const STAND_INS: [i64; 2] = [5040, 1];
 
-/// What `elaborate` finds. Where it gets no further without the sizes that a binding decides, some
-/// number stands for them.
+/// What `elaborate` finds. Where it gets no further without the sizes that a binding decides,
+/// numbers stand for them.
 fn with_stand_ins(
     unit: &Unit,
     model: Option<DefId>,
     elaborate: impl Fn(&Bindings) -> Result<Vec<Diagnostic>, Vec<Diagnostic>>,
 ) -> Vec<Diagnostic> {
-    let found = elaborate(&Bindings::new()).unwrap_or_else(|errors| errors);
-    let dims = model.map_or_else(Vec::new, |id| free_dims(unit, unit.def(id)));
-    let is_open = |d: &Diagnostic| d.code == Code::UnboundDim;
-    if dims.is_empty() || !found.iter().any(is_open) || !found.iter().all(is_open) {
-        return found;
+    let known = model.map_or_else(Default::default, |id| unit.dims(unit.def(id)));
+    let begun = elaborate(&Bindings::new()).unwrap_or_else(|errors| errors);
+    let with = |number: i64| {
+        let (mut found, mut sizes) = (begun.clone(), Bindings::new());
+        loop {
+            let open = missing(&found).filter(|dim| known.contains(*dim));
+            let open: Vec<String> = open.filter(|dim| !sizes.contains_key(*dim)).cloned().collect();
+            if open.is_empty() {
+                return (found, sizes);
+            }
+            sizes.extend(open.into_iter().map(|dim| (dim, number)));
+            found = elaborate(&sizes).unwrap_or_else(|errors| errors);
+        }
+    };
+    let [(mut found, sizes), (others, _)] = STAND_INS.map(with);
+    if !sizes.is_empty() {
+        let place = |d: &Diagnostic| (d.code, d.primary.span);
+        let is_wrong = |d: &Diagnostic| {
+            d.code != Code::Constraint && others.iter().any(|other| place(other) == place(d))
+        };
+        found.retain(is_wrong);
+        let dims: Vec<&str> = sizes.keys().map(String::as_str).collect();
+        let note = format!("here {} stands for the size `{}`", STAND_INS[0], dims.join("`, `"));
+        found.iter_mut().for_each(|diagnostic| diagnostic.notes.push(note.clone()));
     }
-    let sizes: Bindings = dims.iter().map(|dim| (dim.clone(), STAND_IN)).collect();
-    let note = format!("here {STAND_IN} stands for the size `{}`", dims.join("`, `"));
-    let found = elaborate(&sizes).unwrap_or_else(|errors| errors);
-    found.into_iter().map(|diagnostic| diagnostic.note(note.clone())).collect()
+    found
+}
+
+/// The dims whose sizes are missing, if nothing else is an error.
+fn missing(found: &[Diagnostic]) -> impl Iterator<Item = &String> {
+    let is_only = found.iter().all(|d| !d.is_error() || d.code == Code::UnboundDim);
+    found.iter().filter(move |_| is_only).flat_map(|d| &d.open)
 }
 
 fn without_repetitions(found: Vec<Diagnostic>) -> Vec<Diagnostic> {

@@ -19,7 +19,7 @@ pub(crate) fn dims(unit: &Unit, def: &Def) -> BTreeSet<String> {
 
 /// The dims that only a model's output or its conditions name, and its body uses, such as the
 /// number of classes: a binding decides them.
-pub(super) fn free_dims(unit: &Unit, def: &Def) -> Vec<String> {
+fn free_dims(unit: &Unit, def: &Def) -> Vec<String> {
     let types: Vec<&TypeExpr> = match &def.output {
         None => Vec::new(),
         Some(Output::Single(ty)) => vec![ty],

@@ -157,6 +157,7 @@ impl Elab<'_> {
             diagnostic =
                 diagnostic.help(format!("give the dim a value, for example `--bind {dim}=64`"));
         }
+        diagnostic.open.extend(dims);
         self.fail(diagnostic)
     }
 

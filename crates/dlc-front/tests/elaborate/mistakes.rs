@@ -218,6 +218,30 @@ model M(ids: i32[N, T]) -> f32[N, T, V] {
 }
 
 #[test]
+fn models_whose_states_have_open_sizes() {
+    let signature = "model M(x: f32[N, T, 3], at: i32[]) -> f32[N, 4, 4]";
+    insta::assert_snapshot!(show(&[
+        &format!("{signature} {{ x |> remember(4, at) }}"),
+        &format!("{signature} {{ unused = x * x\n  y = x |> remember(4, at)\n  y + x[:, :, :2] }}"),
+        "model M(x: f32[N, D]) { y = x |> linear(D + 1)\n  y @ transpose(x) }",
+    ]));
+}
+
+/// What is right with some size is no mistake.
+#[test]
+fn some_sizes_suit() {
+    for text in [
+        "model M(x: f32[N, D]) where D <= 64, D % 8 == 0 { x |> linear(D / 8) }",
+        "model M(x: f32[N, 8], at: i32[]) where N <= 16 { x |> unsqueeze[1] |> remember(4, at) }",
+        "model M(x: f32[N, D]) { y = x |> linear(D)\n  y[:, :D / 2] }",
+    ] {
+        let unit = crate::support::unit(text);
+        let found = unit.check();
+        assert!(found.is_empty(), "{}", unit.render(&found, Style::Plain));
+    }
+}
+
+#[test]
 fn constraints_wait_for_sizes() {
     let text = "block Heads(A)(x: [N, D]) where D % A == 0 { relu(x) }
 model M(x: f32[N, D]) { x |> Heads(4) }";

@@ -106,6 +106,9 @@ const ENOUGH_BLOCKS: i64 = 132;
 /// Products that a block should have for itself in each sum, at least.
 const LEAST_SUM: i64 = 256;
 
+/// Functions of a result from which on tiles are narrower: their code, for several results at a time,
+/// needs registers beside the sums.
+const MANY_FUNCTIONS: usize = 3;
 /// Tiles are not for results that are thinner than this.
 pub const THIN: i64 = 4;
 
@@ -192,7 +195,9 @@ impl<'k> Tiling<'k> {
                 && points[1 - side] >= MANY
                 && is_compact(domain, sides[side].0, all)
         });
-        let mut tile = tiles(batch.points(), points, packed).into_iter().zip(packed);
+        let widest = if functions(domain) < MANY_FUNCTIONS { 128 } else { 64 };
+        let tile = tiles(batch.points(), points, packed, widest);
+        let mut tile = tile.into_iter().zip(packed);
         let sides = sides.map(|(factor, group)| {
             let (tile, packed) = tile.next().expect("one for each side");
             let side = Side::new(domain, factor, group, (&sum, math), tile);
@@ -376,12 +381,23 @@ fn is_compact(domain: &Domain<'_>, factor: ExprId, elements: i64) -> bool {
     spans.collect::<Option<Vec<i64>>>().is_some_and(|spans| spans.iter().any(|&n| n >= elements))
 }
 
+/// How many elementary functions and random numbers a result takes.
+fn functions(domain: &Domain<'_>) -> usize {
+    use dlc_kernel::UnaryOp::{Cos, Erf, Exp, Log, Sigmoid, Sin, Tanh};
+    let is_function = |expr: &Expr| match expr {
+        Expr::Unary(op, _) => matches!(op, Cos | Erf | Exp | Log | Sigmoid | Sin | Tanh),
+        _ => matches!(expr, Expr::Random { .. }),
+    };
+    domain.exprs.iter().filter(|(_, expr)| is_function(expr)).count()
+}
+
 /// Rows and columns of a tile: as large as the result fills, smaller where that gives more blocks
 /// and there are too few. Where both factors are packed, tiles may be wider: each word that arrives is
-/// multiplied by more others.
-fn tiles(batch: i64, points: [i64; 2], packed: [bool; 2]) -> [u32; 2] {
+/// multiplied by more others. Columns are no more than `widest`.
+fn tiles(batch: i64, points: [i64; 2], packed: [bool; 2], widest: i64) -> [u32; 2] {
     let fitting = |points: i64| [32, 64].into_iter().find(|&t| points <= t).unwrap_or(128);
     let mut tiles = points.map(fitting);
+    tiles[1] = tiles[1].min(widest);
     let blocks =
         |tiles: [i64; 2]| batch * pieces(points[0], tiles[0]) * pieces(points[1], tiles[1]);
     if packed == [true; 2] && tiles == [128; 2] && blocks([128, 256]) >= ENOUGH_BLOCKS {
