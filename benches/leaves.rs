@@ -56,6 +56,7 @@ fn unary(op: UnaryOp) -> Loop {
         streaming: false,
         lines: None,
         ahead: Vec::new(),
+        repeats: false,
     }
 }
 
