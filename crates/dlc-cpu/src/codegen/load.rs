@@ -14,6 +14,39 @@ use cranelift_codegen::ir::types::{F32, F32X4, I8, I8X16, I16X8, I32, I32X4, I64
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use dlc_kernel::{BufferId, DType, ExprId, Scalar};
 
+/// Bytes of a vector.
+pub(super) const VECTOR: i64 = 16;
+
+/// The type of a vector of such values in memory, and four bytes of it, if all are that one.
+pub(super) fn pattern(value: Scalar) -> (Type, u32) {
+    match (value.dtype, value.dtype.bytes()) {
+        (DType::F32, _) => (I32X4, (value.value() as f32).to_bits()),
+        (_, 1) => (I8X16, value.value() as i32 as u8 as u32 * 0x0101_0101),
+        _ => (I32X4, value.value() as i32 as u32),
+    }
+}
+
+impl Emitter<'_> {
+    /// Stores a value at the `count` neighbours from an address on.
+    pub fn fill(&mut self, first: Value, count: Value, value: Scalar) {
+        let bytes = value.dtype.bytes() as i64;
+        let end = self.add_scaled(first, count, bytes);
+        let size = self.b.ins().isub(end, first);
+        let rest = self.b.ins().band_imm_u(size, VECTOR - 1);
+        let whole = self.b.ins().isub(end, rest);
+        let (ty, bits) = pattern(value);
+        self.for_each(first, whole, VECTOR, |e, at| {
+            let values = e.lanes([bits; 4], ty);
+            e.b.ins().store(NOTRAP, values, at, 0);
+        });
+        self.for_each(whole, end, bytes, |e, at| {
+            let value =
+                e.b.ins().iconst(ty.lane_type(), i64::from(bits) & ((1 << (8 * bytes)) - 1));
+            e.b.ins().store(NOTRAP, value, at, 0);
+        });
+    }
+}
+
 /// The value of the load `id`.
 pub(super) fn load(
     ev: &Evaluator,

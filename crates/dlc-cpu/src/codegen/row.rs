@@ -3,11 +3,11 @@
 use super::expr::{Evaluator, Lanes, Val};
 use super::fold::{Reducer, merge_all};
 use super::map::set_axes;
+use super::tail::kept;
 use super::{Emitter, LANES, NOTRAP, Part, Phase, When, abreast, emit, load, stretch};
 use crate::schedule::domain::{AxisSet, Linear, strides};
 use crate::schedule::row::{Pass, RowFold, RowLanes, RowSchedule};
 use crate::schedule::stretch::Stretch;
-use crate::schedule::tail::Tail;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32X4;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -104,31 +104,13 @@ impl<'s, 'k: 's> Rows<'s, 'k> {
         if self.schedule.chunks > 1 {
             return self.emit_chunk(e, ev);
         }
-        let kept = self.schedule.tail.as_ref().map(|tail| self.kept(e, ev, tail));
+        let kept = self.schedule.tail.as_ref().map(|tail| kept(e, ev, self.schedule, tail));
         for pass in &self.schedule.passes {
             for (fold, result) in pass.folds.iter().zip(self.emit_pass(e, ev, pass, kept)) {
                 self.define(e, ev, fold.step, result);
             }
         }
         self.store_row(e, ev);
-    }
-
-    /// How many points of a row come before its tail; makes the stores of the others.
-    fn kept(&self, e: &mut Emitter, ev: &mut Evaluator<'s>, tail: &Tail) -> Value {
-        let schedule = self.schedule;
-        let mut point = e.origin(schedule.domain.extents.len());
-        (0..schedule.outer).for_each(|axis| point[axis] = ev.axis(Axis(axis as u32)));
-        let all = schedule.extent(tail.axis);
-        let kept = e.before_tail(tail, &point, all);
-        let all = e.int(all);
-        let count = e.b.ins().isub(all, kept);
-        point[tail.axis.0 as usize] = kept;
-        let stores = schedule.passes.iter().flat_map(|pass| &pass.stores);
-        for (store, &value) in stores.zip(&tail.values) {
-            let first = e.address(store.buffer, &store.place, &point, 4);
-            e.fill(first, count, value as f32);
-        }
-        kept
     }
 
     fn store_row(&self, e: &mut Emitter, ev: &mut Evaluator<'s>) {

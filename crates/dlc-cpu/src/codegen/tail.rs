@@ -1,15 +1,15 @@
 //! Where the masked elements at the end of a line begin.
 
+use super::expr::Evaluator;
+use super::load::{VECTOR, pattern};
 use super::nest::Point;
 use super::{Emitter, NOTRAP};
+use crate::schedule::row::RowSchedule;
 use crate::schedule::tail::{BLOCK, Tail};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I8X16, I32X4, I64};
+use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
-use dlc_kernel::DType;
-
-/// Bytes of a vector.
-const VECTOR: i64 = 16;
+use dlc_kernel::{Axis, DType, Scalar};
 
 impl Emitter<'_> {
     /// How many of the `count` elements of a line come before its tail, rounded up to whole blocks;
@@ -40,10 +40,7 @@ impl Emitter<'_> {
 
     /// Whether some element of a block is not masked.
     fn is_open(&mut self, tail: &Tail, block: Value) -> Value {
-        let (ty, bits) = match tail.masked.dtype {
-            DType::F32 => (I32X4, (tail.masked.value() as f32).to_bits()),
-            _ => (I8X16, tail.masked.value() as u32 * 0x0101_0101),
-        };
+        let (ty, bits) = pattern(tail.masked);
         let masked = self.lanes([bits; 4], ty);
         let bytes = BLOCK * tail.masked.dtype.bytes() as i64;
         let differ = (0..bytes / VECTOR).map(|k| {
@@ -54,20 +51,21 @@ impl Emitter<'_> {
         let any = differ.into_iter().reduce(|a, b| self.b.ins().bor(a, b));
         self.b.ins().vany_true(any.expect("a block has elements"))
     }
+}
 
-    /// Stores a value at the `count` elements of four bytes from an address on.
-    pub fn fill(&mut self, first: Value, count: Value, value: f32) {
-        let end = self.add_scaled(first, count, 4);
-        let size = self.b.ins().isub(end, first);
-        let rest = self.b.ins().band_imm_u(size, VECTOR - 1);
-        let whole = self.b.ins().isub(end, rest);
-        let values = self.floats(value);
-        self.for_each(first, whole, VECTOR, |e, at| {
-            e.b.ins().store(NOTRAP, values, at, 0);
-        });
-        let value = self.float(value);
-        self.for_each(whole, end, 4, |e, at| {
-            e.b.ins().store(NOTRAP, value, at, 0);
-        });
+/// How many points of a row come before its tail; makes the stores of the others.
+pub(super) fn kept(e: &mut Emitter, ev: &Evaluator, schedule: &RowSchedule, tail: &Tail) -> Value {
+    let mut point = e.origin(schedule.domain.extents.len());
+    (0..schedule.outer).for_each(|axis| point[axis] = ev.axis(Axis(axis as u32)));
+    let all = schedule.extent(tail.axis);
+    let kept = e.before_tail(tail, &point, all);
+    let all = e.int(all);
+    let count = e.b.ins().isub(all, kept);
+    point[tail.axis.0 as usize] = kept;
+    let stores = schedule.passes.iter().flat_map(|pass| &pass.stores);
+    for (store, &value) in stores.zip(&tail.values) {
+        let first = e.address(store.buffer, &store.place, &point, 4);
+        e.fill(first, count, Scalar::new(DType::F32, value));
     }
+    kept
 }

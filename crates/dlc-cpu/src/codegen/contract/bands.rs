@@ -2,14 +2,14 @@
 
 use super::Contraction;
 use super::tiled::Terms;
+use crate::codegen::Emitter;
 use crate::codegen::nest::Point;
-use crate::codegen::{Emitter, NOTRAP};
 use crate::schedule::contract::{Axes, Reach, Tiling};
 use crate::schedule::domain::{Check, Linear};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{F32X4, I8, I32, I64};
+use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
-use dlc_kernel::Axis;
+use dlc_kernel::{Axis, Scalar};
 
 /// From the first to before the last.
 type Range = (Value, Value);
@@ -95,18 +95,7 @@ impl Contraction<'_, '_> {
                 e.set_axes(&mut point, &s.rows.axes, row);
                 e.set_axes(&mut point, &s.columns.axes, columns.0);
                 let first = e.address(buffer, &stream.place, &point, bytes);
-                let end = e.add_scaled(first, count, bytes);
-                let size = e.b.ins().isub(end, first);
-                let rest = e.b.ins().band_imm_u(size, 15);
-                let whole = e.b.ins().isub(end, rest);
-                e.for_each(first, whole, 16, |e, at| {
-                    let zeros = e.lanes([0; 4], F32X4);
-                    e.b.ins().store(NOTRAP, zeros, at, 0);
-                });
-                e.for_each(whole, end, bytes, |e, at| {
-                    let zero = e.b.ins().iconst(if bytes == 1 { I8 } else { I32 }, 0);
-                    e.b.ins().store(NOTRAP, zero, at, 0);
-                });
+                e.fill(first, count, Scalar::new(stream.dtype, 0.0));
             });
         }
     }
