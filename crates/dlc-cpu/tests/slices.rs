@@ -76,6 +76,21 @@ fn queries_of_a_head_follow_each_other() {
     assert!(peak(2) < 2 * head, "{} bytes", peak(2));
 }
 
+/// Keys and values of a head are more than half a megabyte: they pass by for every slice, so slices are
+/// large enough to be worth it, and far from whole.
+#[test]
+fn long_sequences_are_cut_too() {
+    let target = CpuTarget::detect().unwrap();
+    for length in [2048, 4096] {
+        let n = Sizes { heads: 2, queries: length, keys: length, depth: 64, width: 64 };
+        let (program, ..) = attention(n, None);
+        let peak = target.build(&program, &options(OptLevel::O2, 1)).unwrap().peak_bytes();
+        let own = (4 * 2 * length * 64 * 4) as u64;
+        let slice = (128 * (length + 16) * 4) as u64;
+        assert!(peak < own + 2 * slice + own / 4, "{length}: {peak} bytes");
+    }
+}
+
 #[test]
 fn small_temporaries_stay_whole() {
     let n = Sizes { heads: 3, queries: 100, keys: 100, depth: 4, width: 4 };

@@ -195,7 +195,8 @@ impl Chain {
     }
 
     /// The chain along `line`, with the bytes that need not go far, if that is worth what has to be
-    /// read again at every step.
+    /// read again at every step. Within a loop, where nothing else would keep a long sequence's part
+    /// near, steps are as large as makes it worth.
     fn of(
         program: &Program,
         kernels: &[&Kernel],
@@ -208,15 +209,18 @@ impl Chain {
         let shared = line.shared(program, kernels, local);
         let (beside, worth) = around.share_of(shared);
         let fits = |n: &i64| line.extent % n == 0 && beside + n * per_point <= NEAR;
-        let points = (1..=line.extent).rev().find(fits).unwrap_or(1);
-        let steps = line.extent / points;
+        let near = (1..=line.extent).rev().find(fits).unwrap_or(1);
+        let most = if around.depth == 0 { near } else { line.extent / 2 };
         let saved: i64 = local.iter().filter(|id| is_large(program, **id)).map(bytes).sum();
-        let again = if beside > 0 { 0 } else { (steps - 1) * shared };
+        let again = |n: i64| if beside > 0 { 0 } else { (line.extent / n - 1) * shared };
+        let is_worth = |n: &i64| line.extent % n == 0 && saved > worth * again(*n);
+        let points = (near..=most).find(is_worth)?;
+        let (steps, again) = (line.extent / points, again(points));
         let dim = |id: &BufferId| Some((*id, *line.dims.get(id)?));
         let local = local.iter().map(dim).collect::<Option<_>>()?;
         let (places, axes) = (Vec::new(), line.axes.clone());
         let chain = Chain { places, around, axes, steps, points, local };
-        (steps > 1 && saved > worth * again).then_some((saved - again, chain))
+        (steps > 1).then_some((saved - again, chain))
     }
 
     /// The loop over its slices. Temporaries that live within a step have the steps first, after those
@@ -260,6 +264,8 @@ impl Chain {
         }
         let (first, others) = body.split_first()?;
         let (mut lines, mut written) = (Line::all(first, around), first.writes());
+        // Its own axis has been cut as far as is worth it.
+        lines.retain(|line| line.axes[0].0 != self.axes[0].0 + 1);
         for kernel in others {
             lines = Line::go_on(lines, &written, kernel, around);
             written.extend(kernel.writes());

@@ -111,6 +111,7 @@ impl Contraction<'_, '_> {
         let shares = e.b.ins().iadd_imm_s(shared, s.shares_offset());
         let share = e.add_scaled(shares, split, 4 * s.share_floats(t));
         let batch_step = 4 * s.rows.axes.points() * s.share_step(t);
+        let batch = if s.step_count() == 1 { batch } else { e.divide(batch, s.own_batch()).1 };
         let first = e.add_scaled(share, batch, batch_step);
         e.add_scaled(first, row, 4 * s.share_step(t))
     }

@@ -216,7 +216,13 @@ impl<'k> Nest<'_, 'k> {
         let batch = batch.extents[self.step_axes()..].iter().product();
         let Config { level, caches, .. } = self.site.config;
         let points = terms.offers.each_ref().map(|offer| offer.points);
-        let shares = Shares::new(batch, points, depth);
+        // Bands of rows leave out more terms than threads could share out.
+        let is_banded = depth
+            .axes
+            .iter()
+            .any(|&axis| self.conditions.iter().any(|condition| condition.index.coef(axis) != 0));
+        let pieces = if is_banded { i64::MAX } else { Shares::pieces(batch, points) };
+        let shares = Shares::new(pieces, depth);
         let bundle = self.bundle;
         let problem = |ending| Problem { level, caches, batch, depth, shares, bundle, ending };
         let problems = terms.endings.each_ref().map(problem);

@@ -93,9 +93,9 @@ impl ContractSchedule<'_> {
         (self.column_blocks(tiling) * tiling.column_block + 15) & !15
     }
 
-    /// Floats of one share: the sums of all batches.
+    /// Floats of one share: the sums of a step's batches.
     pub fn share_floats(&self, tiling: &Tiling) -> i64 {
-        self.batch.points() * self.rows.axes.points() * self.share_step(tiling)
+        self.own_batch() * self.rows.axes.points() * self.share_step(tiling)
     }
 
     fn shares_bytes(&self) -> i64 {

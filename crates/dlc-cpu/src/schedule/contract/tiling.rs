@@ -177,10 +177,13 @@ const ENOUGH_PIECES: i64 = 4;
 const STRIDED_ROWS: i64 = 6;
 
 impl Shares {
-    /// Shares of `depth` where there are so many positions of each side in each of `batch` products:
-    /// enough to share out what would be too few pieces, as long as each is deep.
-    pub(super) fn new(batch: i64, points: [i64; 2], depth: &Axes) -> Shares {
-        let pieces = points.into_iter().fold(batch, |n, side| n * div_ceil(side, PIECE));
+    /// How many pieces there are to share out of `batch` products with so many positions of each side.
+    pub(super) fn pieces(batch: i64, points: [i64; 2]) -> i64 {
+        points.into_iter().fold(batch, |n, side| n * div_ceil(side, PIECE))
+    }
+
+    /// Shares of `depth`: enough to share out what would be too few pieces, as long as each is deep.
+    pub(super) fn new(pieces: i64, depth: &Axes) -> Shares {
         let wanted = if pieces < ENOUGH_PIECES { ENOUGH_UNITS / pieces.max(1) } else { 1 };
         let most = (depth.points() / DEPTH).clamp(1, wanted.max(1));
         let round = depth.extents.iter().skip(1).product::<i64>().max(1);
