@@ -10,7 +10,8 @@ pub struct Caches {
     pub first: usize,
     /// The second level.
     pub second: usize,
-    /// The largest, which threads share.
+    /// The largest, which threads share. Of one that is larger than usual, shared by so many that this is
+    /// a thread's part at best, no more than is usual.
     pub last: usize,
 }
 
@@ -24,6 +25,11 @@ impl Caches {
         Caches { first, second, last: last_level() }
     }
 
+    /// Whether so many bytes are too many for a core's own, beside as many others.
+    pub fn are_passed_by(self, bytes: usize) -> bool {
+        bytes > self.second / 2
+    }
+
     /// Whether so many bytes are too many for the largest, beside what else is in it.
     pub fn are_left_by(self, bytes: usize) -> bool {
         bytes > self.last / 4 * 3
@@ -34,7 +40,7 @@ impl Caches {
 fn last_level() -> usize {
     static BYTES: LazyLock<usize> =
         LazyLock::new(|| machine::caches().max().filter(|&b| b > 0).unwrap_or(Caches::USUAL.last));
-    *BYTES
+    (*BYTES).min(Caches::USUAL.last)
 }
 
 #[cfg(target_arch = "x86_64")]

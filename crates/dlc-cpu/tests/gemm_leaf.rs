@@ -8,7 +8,7 @@ mod tile;
 
 use dlc_cpu::leaf::epilogue::{Epilogue, Spread};
 use dlc_cpu::leaf::lanes::{Kind, Lanes, Op, Vector, math};
-use dlc_cpu::leaf::{GemmTile, Leaf, Left, MAX_LEVELS, MAX_RUN};
+use dlc_cpu::leaf::{Ahead, AheadRight, GemmTile, Leaf, Left, MAX_LEVELS, MAX_RUN};
 use dlc_cpu::level::Level;
 use std::sync::Arc;
 use tile::{Bench, Call, Compiled, Ending, Wanted, compare, interpreted, native};
@@ -41,6 +41,20 @@ fn counts(tile: GemmTile) -> Vec<[usize; MAX_LEVELS]> {
     inner.into_iter().flat_map(with).collect()
 }
 
+/// Nothing is asked for.
+const NONE: Ahead = Ahead { left: 0, right: AheadRight::Nothing };
+
+/// What tiles may ask for.
+fn aheads(left: Left, levels: u8) -> Vec<Ahead> {
+    let lefts = if left == Left::Packed { vec![0, 4096] } else { vec![0] };
+    let mut rights = vec![AheadRight::Nothing, AheadRight::Step(4096)];
+    if levels <= 2 {
+        rights.push(AheadRight::Share(70));
+    }
+    let with = |left| rights.iter().map(move |&right| Ahead { left, right }).collect::<Vec<_>>();
+    lefts.into_iter().flat_map(with).collect()
+}
+
 /// Tiles whose sums a level with 16 registers can hold.
 fn tiles() -> impl Iterator<Item = (u8, u8)> {
     let columns = |rows: u8| (1..=8 * (14 / rows).min(12)).map(move |columns| (rows, columns));
@@ -62,14 +76,14 @@ fn tiles_of(heights: impl IntoIterator<Item = u8>, lanes: u8, most: u8) -> Vec<(
 #[test]
 fn packed_tiles_of_every_size() {
     for (rows, columns) in tiles() {
-        check(GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: 0 });
+        check(GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: NONE });
     }
 }
 
 #[test]
 fn panels_read_where_they_lie() {
     for (rows, columns) in tiles().filter(|t| t.0 <= 6 && t.1 % 3 != 0) {
-        check(GemmTile { rows, columns, left: Left::Strided, levels: 1, run: None, ahead: 0 });
+        check(GemmTile { rows, columns, left: Left::Strided, levels: 1, run: None, ahead: NONE });
     }
 }
 
@@ -79,8 +93,9 @@ fn nests_of_loops() {
         for left in [Left::Packed, Left::Strided] {
             for levels in 1..=MAX_LEVELS as u8 {
                 for run in [None, Some(1), Some(3), Some(MAX_RUN)] {
-                    let ahead = if rows % 2 == 0 { 4096 } else { 0 };
-                    check(GemmTile { rows, columns, left, levels, run, ahead });
+                    for ahead in aheads(left, levels) {
+                        check(GemmTile { rows, columns, left, levels, run, ahead });
+                    }
                 }
             }
         }
@@ -93,7 +108,7 @@ fn code_for_other_machines() {
         for (left, levels, run) in
             [(Left::Packed, 1, None), (Left::Strided, 1, None), (Left::Strided, 3, Some(2))]
         {
-            let tile = GemmTile { rows, columns, left, levels, run, ahead: 0 };
+            let tile = GemmTile { rows, columns, left, levels, run, ahead: NONE };
             let leaf = Leaf::Gemm(tile, None);
             let all: Vec<Compiled> =
                 interpreted(&leaf, tile, Level::X86_64V4).into_iter().collect();
@@ -223,7 +238,7 @@ fn epilogues_of_every_tile() {
     for ending in endings() {
         for (rows, columns) in tiles_of([1, 3, 6, 12], 8, 14) {
             let tile =
-                GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: 0 };
+                GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: NONE };
             let all = native(&Leaf::Gemm(tile, Some(ending.epilogue.clone())), tile);
             for call in finishing_calls() {
                 compare(&Bench::new(tile, Some(&ending), call), &all);
@@ -237,7 +252,7 @@ fn epilogues_for_other_machines() {
     for ending in endings() {
         for (rows, columns) in tiles_of([1, 6, 14], 16, 30) {
             let tile =
-                GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: 0 };
+                GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: NONE };
             let leaf = Leaf::Gemm(tile, Some(ending.epilogue.clone()));
             let mut all = native(&leaf, tile);
             all.truncate(1);

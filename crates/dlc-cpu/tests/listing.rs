@@ -85,22 +85,29 @@ fn an_unknown_stage_is_refused() {
     assert_eq!(error.to_string(), "x86-64-v3 has no stage `ptx`");
 }
 
-/// `y = x w` for one row; `w` is a parameter of `[depth, columns]`.
-fn line_of_products(depth: i64, columns: i64) -> Program {
+/// `y = x w`; `w` is a parameter of `[depth, columns]`.
+fn products([rows, depth, columns]: [i64; 3]) -> Program {
     let mut draft = Draft::default();
-    let (x, y) = (draft.input(&[depth]), draft.output(&[columns]));
+    let (x, y) = (draft.input(&[rows, depth]), draft.output(&[rows, columns]));
     let w = draft.buffer(Class::Param, DType::F32, &[depth, columns]);
     let mut e = Exprs::new();
-    let (lhs, rhs) = (load(&mut e, x, at(&[1])), load(&mut e, w, at(&[1, 0])));
+    let (lhs, rhs) = (load(&mut e, x, at(&[0, 2])), load(&mut e, w, at(&[2, 1])));
     let sum = folded(&mut e, 0, DType::F32);
-    let stores = vec![store(y, &[0], sum)];
-    draft.kernel(Form::contract(sizes(&[columns]), sizes(&[depth]), e, [lhs, rhs], stores));
+    let stores = vec![store(y, &[0, 1], sum)];
+    draft.kernel(Form::contract(sizes(&[rows, columns]), sizes(&[depth]), e, [lhs, rhs], stores));
     draft.program()
 }
 
 #[test]
 fn weights_are_asked_for_ahead_where_they_come_from_memory() {
-    let asks = |program| listing(&program, "asm", OptLevel::O2).contains("_ahead4096");
-    assert!(!asks(line_of_products(512, 1024)));
-    assert!(asks(line_of_products(4096, 2048)));
+    let asks = |sizes| listing(&products(sizes), "asm", OptLevel::O2).contains("_ahead4096");
+    assert!(!asks([1, 512, 1024]));
+    assert!(asks([1, 4096, 2048]));
+}
+
+#[test]
+fn tiles_that_share_a_panel_ask_for_the_next_together_where_it_is_far() {
+    let asks = |sizes| listing(&products(sizes), "asm", OptLevel::O2).contains("_next");
+    assert!(!asks([256, 64, 256]));
+    assert!(asks([256, 1024, 512]));
 }

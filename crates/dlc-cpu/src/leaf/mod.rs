@@ -54,8 +54,31 @@ pub struct GemmTile {
     pub levels: u8,
     /// The count of the innermost loop, if it is written out.
     pub run: Option<u8>,
-    /// Bytes from the right panel to what is to be brought near meanwhile, step by step; 0 if nothing.
-    pub ahead: i32,
+    /// What is to be brought near meanwhile.
+    pub ahead: Ahead,
+}
+
+/// What a tile asks for before anybody reads it. It changes no result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ahead {
+    /// Bytes from a step of the left panel to that of the next one, which is packed, too; 0 if it is
+    /// near.
+    pub left: i32,
+    /// What comes after the right panel.
+    pub right: AheadRight,
+}
+
+/// What a tile asks for of what comes after its right panel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AheadRight {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// With every step as many columns, so many bytes after it: no other tile reads this panel.
+    Step(i32),
+    /// With every step so many bytes more from [`GemmArgs::next`] on: all tiles below one another
+    /// ask for one panel together. Two loops of steps at most.
+    Share(u16),
 }
 
 /// The most loops of a tile's steps.
@@ -98,6 +121,8 @@ pub struct GemmArgs {
     pub tiles: i64,
     /// From the left panel of one tile to that of the next.
     pub a_tile: i64,
+    /// The right panel after this one.
+    pub next: *const f32,
     /// 0 to start from zero, 1 to start from what `c` holds.
     pub accumulate: i64,
     /// 0 to leave the sums in `c`, 1 to give them to the epilogue instead, if there is one.
@@ -128,6 +153,8 @@ pub enum GemmField {
     Tiles = offset_of!(GemmArgs, tiles) as i32,
     /// [`GemmArgs::a_tile`].
     ATile = offset_of!(GemmArgs, a_tile) as i32,
+    /// [`GemmArgs::next`].
+    Next = offset_of!(GemmArgs, next) as i32,
     /// [`GemmArgs::accumulate`].
     Accumulate = offset_of!(GemmArgs, accumulate) as i32,
     /// [`GemmArgs::finish`].
@@ -179,6 +206,20 @@ impl std::fmt::Display for GemmTile {
             write!(f, "_nest{}", self.levels)?;
         }
         self.run.map_or(Ok(()), |run| write!(f, "_run{run}"))?;
-        if self.ahead == 0 { Ok(()) } else { write!(f, "_ahead{}", self.ahead) }
+        self.ahead.fmt(f)
+    }
+}
+
+impl std::fmt::Display for Ahead {
+    /// Nothing, `_ahead4096`, `_next3`, `_left24576_next3`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.left != 0 {
+            write!(f, "_left{}", self.left)?;
+        }
+        match self.right {
+            AheadRight::Nothing => Ok(()),
+            AheadRight::Step(bytes) => write!(f, "_ahead{bytes}"),
+            AheadRight::Share(bytes) => write!(f, "_next{bytes}"),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A leaf with memory of its own: what measurements run again and again.
 
 use super::loops::{Loop, Stream};
-use super::{GemmArgs, GemmTile, Leaf, MAX_LEVELS};
+use super::{Ahead, GemmArgs, GemmTile, Leaf, MAX_LEVELS};
 use crate::jit::Module;
 use crate::level::Level;
 use crate::memory::Memory;
@@ -53,7 +53,13 @@ impl LeafRun {
     /// # Panics
     /// If the tile has another left panel or more loops.
     pub fn of_tile(level: Level, tile: GemmTile, depth: usize) -> Result<LeafRun, BuildError> {
-        let plain = GemmTile { left: super::Left::Packed, levels: 1, run: None, ahead: 0, ..tile };
+        let plain = GemmTile {
+            left: super::Left::Packed,
+            levels: 1,
+            run: None,
+            ahead: Ahead::default(),
+            ..tile
+        };
         assert_eq!(tile, plain, "the panels of a tile that is measured are packed");
         let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
         let (left, right) = (4 * rows * depth, 4 * columns * depth);
@@ -69,6 +75,7 @@ impl LeafRun {
             c_step: 4 * columns as i64,
             tiles: 1,
             a_tile: 0,
+            next: std::ptr::null(),
             accumulate: 0,
             finish: 0,
         };

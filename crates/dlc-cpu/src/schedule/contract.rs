@@ -19,6 +19,7 @@ use super::domain::{Domain, Place, extents};
 use super::map::loaded;
 use super::stretch::Stretch;
 use super::{Config, PlacedStore, Site, place_stores};
+use crate::leaf::{Ahead, AheadRight};
 pub use bundle::{Bundle, bundled};
 pub use choices::{Alternatives, Choices};
 use choose::Nest;
@@ -91,8 +92,19 @@ pub struct Side {
     /// In how many of the loops around, from the outermost on, it differs from step to step; it is the
     /// same at all steps of the others.
     pub loops: usize,
-    /// Whether it comes from memory: no cache keeps it from one use to the next.
-    pub from_memory: bool,
+    /// Where its elements come from.
+    pub origin: Origin,
+}
+
+/// Where an operand comes from: what keeps it from one use to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A core's own caches.
+    Near,
+    /// The largest cache.
+    Far,
+    /// Memory.
+    Memory,
 }
 
 /// A flat range over several axes, the last one innermost.
@@ -325,19 +337,26 @@ impl<'k> ContractSchedule<'k> {
         }
     }
 
-    /// What tiles of that width bring near while they read a panel of columns, in bytes from it:
-    /// what they read soon of a panel that only they use, if it comes from memory, or the next
-    /// panel. 0 where all of them are near.
-    pub fn columns_ahead(&self, tiling: &Tiling, width: i64) -> i32 {
-        let (rows, columns) = (self.rows.axes.points(), self.columns.axes.points());
-        let depth = self.depth.points();
-        let panel = i32::try_from(4 * width * depth).ok();
-        let is_far = tiling.columns.is_whole() && tiling::is_far(columns.saturating_mul(depth));
-        match (is_far, rows <= tiling.tile.rows) {
-            (true, true) if self.columns.from_memory => STREAM_AHEAD,
-            (true, false) => panel.filter(|&bytes| bytes <= MAX_AHEAD).unwrap_or(0),
-            _ => 0,
-        }
+    /// What tiles of that size ask for before anybody reads it: the next panels of sides that come
+    /// from beyond a core's own caches, or what they read soon of a panel that only they use, if it
+    /// comes from memory.
+    pub fn ahead(&self, tiling: &Tiling, size: Tile) -> Ahead {
+        let far =
+            |which| tiling.supply(which).is_whole() && self.side(which).origin != Origin::Near;
+        let panel = i32::try_from(4 * size.rows * self.depth.points()).ok();
+        let left = panel.filter(|_| far(Which::Rows) && size.rows == tiling.tile.rows);
+        let tiles = tiling.row_block.min(self.rows.axes.points()) / tiling.tile.rows;
+        let right = match (far(Which::Columns), tiles > 1) {
+            (true, false) if self.columns.origin == Origin::Memory => {
+                AheadRight::Step(STREAM_AHEAD)
+            }
+            (true, true) if tiling.levels(&self.depth) <= 2 => {
+                let share = u16::try_from(div_ceil(4 * size.columns, tiles));
+                AheadRight::Share(share.expect("panels are narrow"))
+            }
+            _ => AheadRight::Nothing,
+        };
+        Ahead { left: left.unwrap_or(0), right }
     }
 
     /// The output axes but for `axis`.
@@ -414,9 +433,6 @@ impl Axes {
 /// How many bytes before they are needed panels from memory are asked for: so many that a line is
 /// there in time, and few enough that it is still in the second-level cache.
 const STREAM_AHEAD: i32 = 4096;
-
-/// The farthest panel that is asked for ahead, in bytes: instructions reach it with what tiles add.
-const MAX_AHEAD: i32 = 1 << 30;
 
 pub(crate) fn div_ceil(a: i64, b: i64) -> i64 {
     (a + b - 1) / b

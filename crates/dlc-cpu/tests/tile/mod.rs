@@ -205,6 +205,7 @@ impl<'b> Bench<'b> {
             c_step: 4 * (self.columns() + MARGIN) as i64,
             tiles: call.tiles as i64,
             a_tile: 4 * (rows * call.places()) as i64,
+            next: b.pointer(),
             accumulate: i64::from(call.accumulate),
             finish: i64::from(call.finish),
         }

@@ -9,6 +9,7 @@ use crate::codegen::pack::Packing;
 use crate::leaf::MAX_LEVELS;
 use crate::schedule::contract::{Steps, Supply, Tiling, Which, div_ceil};
 use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use smallvec::SmallVec;
 
@@ -96,6 +97,28 @@ impl Contraction<'_, '_> {
                 Panel { at, side_step: 4, next, steps: self.packed_steps(4 * width) }
             }
         }
+    }
+
+    /// The panel of columns that is read after the one from `position` on, if they are packed: that
+    /// of the next strip, or of the first one for the terms that follow. After all terms, the next block
+    /// begins with the next strip.
+    pub(super) fn next_panel(
+        &self,
+        e: &mut Emitter,
+        (panels, terms): (&Panels, &Terms),
+        (position, width): (Value, i64),
+        (first, end): (Value, Value),
+    ) -> Option<Value> {
+        let &Panels::Packed { .. } = panels else { return None };
+        let after = e.b.ins().iadd_imm_s(position, width);
+        let is_inside = e.b.ins().icmp(IntCC::SignedLessThan, after, end);
+        let is_beside = e.b.ins().uextend(I64, is_inside);
+        let is_beside = e.b.ins().bor(is_beside, terms.finish);
+        let [beside, below] =
+            [after, first].map(|at| self.panel(e, Which::Columns, (panels, terms), at, width).at);
+        let summed = e.b.ins().isub(terms.depth.1, terms.depth.0);
+        let below = e.add_scaled(below, summed, 4 * width);
+        Some(e.b.ins().select(is_beside, beside, below))
     }
 
     /// The steps along all axes of the depth where the innermost is `step`.

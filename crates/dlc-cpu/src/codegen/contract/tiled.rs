@@ -125,10 +125,12 @@ impl Contraction<'_, '_> {
             let tiles = Tiles { t, terms, block, args };
             self.for_strips(e, t, band.1, |e, column, width| {
                 let right = self.panel(e, Which::Columns, (&columns, terms), column, width);
+                let next = self.next_panel(e, (&columns, terms), (column, width), band.1);
                 self.for_stacks(e, t, band.0, |e, row, height, count| {
                     let left = self.panel(e, Which::Rows, (&rows, terms), row, height);
                     let size = Tile { rows: height, columns: width };
-                    self.call(e, tiles, size, (row, column, count), (left, right.clone()));
+                    let panels = (left, right.clone(), next);
+                    self.call(e, tiles, size, (row, column, count), panels);
                 });
             });
         });
@@ -219,7 +221,7 @@ impl Contraction<'_, '_> {
         tiles: Tiles,
         size: Tile,
         (row, column, count): (Value, Value, Value),
-        (left, right): (Panel, Panel),
+        (left, right, next): (Panel, Panel, Option<Value>),
     ) {
         let Tiles { t, terms, block, args } = tiles;
         let nest = self.nest(e, t, terms);
@@ -237,6 +239,7 @@ impl Contraction<'_, '_> {
             (GemmField::Accumulate.at(0), terms.accumulate),
             (GemmField::Finish.at(0), terms.finish),
         ];
+        fields.extend(next.map(|next| (GemmField::Next.at(0), next)));
         let (a_moves, b_moves) = (nest.moves(&left.steps), nest.moves(&right.steps));
         for (level, &steps) in nest.counts.iter().enumerate() {
             let (a, b) = (e.int(a_moves[level]), e.int(b_moves[level]));
@@ -254,7 +257,7 @@ impl Contraction<'_, '_> {
             [size.rows, size.columns].map(|n| u8::try_from(n).expect("tiles are small"));
         let left = if left.side_step == 4 { Left::Packed } else { Left::Strided };
         let levels = nest.counts.len() as u8;
-        let ahead = self.schedule.columns_ahead(t, size.columns);
+        let ahead = self.schedule.ahead(t, size);
         let tile = GemmTile { rows, columns, left, levels, run: nest.run, ahead };
         let epilogue = t.epilogue().map(|epilogue| epilogue.leaf.clone());
         e.call_leaf(Leaf::Gemm(tile, epilogue), args);

@@ -3,8 +3,9 @@
 //! Registers: `rdi` the argument block, `rsi` and `r8` the left panel from rows 0 and 3 on, `rdx` the
 //! right panel, `rcx` the steps left in the innermost loop, `r13` and `r14` in those around it, `r9`
 //! the step between left rows, `r10` and `r11` between left and right elements, `rax` the tile, `rbx`
-//! the step between its rows, `rbp` the tiles left, `r12` the left panel of this tile. Outside the
-//! loops of steps, `r11` points to the constants.
+//! the step between its rows, `rbp` the tiles left, `r12` the left panel of this tile. Where tiles
+//! share in asking for the next right panel, `r14` is what is asked for next. Outside the loops of
+//! steps, `r11` points to the constants.
 //!
 //! The sums are in the first vector registers, row by row.
 
@@ -16,7 +17,7 @@ use super::epilogue::{self, Sums};
 use super::frame::{Frame, mask_register};
 use crate::leaf::epilogue::Epilogue;
 use crate::leaf::lanes::{Binary, Kind};
-use crate::leaf::{GemmField, GemmTile, Left};
+use crate::leaf::{AheadRight, GemmField, GemmTile, Left};
 use iced_x86::{Code, IcedError, Register};
 
 /// The most steps of a round of the innermost loop.
@@ -30,6 +31,12 @@ const MOST_LOADS: u8 = 16;
 const SAVED: [Register; 5] =
     [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14];
 
+/// Bytes of a line of the cache.
+const LINE: u16 = 64;
+
+/// What is asked for next of the next right panel.
+const NEXT: Register = Register::R14;
+
 /// The rows that a strided left panel may have: so many are reached by two registers and a step.
 const STRIDED_ROWS: u8 = 6;
 
@@ -39,13 +46,15 @@ const STRIDED_ROWS: u8 = 6;
 /// What the encoder has to say against an instruction.
 ///
 /// # Panics
-/// If the tile has more sums than registers.
+/// If the tile has more sums than registers, or shares in asking for a panel in three loops of steps.
 pub fn assemble(
     width: Width,
     tile: GemmTile,
     epilogue: Option<&Epilogue>,
 ) -> Result<Vec<u8>, IcedError> {
     assert!(holds(width, tile), "{tile:?} has more sums than registers");
+    let shares = matches!(tile.ahead.right, AheadRight::Share(_));
+    assert!(!shares || tile.levels <= 2, "{tile:?} has no register for the next panel");
     Gemm { a: Assembler::new(width), width, tile, epilogue, frame: Frame::default() }.assemble()
 }
 
@@ -164,7 +173,16 @@ impl Gemm<'_> {
             self.load_field(register, field.at(0));
         }
         self.find_lower_rows();
+        let shares = matches!(self.tile.ahead.right, AheadRight::Share(_));
+        let next: [Operand; 2] =
+            [NEXT.into(), Mem::at(Register::RDI, GemmField::Next.at(0)).into()];
+        if shares {
+            self.a.emit(Code::Mov_r64_rm64, &next);
+        }
         self.emit_nest(usize::from(self.tile.levels) - 1);
+        if shares {
+            self.a.emit(Code::Mov_rm64_r64, &[next[1], next[0]]);
+        }
         self.load_mask();
         match self.epilogue {
             Some(epilogue) => self.emit_end(epilogue),
@@ -302,7 +320,7 @@ impl Gemm<'_> {
 
     fn emit_innermost(&mut self) {
         if let Some(run) = self.tile.run {
-            return (0..run).for_each(|_| self.emit_step());
+            return self.emit_round(run);
         }
         self.load_field(Register::RCX, GemmField::Counts.at(0));
         let unroll = (MOST_LOADS / self.vectors()).clamp(1, MOST_UNROLLED);
@@ -319,17 +337,32 @@ impl Gemm<'_> {
         self.a.emit(Code::Sub_rm64_imm8, &operands);
         self.a.jump(Code::Jl_rel32_64, done);
         place(&mut self.a, head);
-        (0..unroll).for_each(|_| self.emit_step());
+        self.emit_round(unroll);
         self.a.emit(Code::Sub_rm64_imm8, &operands);
         self.a.jump(Code::Jge_rel32_64, head);
         self.a.place(done);
         self.a.emit(Code::Add_rm64_imm8, &operands);
     }
 
-    fn emit_step(&mut self) {
-        if self.tile.ahead != 0 {
-            self.prefetch_right();
+    /// So many steps.
+    fn emit_round(&mut self, steps: u8) {
+        let rows = u16::from(self.tile.rows);
+        let together = (LINE / 4 / rows).max(1);
+        if let AheadRight::Share(bytes) = self.tile.ahead.right {
+            self.prefetch_share(bytes * u16::from(steps));
         }
+        for step in 0..u16::from(steps) {
+            if self.tile.ahead.left != 0 && step % together == 0 {
+                self.prefetch((Register::RSI, self.tile.ahead.left), 4 * rows);
+            }
+            if let AheadRight::Step(distance) = self.tile.ahead.right {
+                self.prefetch((Register::RDX, distance), 4 * u16::from(self.tile.columns));
+            }
+            self.emit_step();
+        }
+    }
+
+    fn emit_step(&mut self) {
         match self.tile.rows >= self.vectors() {
             true => self.emit_step_by_rows(),
             false => self.emit_step_by_columns(),
@@ -341,12 +374,18 @@ impl Gemm<'_> {
         self.add(Register::RDX, Register::R11);
     }
 
-    /// Asks for the lines of a step that comes later.
-    fn prefetch_right(&mut self) {
-        for line in (0..4 * i32::from(self.tile.columns)).step_by(64) {
-            let at = Mem::at(Register::RDX, self.tile.ahead + line);
+    /// Asks for as many lines as so many bytes are, from so far after what a register points to.
+    fn prefetch(&mut self, (base, distance): (Register, i32), bytes: u16) {
+        for line in (0..bytes).step_by(LINE.into()) {
+            let at = Mem::at(base, distance + i32::from(line));
             self.a.emit(Code::Prefetcht1_m8, &[at.into()]);
         }
+    }
+
+    /// Asks for so many bytes of the next right panel.
+    fn prefetch_share(&mut self, bytes: u16) {
+        self.prefetch((NEXT, 0), bytes);
+        self.a.emit(Code::Add_rm64_imm32, &[NEXT.into(), Operand::Signed32(bytes.into())]);
     }
 
     /// The right vectors stay in registers, the left elements pass by.

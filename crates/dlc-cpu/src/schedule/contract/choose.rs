@@ -3,7 +3,8 @@
 use super::choices::{Alternatives, Way, Ways};
 use super::tiling::{Ending, Offer, Problem, Shares, even_block};
 use super::{
-    Algorithm, Axes, BareLoad, Bundle, ContractSchedule, Epilogue, PackOrder, Reach, Side, Steps,
+    Algorithm, Axes, BareLoad, Bundle, ContractSchedule, Epilogue, Origin, PackOrder, Reach, Side,
+    Steps,
 };
 use crate::schedule::domain::{AxisSet, Check, Domain, Linear, Place};
 use crate::schedule::map::loaded;
@@ -156,21 +157,29 @@ impl<'k> Nest<'_, 'k> {
             true => self.steps.len() - 1,
             false => self.loops_of(self.uses(operand)),
         };
-        let from_memory = self.comes_from_memory(operand, product([&axes, depth]), loops);
-        Side { operand, bare: self.bare(operand), axes, order, loops, from_memory }
+        let origin = self.origin(operand, [&axes, depth], loops);
+        Side { operand, bare: self.bare(operand), axes, order, loops, origin }
     }
 
-    /// Whether so many floats of an operand, which differs in so many loops, come from memory: what passes
-    /// between two uses is too much for the largest cache. Between two calls that is all parameters,
-    /// between two steps or after packing the operand.
-    fn comes_from_memory(&self, operand: ExprId, floats: i64, loops: usize) -> bool {
+    /// Where an operand comes from, which differs in so many loops, for the products of its axes and the
+    /// depth. What passes between two uses may be too much for the largest cache: between two calls that
+    /// is all parameters, between two steps or after packing the operand.
+    fn origin(&self, operand: ExprId, [side, depth]: [&Axes; 2], loops: usize) -> Origin {
+        let caches = self.site.config.caches;
+        let bytes = |floats: i64| usize::try_from(floats).unwrap_or(usize::MAX).saturating_mul(4);
         let lasts = |id: &BufferId| self.site.fixed.contains(id);
         let is_kept = loaded(&self.domain, &[operand]).iter().all(lasts);
         let passing = match is_kept && loops + 1 == self.steps.len() {
             true => self.site.bytes(self.site.fixed.iter().copied()),
-            false => usize::try_from(floats).unwrap_or(usize::MAX).saturating_mul(4),
+            false => bytes(product([side, depth])),
         };
-        self.site.config.caches.are_left_by(passing)
+        let is_batch = |a: Axis| self.uses(operand).contains(a) && !side.axes.contains(&a);
+        let batch = self.axes(self.step_axes()..self.out, is_batch);
+        match caches.are_left_by(passing) {
+            true => Origin::Memory,
+            false if caches.are_passed_by(bytes(product([&batch, side, depth]))) => Origin::Far,
+            false => Origin::Near,
+        }
     }
 
     fn bare(&self, operand: ExprId) -> Option<BareLoad> {
@@ -242,6 +251,7 @@ impl<'k> Nest<'_, 'k> {
             run: side.axes.last_extent(),
             axes: side.axes.axes.len(),
             fixed,
+            origin: side.origin,
             once,
             steps: self.steps(side, depth),
             pack_cost: match side.order {

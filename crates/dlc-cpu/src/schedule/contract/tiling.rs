@@ -13,12 +13,12 @@
 mod cost;
 mod tile;
 
-use super::{Axes, Bundle, Epilogue, Side, Which, div_ceil};
+use super::{Axes, Bundle, Epilogue, Origin, Side, Which, div_ceil};
 use crate::caches::Caches;
 use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
 use cost::cost;
-pub(super) use cost::is_far;
+
 use dlc_kernel::lcm;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -112,6 +112,8 @@ pub(super) struct Offer {
     pub axes: usize,
     /// Whether it depends on fixed parameters alone.
     pub fixed: bool,
+    /// Where its elements come from.
+    pub origin: Origin,
     /// Whether it is packed once for all steps of a loop.
     pub once: bool,
     /// How it is read where it lies, if it can be.
@@ -352,7 +354,7 @@ impl Plan {
         let row_cut = Cut { offer: rows, supply: &self.supplies.0 };
         let column_cut = Cut { offer: columns, supply: &self.supplies.1 };
         let in_place = self.supplies.0.is_direct() || self.supplies.1.is_direct();
-        let depth_block = depth_block(problem, tile, rows.points, in_place);
+        let depth_block = depth_block(problem, tile, [rows, columns], in_place);
         let (row_block, column_block) = blocks(
             problem,
             depth_block,
@@ -384,10 +386,11 @@ impl Plan {
 
 /// Terms between two packings: whole rounds of all loops but the outermost, if a panel is read in
 /// place, or if they are short.
-fn depth_block(problem: Problem, tile: Tile, rows: i64, in_place: bool) -> i64 {
+fn depth_block(problem: Problem, tile: Tile, [rows, columns]: [&Offer; 2], in_place: bool) -> i64 {
     let inner: i64 = problem.depth.extents.iter().skip(1).product();
     let multiple = if inner <= 128 || in_place { inner } else { 1 };
-    even_block(problem.shares.depth, tile.most_depth(rows, problem.caches), multiple)
+    let most = tile.most_depth(rows.points, columns.origin, problem.caches);
+    even_block(problem.shares.depth, most, multiple)
 }
 
 /// A side to be cut into blocks: its points, and what every block is a multiple of.
@@ -408,12 +411,13 @@ impl Divisible {
     }
 }
 
-/// Rows and columns of a unit, but enough units to share out: rows take half of the second level, and
-/// stay there while strips of columns pass by.
+/// Rows and columns of a unit, but enough units to share out: rows and sums take half of the second
+/// level. Rows stay there while strips of columns pass by, sums until the terms that follow.
 fn blocks(problem: Problem, depth_block: i64, rows: Divisible, columns: Divisible) -> (i64, i64) {
     let mut column_block = columns.block(MOST_COLUMNS);
     let row_floats = problem.caches.second as i64 / 2 / 4;
-    let mut row_block = rows.block((row_floats / depth_block.max(1)).max(rows.step));
+    let floats = |column_block| depth_block.max(1) + column_block;
+    let mut row_block = rows.block((row_floats / floats(column_block)).max(rows.step));
     let too_few = |row_block, column_block| {
         let units = div_ceil(rows.points, row_block) * div_ceil(columns.points, column_block);
         problem.batch * units * problem.shares.count < ENOUGH_UNITS

@@ -4,8 +4,14 @@
 
 use super::{Cut, LINE, Problem, Supply, Tile, depth_block};
 use crate::level::Level;
-use crate::schedule::contract::div_ceil;
+use crate::schedule::contract::{Origin, div_ceil};
 
+/// Cycles that a load costs a tile that does not wait for it.
+const LOAD_IN_THE_WAY: f64 = 0.04;
+/// Cycles to begin and end a tile, besides its sums.
+const VISIT: f64 = 10.0;
+/// Cycles for a row of sums: its lines are where no other row's are, or where all of them are.
+const A_ROW: f64 = 2.0;
 /// Cycles to set up a call of a leaf.
 const CALL: f64 = 25.0;
 /// Lines of the cache that its first level holds beside what else a tile needs.
@@ -28,15 +34,15 @@ const FEW: i64 = 32;
 /// About how many cycles a product takes.
 pub(super) fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let depth = problem.depth.points() as f64;
-    let blocks =
-        (depth / tile.most_depth(rows.offer.points, problem.caches) as f64).ceil().max(1.0);
+    let most = tile.most_depth(rows.offer.points, columns.offer.origin, problem.caches);
+    let blocks = (depth / most as f64).ceil().max(1.0);
     let lines = if columns.supply.is_direct() { crossed_lines(problem.level) } else { 1.0 };
     let ((row_run, row_runs), (column_run, column_runs)) = (rows.runs(), columns.runs());
     let strip = |width: i64| {
         let vectors = div_ceil(width, problem.level.lanes());
         let tiles = |height: i64, count: i64| {
-            let sums = (height * vectors) as f64;
-            count as f64 * (depth * cycles(height, vectors, lines) + blocks * (sums + 10.0))
+            let visit = (height * vectors) as f64 + A_ROW * height as f64 + VISIT;
+            count as f64 * (depth * cycles(height, vectors, lines) + blocks * visit)
         };
         let (whole, rest) = (row_run / tile.rows, row_run % tile.rows);
         let calls = blocks * CALL * (i64::from(whole > 0) + i64::from(rest > 0)) as f64;
@@ -58,10 +64,11 @@ pub(super) fn cost(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64
 
 /// Cycles to bring cache lines from the second level, where a block of the depth has more of them
 /// than the first level holds, or panels are used once: those of panels that are read in place across
-/// the lines of an operand, each for one term, take longer than lines in order.
+/// the lines of an operand, each for one term, take longer than lines in order. If nothing else is on its
+/// way from there, half of the work hides them.
 fn beyond_first_level(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let in_place = rows.supply.is_direct() || columns.supply.is_direct();
-    let terms = depth_block(problem, tile, rows.offer.points, in_place);
+    let terms = depth_block(problem, tile, [rows, columns].map(|cut| cut.offer), in_place);
     let [row_lines, column_lines] = [rows.lines(tile.rows), columns.lines(tile.columns)];
     let few = terms as f64 * (row_lines.0 + column_lines.0) <= FEW_LINES;
     let again = rows.offer.points > tile.rows && columns.offer.points > tile.columns;
@@ -70,7 +77,14 @@ fn beyond_first_level(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> 
     }
     let tiles = |cut: Cut, extent: i64| div_ceil(cut.offer.points, extent) as f64;
     let tiles = tiles(rows, tile.rows) * tiles(columns, tile.columns);
-    tiles * problem.depth.points() as f64 * (row_lines.1 + column_lines.1)
+    let vectors = div_ceil(tile.columns.min(columns.offer.points), problem.level.lanes());
+    let height = tile.rows.min(rows.offer.points);
+    let hidden = match columns.offer.origin {
+        Origin::Near if again => cycles(height, vectors, 1.0) / 2.0,
+        _ => 0.0,
+    };
+    let lines = (row_lines.1 + column_lines.1 - hidden).max(0.0);
+    tiles * problem.depth.points() as f64 * lines
 }
 
 impl Supply {
@@ -88,7 +102,7 @@ impl Supply {
 }
 
 /// Whether an operand of so many elements comes from beyond the caches of a core.
-pub(in crate::schedule::contract) fn is_far(floats: i64) -> bool {
+fn is_far(floats: i64) -> bool {
     floats > FAR_FLOATS
 }
 
@@ -119,8 +133,8 @@ fn crossed_lines(level: Level) -> f64 {
 }
 
 /// Cycles for one term of a tile: two multiply-adds a cycle, two lines of the cache a cycle, and
-/// four cycles for an addition to be ready.
+/// four cycles for an addition to be ready. Loads are a little in the way of the others.
 fn cycles(rows: i64, vectors: i64, lines: f64) -> f64 {
     let loads = rows as f64 + vectors as f64 * lines;
-    (((rows * vectors) as f64).max(loads) / 2.0).max(4.0) + 0.3
+    (((rows * vectors) as f64).max(loads) / 2.0).max(4.0) + LOAD_IN_THE_WAY * loads
 }

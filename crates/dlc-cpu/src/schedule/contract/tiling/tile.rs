@@ -1,6 +1,6 @@
 //! Register tiles.
 
-use super::{Bundle, Which};
+use super::{Bundle, Origin, Which};
 use crate::caches::Caches;
 use crate::level::Level;
 
@@ -8,6 +8,8 @@ use crate::level::Level;
 pub const DEPTH: i64 = 384;
 /// Floats of a panel of columns that any first level holds: three quarters of 32 KiB.
 const LEAST_PANEL: i64 = 6 << 10;
+/// Panels of columns that a second level holds, if they are read from there again and again.
+const NEAR_PANELS: usize = 32;
 
 /// Rows and columns of a register tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +32,11 @@ impl Tile {
 
     /// The most terms between two packings where there are so many rows: a panel of columns stays in
     /// the first level while it meets all rows of a block. More than half of a level that is large
-    /// leaves too little for the rows.
-    pub fn most_depth(self, rows: i64, caches: Caches) -> i64 {
-        let panel = (caches.first as i64 / 2 / 4).max(LEAST_PANEL);
+    /// leaves too little for the rows. If columns come from a core's own caches, nothing else is on its
+    /// way from the second level, and a part of that is as good.
+    pub fn most_depth(self, rows: i64, columns: Origin, caches: Caches) -> i64 {
+        let near = if columns == Origin::Near { caches.second / NEAR_PANELS } else { 0 };
+        let panel = ((caches.first / 2).max(near) as i64 / 4).max(LEAST_PANEL);
         if rows <= self.rows { DEPTH } else { DEPTH.min(panel / self.columns) }
     }
 
