@@ -375,7 +375,7 @@ fn kernels_are_explained_by_source_line() {
 fn tuning_is_kept_and_what_is_broken_is_ignored() {
     let cache = tempfile::tempdir().unwrap();
     let dlc = || dlc_with_cache(cache.path());
-    let model = folder("model Wide(x: f32[64, 96]) -> f32[64, 80] { x |> linear(80) |> relu }\n");
+    let model = folder("model Wide(x: f32[72, 96]) -> f32[72, 192] { x |> linear(192) |> relu }\n");
     let file = model.path().join("model.dl");
     let (code, out, err) = run(dlc().args(["tune", "--json", "--seconds", "0.01"]).arg(&file));
     assert_eq!(code, 0, "{err}");
