@@ -2,6 +2,7 @@
 """dlc beside what users would pick instead: the same functions, in turn, in one run.
 
     pip install numpy safetensors torch onnx onnxruntime openvino jax
+    (cd benches/rust_peers && cargo build --release)
     cargo build --release && python benches/peers.py [--threads 1] [--rounds 3] [CASE ...]
 
 Every measurement is a process of its own; dlc and its peers take turns, and medians over the rounds
@@ -9,10 +10,11 @@ are compared. A ratio above 1 says that dlc is faster. Outputs of inference are 
 of PyTorch in f64 on the same weights, dlc's and the peers'; a training step's are in
 tests/reference.rs. Peers that are not installed are left out, by name.
 """
-import argparse, importlib.util, json, os, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, statistics, subprocess, sys, tempfile
 from pathlib import Path
 
-import unseen
+import in_python, in_rust, unseen
+from exported import weights_file
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = """
@@ -92,7 +94,9 @@ train Characters {
 """
 
 
-GRAPH = ["torch", "onnxruntime", "openvino"]
+GRAPH = ["torch", "onnxruntime", "openvino", "tract"]
+MODEL = GRAPH + ["candle"]
+PRODUCT = MODEL + ["numpy", "gemm", "faer", "matrixmultiply"]
 
 
 class Case:
@@ -100,7 +104,7 @@ class Case:
     it a training step; `jax` is the function once more, of jax.nn, weights and input. The input is
     numbers, or ids below `ids`; `given` are further inputs of dlc, which are part of the module."""
 
-    def __init__(self, file, model, module, shape, binds=(), name="x", peers=GRAPH, optimizer=None, jax=None, ids=None, given={}):
+    def __init__(self, file, model, module, shape, binds=(), name="x", peers=MODEL, optimizer=None, jax=None, ids=None, given={}):
         self.given = given
         self.file, self.model, self.module, self.shape, self.ids = file, model, module, shape, ids
         self.binds, self.name, self.optimizer, self.jax = list(binds), name, optimizer, jax
@@ -275,23 +279,23 @@ def cases():
     adam = lambda parameters: optim.Adam(parameters, lr=1e-3)
     all = {}
     for n in (256, 512, 1024, 2048):
-        all[f"matmul_{n}"] = Case(own, "Matmul", matmul(n), (n, n), [f"N={n}"], peers=GRAPH + ["numpy"], jax=lambda nn, w, x: x @ w["linear1.weight"].T)
+        all[f"matmul_{n}"] = Case(own, "Matmul", matmul(n), (n, n), [f"N={n}"], peers=PRODUCT, jax=lambda nn, w, x: x @ w["linear1.weight"].T)
     for n in (1, 64):
         all[f"mlp_{n}"] = Case(own, "Mlp", mlp, (n, 784), [f"N={n}"], jax=jax_mlp)
     all["lenet_1"] = Case(examples / "lenet.dl", "LeNet", lenet, (1, 1, 28, 28), ["N=1"], "image")
     all["lenet_step_64"] = Case(examples / "lenet.dl", "LeNet", lenet, (64, 1, 28, 28), peers=["torch", "torch-nhwc"], optimizer=adamw)
-    all["resnet50_1"] = Case(examples / "resnet.dl", "ResNet50", lambda: resnet([3, 4, 6, 3], True), (1, 3, 224, 224), ["N=1"], "image", GRAPH + ["torch-nhwc"])
+    all["resnet50_1"] = Case(examples / "resnet.dl", "ResNet50", lambda: resnet([3, 4, 6, 3], True), (1, 3, 224, 224), ["N=1"], "image", MODEL + ["torch-nhwc"])
     all["resnet18_step_32"] = Case(own, "ResNet18C", lambda: resnet([2, 2, 2, 2], False, True), (32, 3, 32, 32), peers=["torch", "torch-nhwc"], optimizer=adam)
     all["softmax"] = Case(own, "Softmax", lambda: nn.Softmax(1), (4096, 1024), jax=lambda nn, w, x: nn.softmax(x, 1))
     all["layer_norm"] = Case(own, "LayerNorm", lambda: Net(("layer_norm1", nn.LayerNorm(1024))), (4096, 1024), jax=jax_layer_norm)
-    all["gelu"] = Case(own, "Gelu", nn.GELU, (16777216,), peers=GRAPH + ["torch-out"], jax=lambda nn, w, x: nn.gelu(x, approximate=False))
+    all["gelu"] = Case(own, "Gelu", nn.GELU, (16777216,), peers=MODEL + ["torch-out"], jax=lambda nn, w, x: nn.gelu(x, approximate=False))
     for n in (1, 32):
         all[f"lstm_{n}"] = Case(own, "Lstm", Lstm, (n, 64, 256), [f"N={n}"])
     all["encoder_128"] = Case(own, "Encoder", encoder, (1, 128, 768), ["N=1"])
     all["attention_512"] = Case(own, "Attention", Attention, (3, 512, 12, 64))
     all["causal_512"] = Case(own, "Causal", lambda: Attention(True), (3, 512, 12, 64))
     for room in (256, 1024):
-        all[f"decode_{room}"] = Case(own, f"Decode{room}", lambda: Decoder(255), (1, 1), name="ids", ids=50257, given={"at": 255})
+        all[f"decode_{room}"] = Case(own, f"Decode{room}", lambda: Decoder(255), (1, 1), name="ids", peers=GRAPH, ids=50257, given={"at": 255})
     all["lstm_step_32"] = Case(own, "LstmClass", lambda: Lstm(True), (32, 64, 256), peers=["torch"], optimizer=adam)
     all["characters_step_16"] = Case(own, "Characters", Characters, (16, 128), peers=["torch"], optimizer=adam, ids=128)
     return all
@@ -323,135 +327,18 @@ def prepare(case):
     return module.train(case.train), x
 
 
-# A peer: from case, module, input and threads to a call that computes, and gives the output if it is
-# inference.
-
-
-def torch_peer(case, module, x, threads):
-    import torch
-
-    if case.train:
-        return torch_step(case, module, x)
-    module.requires_grad_(False)
-
-    def call():
-        with torch.inference_mode():
-            return module(x)
-
-    return call
-
-
-def torch_step(case, module, x):
-    import torch
-
-    label = torch.arange(case.shape[0]) % 10 if case.ids is None else x.flatten()
-    optimizer = case.optimizer(module.parameters())
-
-    def call():
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(module(x).flatten(0, -2), label).backward()
-        optimizer.step()
-
-    return call
-
-
-def torch_nhwc_peer(case, module, x, threads):
-    import torch
-
-    last = torch.channels_last
-    return torch_peer(case, module.to(memory_format=last), x.to(memory_format=last), threads)
-
-
-def torch_out_peer(case, module, x, threads):
-    """Into an output that is there already."""
-    import torch
-
-    out = torch.empty_like(x)
-
-    def call():
-        with torch.inference_mode():
-            return torch.ops.aten.gelu.out(x, out=out)
-
-    return call
-
-
-def onnx_file(module, x, folder):
-    import torch
-
-    path = f"{folder}/model.onnx"
-    torch.onnx.export(module, (x,), path, input_names=["x"], dynamo=False)
-    return path
-
-
-def onnxruntime_peer(case, module, x, threads):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    with tempfile.TemporaryDirectory() as folder:
-        session = onnxruntime.InferenceSession(onnx_file(module, x, folder), options, providers=["CPUExecutionProvider"])
-    feed = {"x": x.numpy()}
-    return lambda: session.run(None, feed)[0]
-
-
-def openvino_peer(case, module, x, threads):
-    import openvino
-
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    with tempfile.TemporaryDirectory() as folder:
-        core = openvino.Core()
-        request = core.compile_model(core.read_model(onnx_file(module, x, folder)), "CPU", settings).create_infer_request()
-    request.set_input_tensor(openvino.Tensor(x.numpy(), shared_memory=True))
-
-    def call():
-        request.infer(share_outputs=True)
-        return request.get_output_tensor().data
-
-    return call
-
-
-def numpy_peer(case, module, x, threads):
-    import numpy
-
-    left, right = x.numpy(), module.state_dict()["linear1.weight"].numpy().T
-    out = numpy.empty((left.shape[0], right.shape[1]), numpy.float32)
-    return lambda: numpy.matmul(left, right, out=out)
-
-
-def jax_peer(case, module, x, threads):
-    import jax
-
-    weights = {key: jax.numpy.asarray(value.numpy()) for key, value in module.state_dict().items()}
-    function, x = jax.jit(lambda x: case.jax(jax.nn, weights, x)), jax.numpy.asarray(x.numpy())
-    return lambda: function(x).block_until_ready()
-
-
-PEERS = {
-    "torch": torch_peer,
-    "torch-nhwc": torch_nhwc_peer,
-    "torch-out": torch_out_peer,
-    "onnxruntime": onnxruntime_peer,
-    "openvino": openvino_peer,
-    "numpy": numpy_peer,
-    "jax": jax_peer,
-}
-
-
 def child(case, peer, threads):
     """Prints the median seconds of a call, and how far the output is from PyTorch's in f64."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # more would not sleep while a peer runs
     module, x = prepare(case)
-    call = PEERS[peer](case, module, x, threads)
-    error = 0.0 if case.train else distance(call(), *prepare(case))
-    for budget in (0.3, 1.0):
-        times, start = [], time.perf_counter()
-        while len(times) < 3 or time.perf_counter() - start < budget:
-            begin = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - begin)
-    print(statistics.median(times), error)
+    seconds, output = side(peer).timed(peer, case, module, x, threads)
+    print(seconds, 0.0 if case.train else distance(output, *prepare(case)))
+
+
+def side(peer):
+    return in_rust if peer in in_rust.PEERS else in_python
 
 
 def distance(output, module, x):
@@ -465,19 +352,15 @@ def distance(output, module, x):
 
 def difference(case, dlc, folder):
     """How far dlc's output is from PyTorch's in f64."""
-    import numpy, torch
-    from safetensors.torch import save_file
+    import numpy
 
     module, x = prepare(case)
-    weights = {k: v for k, v in module.state_dict().items() if v.dtype == torch.float32}
-    save_file(weights or {"none": torch.zeros(1)}, f"{folder}/w.safetensors")
     command = [dlc, "run", case.file, "--model", case.model, "--output", f"{folder}/out"]
     for name, value in {case.name: x.numpy(), **case.given}.items():
         value = numpy.asarray(value)
         numpy.save(f"{folder}/{name}.npy", value if value.dtype == numpy.float32 else value.astype(numpy.int32))
         command += ["--input", f"{name}={folder}/{name}.npy"]
-    command += ["--weights", f"{folder}/w.safetensors"] if weights else []
-    command += bound(case)
+    command += ["--weights", weights_file(module, folder)] + bound(case)
     subprocess.run([str(c) for c in command], check=True, capture_output=True)
     [output] = Path(folder, "out").glob("*.npy")
     return distance(numpy.load(output), module, x)
@@ -491,17 +374,12 @@ def timed(command):
     return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
 
 
-def installed(peer):
-    module = {"torch-nhwc": "torch", "torch-out": "torch"}.get(peer, peer)
-    return importlib.util.find_spec(module) is not None
-
-
 def measure(name, case, args, folder):
     """Prints one line: dlc's time and error, then each peer's time with its ratio to dlc's."""
     error = "" if case.train else f"{difference(case, args.dlc, folder):.1e}"
     bench = [args.dlc, "bench", case.file, "--model", case.model, "--threads", args.threads, "--json"]
     bench += bound(case) + ["--train"] * case.train
-    own, others = [], {peer: [] for peer in case.peers if installed(peer)}
+    own, others = [], {peer: [] for peer in case.peers if side(peer).installed(peer)}
     for _ in range(args.rounds):
         own.append(json.loads(timed(bench))["median_ms"])
         for peer, found in others.items():
@@ -511,7 +389,7 @@ def measure(name, case, args, folder):
     print(f"{name:16} {error:>8} {mine:10.4f}  ", end="")
     for peer, found in others.items():
         ms = statistics.median(time for time, _ in found) * 1e3
-        wrong = f", off by {found[0][1]:.0e}" if found[0][1] > 1e-4 else ""
+        wrong = "" if found[0][1] <= 1e-4 else f", off by {found[0][1]:.0e}"
         print(f" {peer} {ms:.4f} ({ms / mine:.2f}{wrong})", end="")
     absent = [peer for peer in case.peers if peer not in others]
     print(f"   not installed: {', '.join(absent)}" if absent else "", flush=True)

@@ -18,7 +18,7 @@ LAYERS = {  # channels, filters, size of the image, of the filter, step, groups
 
 def cases(Case):
     """By name: every model and every layer."""
-    all, peers = {}, ["onnxruntime", "openvino"]
+    all, peers = {}, ["onnxruntime", "openvino", "tract"]
     modules = models()
     shapes = {"ConvNext": (3, 112, 112), "Mobile": (3, 97, 97), "ResNext": (3, 60, 60), "UNet": (1, 100, 100), "Mixer": (3, 84, 84), "Sound": (9, 4000)}
     for name, shape in shapes.items():
@@ -30,7 +30,7 @@ def cases(Case):
         make = lambda c=channels, f=filters, k=size, s=step, g=groups: layer(c, f, k, s, g)
         all[name.lower()] = Case(SOURCE, name, make, (1, channels, image, image), ["N=1"], peers=peers)
     for n in (8, 16, 32):
-        all[f"products{n}"] = Case(SOURCE, f"Products{n}", modules["Products"], (2, 500, n, n), peers=["torch", "onnxruntime"])
+        all[f"products{n}"] = Case(SOURCE, f"Products{n}", modules["Products"], (2, 500, n, n), peers=["torch", "onnxruntime", "tract"])
     return all
 
 
