@@ -65,7 +65,7 @@ pub fn faer(n: usize, threads: usize, x: &[f32], weight: &[f32], y: &mut [f32]) 
     matmul(y, Accum::Replace, x, transposed, 1.0, par);
 }
 
-/// By way of `ndarray`; threads are those of `MATMUL_NUM_THREADS`.
+/// By way of `ndarray`, which leaves out AVX-512; threads are those of `MATMUL_NUM_THREADS`.
 pub fn matrixmultiply(n: usize, _: usize, x: &[f32], weight: &[f32], y: &mut [f32]) {
     let square = |values| ArrayView2::from_shape((n, n), values).expect("n * n values");
     let mut y = ArrayViewMut2::from_shape((n, n), y).expect("n * n values");

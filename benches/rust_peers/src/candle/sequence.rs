@@ -1,7 +1,7 @@
 //! Models of sequences.
 
-use candle_core::{IndexOp, Result, Tensor};
-use candle_nn::attention::{AttnMask, flash_attn};
+use candle_core::{DType, IndexOp, Result, Tensor};
+use candle_nn::ops::softmax_last_dim;
 use candle_nn::rnn::{LSTMConfig, RNN};
 use candle_nn::{LayerNorm, Linear, Module, Sequential, VarBuilder, layer_norm, linear, seq};
 
@@ -16,11 +16,18 @@ pub fn lstm(weights: VarBuilder) -> Result<Sequential> {
     Ok(layers)
 }
 
-/// Of queries, keys and values, each of shape [1, steps, heads, width], as is the result.
+/// Of queries, keys and values, each of shape [batch, steps, heads, width], as is the result.
 fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Result<Tensor> {
-    let scale = 1.0 / (q.dim(3)? as f32).sqrt();
-    let mask = if causal { AttnMask::causal() } else { AttnMask::None };
-    flash_attn::<f32>(q, k, v, scale, mask, None, None)?.transpose(1, 2)?.contiguous()
+    let heads_first = |x: &Tensor| x.transpose(1, 2)?.contiguous();
+    let (q, k, v) = (heads_first(q)?, heads_first(k)?, heads_first(v)?);
+    let (steps, width) = (q.dim(2)?, q.dim(3)?);
+    let mut scores = (q.matmul(&k.t()?)? / (width as f64).sqrt())?;
+    if causal {
+        let seen = Tensor::tril2(steps, DType::U8, q.device())?.broadcast_as(scores.shape())?;
+        let never = Tensor::new(f32::NEG_INFINITY, q.device())?.broadcast_as(scores.shape())?;
+        scores = seen.where_cond(&scores, &never)?;
+    }
+    softmax_last_dim(&scores)?.matmul(&v)?.transpose(1, 2)?.contiguous()
 }
 
 /// Queries, keys and values are in one tensor.
