@@ -5,7 +5,7 @@ mod support;
 #[path = "../../dlc-kernel/tests/shared/attention.rs"]
 mod attention;
 
-use attention::{Mask, Sizes, attention, attention_of_seen};
+use attention::{Mask, Seen, Sizes, attention, attention_in_groups};
 use dlc_cpu::CpuTarget;
 use dlc_kernel::{
     BinaryOp, DType, Data, Expr, Exprs, Form, OptLevel, Program, Target, Tensor, UnaryOp,
@@ -29,9 +29,23 @@ fn every_mask_at_every_border() {
         for (k, &(queries, keys)) in sizes.iter().enumerate() {
             let (depth, width) = ([8, 64][k % 2], [64, 5, 48][k % 3]);
             let n = Sizes { heads: 2, queries, keys, depth, width };
-            let (program, ..) = attention(n, Some(mask));
+            let group = [None, None, Some(2), Some(4)][k % 4];
+            let (program, ..) = attention_in_groups(n, group, Seen::Masked(mask));
             check(&program, &noise_inputs(&program, 7), 3e-6);
         }
+    }
+}
+
+/// Rows of several heads: a band is as many queries of all of them.
+#[test]
+fn bands_are_of_all_heads_that_share_keys() {
+    let target = CpuTarget::detect().unwrap();
+    for (group, queries, keys) in [(4, 100, 150), (3, 131, 97)] {
+        let n = Sizes { heads: 1, queries, keys, depth: 16, width: 32 };
+        let (program, ..) = attention_in_groups(n, Some(group), Seen::Masked(CAUSAL));
+        check(&program, &noise_inputs(&program, 7), 3e-6);
+        let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
+        assert_eq!(schedule.matches("bands ").count(), 2, "{schedule}");
     }
 }
 
@@ -70,24 +84,45 @@ fn first_seen(program: &Program, n: Sizes, seen: i64, others: Option<f32>) -> Ve
 #[test]
 fn what_a_mask_in_memory_hides_is_left_out() {
     let target = CpuTarget::detect().unwrap();
-    for (queries, keys) in [(1, 128), (1, 200), (1, 1000), (3, 300)] {
+    let cases = [
+        (1, 128, None),
+        (1, 200, None),
+        (1, 1000, None),
+        (3, 300, None),
+        (20, 200, None),
+        (1, 300, Some(4)),
+        (9, 200, Some(2)),
+    ];
+    for (queries, keys, group) in cases {
         let n = Sizes { heads: 2, queries, keys, depth: 24, width: 20 };
-        let (program, ..) = attention_of_seen(n);
+        let (program, ..) = attention_in_groups(n, group, Seen::Given);
         for seen in [0, 1, 63, 64, 65, 127, 128, keys - 1, keys].into_iter().filter(|&s| s <= keys)
         {
             let clean = check(&program, &first_seen(&program, n, seen, None), 3e-6);
-            if queries == 1 {
-                let garbage = first_seen(&program, n, seen, Some(1e30));
-                let got = run(&target, &program, &options(OptLevel::O2, 1), &garbage).unwrap();
-                assert!(same_bits(&clean, &got), "{seen} of {keys} keys are seen");
-            }
+            let garbage = first_seen(&program, n, seen, Some(1e30));
+            let got = run(&target, &program, &options(OptLevel::O2, 1), &garbage).unwrap();
+            assert!(same_bits(&clean, &got), "{seen} of {keys} keys are seen");
         }
     }
-    let n = Sizes { heads: 2, queries: 1, keys: 1000, depth: 24, width: 20 };
-    let (program, ..) = attention_of_seen(n);
-    let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
-    for words in ["sums     where", "that is not -inf;", "terms    up to the last of"] {
-        assert!(schedule.contains(words), "{schedule}");
+}
+
+/// What no query sees, from a whole number of blocks on, is not even read.
+#[test]
+fn rooms_end_with_what_is_seen() {
+    let target = CpuTarget::detect().unwrap();
+    let tiled = " up to the last of b3 that is not 0";
+    let forms =
+        [(1, None, "sums     where"), (1, Some(4), tiled), (5, None, tiled), (5, Some(4), tiled)];
+    for (queries, group, of_scores) in forms {
+        let n = Sizes { heads: 8, queries, keys: 1000, depth: 24, width: 20 };
+        let (program, ..) = attention_in_groups(n, group, Seen::Given);
+        let schedule = target.emit("schedule", &program, &options(OptLevel::O2, 1)).unwrap();
+        for words in [of_scores, "that is not -inf;", "terms    up to the last of"] {
+            assert!(schedule.contains(words), "{words} in\n{schedule}");
+        }
+        let inputs = first_seen(&program, n, 128, Some(f32::NAN));
+        let got = run(&target, &program, &options(OptLevel::O2, 1), &inputs).unwrap();
+        assert!(got[0].data.to_f64().iter().all(|x| x.is_finite()), "{schedule}");
     }
 }
 
@@ -95,9 +130,11 @@ fn what_a_mask_in_memory_hides_is_left_out() {
 #[test]
 fn any_mask_in_memory_is_obeyed() {
     for (queries, keys) in [(1, 130), (5, 257)] {
-        let n = Sizes { heads: 3, queries, keys, depth: 16, width: 33 };
-        let (program, ..) = attention_of_seen(n);
-        check(&program, &noise_inputs(&program, 9), 3e-6);
+        for group in [None, Some(5)] {
+            let n = Sizes { heads: 3, queries, keys, depth: 16, width: 33 };
+            let (program, ..) = attention_in_groups(n, group, Seen::Given);
+            check(&program, &noise_inputs(&program, 9), 3e-6);
+        }
     }
 }
 

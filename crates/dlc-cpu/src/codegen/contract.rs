@@ -5,13 +5,14 @@
 //! in the worker's own workspace, and then walks over the block once for the stores.
 
 mod bands;
+mod ends;
 mod panels;
 mod tiled;
 
 use super::expr::{Evaluator, Lanes, Val};
 use super::nest::{Point, Run};
 use super::{Emitter, LANES, NOTRAP, Part, Phase, When, emit, load, stretch};
-use crate::schedule::contract::{Algorithm, ContractSchedule, Stage, div_ceil};
+use crate::schedule::contract::{Algorithm, ContractSchedule, Ends, Stage, div_ceil};
 use crate::schedule::domain::AxisSet;
 use cranelift_codegen::ir::types::{F32, F32X4, I32};
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -295,10 +296,10 @@ impl Contraction<'_, '_> {
             let to = e.add_scaled(sums, step.at, 4);
             e.b.ins().store(NOTRAP, zero, to, 0);
         });
-        let (first, terms) = (e.int(0), s.depth.points());
-        let last = match &s.reach.tail {
-            Some(tail) => e.before_tail(tail, &point, terms),
-            None => e.int(terms),
+        let (first, terms) = (e.int(0), e.int(s.depth.points()));
+        let last = match &s.reach.terms {
+            Some(Ends { tail, .. }) => e.before_tail(tail, &point, (first, terms)),
+            None => terms,
         };
         e.for_each(first, last, 1, |e, k| {
             let mut point = point.clone();

@@ -12,30 +12,35 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::{Axis, DType, Scalar};
 
 impl Emitter<'_> {
-    /// How many of the `count` elements of a line come before its tail, rounded up to whole blocks;
-    /// the point stands at the first of them.
-    pub fn before_tail(&mut self, tail: &Tail, point: &Point, count: i64) -> Value {
+    /// Where the tail of a line begins, whose elements before `all` alone matter, and those before
+    /// `least` whatever they are: after whole blocks. The point stands at the first element.
+    pub fn before_tail(
+        &mut self,
+        tail: &Tail,
+        point: &Point,
+        (least, all): (Value, Value),
+    ) -> Value {
         let bytes = tail.masked.dtype.bytes() as i64;
         let first = self.address(tail.buffer, &tail.place, point, bytes);
         let (head, look, done) =
             (self.b.create_block(), self.b.create_block(), self.b.create_block());
         let end = self.b.append_block_param(head, I64);
-        let all = self.int(count);
         self.jump(head, &[all]);
         self.b.switch_to_block(head);
-        let more = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, end, BLOCK);
+        let more = self.b.ins().icmp(IntCC::SignedGreaterThan, end, least);
         self.branch(more, (look, &[]), (done, &[]));
 
         self.b.switch_to_block(look);
-        let start = self.b.ins().iadd_imm_s(end, -BLOCK);
+        let (start, zero) = (self.b.ins().iadd_imm_s(end, -BLOCK), self.int(0));
+        let start = self.b.ins().smax(start, zero);
         let block = self.add_scaled(first, start, bytes);
         let is_open = self.is_open(tail, block);
-        self.branch(is_open, (done, &[]), (head, &[start]));
+        let last = self.b.ins().iadd_imm_s(end, -1);
+        let before = self.b.ins().band_imm_s(last, -BLOCK);
+        self.branch(is_open, (done, &[]), (head, &[before]));
 
         self.b.switch_to_block(done);
-        let above = self.b.ins().iadd_imm_s(end, BLOCK - 1);
-        let whole = self.b.ins().band_imm_s(above, -BLOCK);
-        self.b.ins().smin(whole, all)
+        self.b.ins().smax(end, least)
     }
 
     /// Whether some element of a block is not masked.
@@ -57,9 +62,8 @@ impl Emitter<'_> {
 pub(super) fn kept(e: &mut Emitter, ev: &Evaluator, schedule: &RowSchedule, tail: &Tail) -> Value {
     let mut point = e.origin(schedule.domain.extents.len());
     (0..schedule.outer).for_each(|axis| point[axis] = ev.axis(Axis(axis as u32)));
-    let all = schedule.extent(tail.axis);
-    let kept = e.before_tail(tail, &point, all);
-    let all = e.int(all);
+    let (none, all) = (e.int(0), e.int(schedule.extent(tail.axis)));
+    let kept = e.before_tail(tail, &point, (none, all));
     let count = e.b.ins().isub(all, kept);
     point[tail.axis.0 as usize] = kept;
     let stores = schedule.passes.iter().flat_map(|pass| &pass.stores);

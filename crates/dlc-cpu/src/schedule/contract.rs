@@ -26,7 +26,7 @@ use choose::Nest;
 use dlc_kernel::{Axis, BufferId, ExprId, Form, Scalar};
 pub use epilogue::{Epilogue, TileStream};
 pub use memory::Scratch;
-pub use reach::Reach;
+pub use reach::{Ends, Reach};
 use smallvec::SmallVec;
 use std::fmt;
 pub use tiling::{Shares, Steps, Sums, Supply, Tile, Tiling};
@@ -168,6 +168,16 @@ impl Stage {
             Stage::Pack(Which::Columns) => "pack cols",
             Stage::Sum => "sum",
             Stage::Finish => "finish",
+        }
+    }
+}
+
+impl Which {
+    /// The side that it is not.
+    pub const fn other(self) -> Which {
+        match self {
+            Which::Rows => Which::Columns,
+            Which::Columns => Which::Rows,
         }
     }
 }

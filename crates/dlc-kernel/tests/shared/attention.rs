@@ -35,67 +35,91 @@ pub struct Sizes {
     pub width: i64,
 }
 
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen {
+    /// All.
+    All,
+    /// Those that the softmax leaves, by position.
+    Masked(Mask),
+    /// Those that data names: the last input, `[queries, keys]`.
+    Given,
+}
+
 /// The program, with its scores and its weights.
 pub fn attention(n: Sizes, mask: Option<Mask>) -> (Program, BufferId, BufferId) {
-    let mut draft = Draft::default();
-    let q = draft.input(&[n.queries, n.heads, n.depth]);
-    let k = draft.input(&[n.keys, n.heads, n.depth]);
-    let v = draft.input(&[n.keys, n.heads, n.width]);
-    let [scores, weights] = [0, 1].map(|_| draft.temp(&[n.heads, n.queries, n.keys]));
-    let out = draft.output(&[n.queries, n.heads, n.width]);
-    product(&mut draft, ((q, at(&[1, 0, 3])), (k, at(&[2, 0, 3]))), (scores, &[0, 1, 2]), {
-        [n.heads, n.queries, n.keys, n.depth]
-    });
-    softmax(&mut draft, n, mask, (scores, weights));
-    product(&mut draft, ((weights, at(&[0, 1, 3])), (v, at(&[3, 0, 2]))), (out, &[1, 0, 2]), {
-        [n.heads, n.queries, n.width, n.keys]
-    });
-    (draft.program(), scores, weights)
+    attention_in_groups(n, None, mask.map_or(Seen::All, Seen::Masked))
 }
 
-/// The same where data says which keys a query sees: the last input, `[queries, keys]`.
+/// The same where data says which keys a query sees.
 pub fn attention_of_seen(n: Sizes) -> (Program, BufferId, BufferId) {
+    attention_in_groups(n, None, Seen::Given)
+}
+
+/// The same where each head of keys and values has so many of queries, if not one.
+pub fn attention_in_groups(
+    n: Sizes,
+    group: Option<i64>,
+    seen: Seen,
+) -> (Program, BufferId, BufferId) {
     let mut draft = Draft::default();
-    let q = draft.input(&[n.queries, n.heads, n.depth]);
+    let own: Vec<i64> = group.into_iter().collect();
+    let with = |first: [i64; 2], last: i64| [&first[..], &own, &[last]].concat();
+    // The axes of a query, the first of which is its head, the second its position.
+    let axes: Vec<u32> = (0..2 + own.len() as u32).collect();
+    let swapped = [&[1, 0], &axes[2..]].concat();
+    let [next, last] = [0, 1].map(|k| axes.len() as u32 + k);
+    let and = |axes: &[u32], last: u32| [axes, &[last]].concat();
+    let q = draft.input(&with([n.queries, n.heads], n.depth));
     let k = draft.input(&[n.keys, n.heads, n.depth]);
     let v = draft.input(&[n.keys, n.heads, n.width]);
-    let seen = draft.buffer(Class::Input, DType::Bool, &[n.queries, n.keys]);
-    let [scores, weights] = [0, 1].map(|_| draft.temp(&[n.heads, n.queries, n.keys]));
-    let out = draft.output(&[n.queries, n.heads, n.width]);
-    let mut e = Exprs::new();
-    let (lhs, rhs) = (load(&mut e, q, at(&[1, 0, 3])), load(&mut e, k, at(&[2, 0, 3])));
-    let sum = folded(&mut e, 0, DType::F32);
-    let seen = load_as(&mut e, seen, at(&[1, 2]), Scalar::new(DType::Bool, 0.0));
-    let hidden = e.constant(DType::F32, f64::NEG_INFINITY);
-    let score = e.add(Expr::Select(seen, sum, hidden));
-    let stores = vec![store(scores, &[0, 1, 2], score)];
-    let domain = sizes(&[n.heads, n.queries, n.keys]);
-    draft.kernel(Form::contract(domain, sizes(&[n.depth]), e, [lhs, rhs], stores));
-    softmax(&mut draft, n, None, (scores, weights));
-    product(&mut draft, ((weights, at(&[0, 1, 3])), (v, at(&[3, 0, 2]))), (out, &[1, 0, 2]), {
-        [n.heads, n.queries, n.width, n.keys]
-    });
+    let given = || draft.buffer(Class::Input, DType::Bool, &[n.queries, n.keys]);
+    let given = matches!(seen, Seen::Given).then(given);
+    let plane = with([n.heads, n.queries], n.keys);
+    let [scores, weights] = [0, 1].map(|_| draft.temp(&plane));
+    let out = draft.output(&with([n.queries, n.heads], n.width));
+
+    let factors = [(q, at(&and(&swapped, last))), (k, at(&[next, 0, last]))];
+    product(&mut draft, factors, (scores, &and(&axes, next)), (&plane, n.depth), given);
+    let mask = if let Seen::Masked(mask) = seen { Some(mask.guard(1, next)) } else { None };
+    softmax(&mut draft, &plane, mask, (scores, weights));
+    let factors = [(weights, at(&and(&axes, last))), (v, at(&[last, 0, next]))];
+    let sizes = with([n.heads, n.queries], n.width);
+    product(&mut draft, factors, (out, &and(&swapped, next)), (&sizes, n.keys), None);
     (draft.program(), scores, weights)
 }
 
-/// The sum over the last axis.
+/// The sum over the last axis; -inf where nothing is `seen`, by the second axis and the last.
 fn product(
     draft: &mut Draft,
-    (lhs, rhs): ((BufferId, Access), (BufferId, Access)),
+    factors: [(BufferId, Access); 2],
     (to, axes): (BufferId, &[u32]),
-    [a, b, c, depth]: [i64; 4],
+    (out, depth): (&[i64], i64),
+    seen: Option<BufferId>,
 ) {
-    let mut exprs = Exprs::new();
-    let [lhs, rhs] = [lhs, rhs].map(|(buffer, access)| load(&mut exprs, buffer, access));
-    let stores = vec![store(to, axes, folded(&mut exprs, 0, DType::F32))];
-    let (out, reduce) = (sizes(&[a, b, c]), sizes(&[depth]));
-    draft.kernel(Form::contract(out, reduce, exprs, [lhs, rhs], stores));
+    let mut e = Exprs::new();
+    let factors = factors.map(|(buffer, access)| load(&mut e, buffer, access));
+    let mut value = folded(&mut e, 0, DType::F32);
+    if let Some(seen) = seen {
+        let last = out.len() as u32 - 1;
+        let seen = load_as(&mut e, seen, at(&[1, last]), Scalar::new(DType::Bool, 0.0));
+        let hidden = e.constant(DType::F32, f64::NEG_INFINITY);
+        value = e.add(Expr::Select(seen, value, hidden));
+    }
+    let stores = vec![store(to, axes, value)];
+    draft.kernel(Form::contract(sizes(out), sizes(&[depth]), e, factors, stores));
 }
 
-fn softmax(draft: &mut Draft, n: Sizes, mask: Option<Mask>, (from, to): (BufferId, BufferId)) {
+/// The softmax along the last axis of a tensor of those sizes.
+fn softmax(
+    draft: &mut Draft,
+    plane: &[i64],
+    mask: Option<Guard>,
+    (from, to): (BufferId, BufferId),
+) {
     let mut e = Exprs::new();
-    let guards = mask.map(|mask| mask.guard(1, 2)).into_iter().collect();
-    let access = Access { guards, ..at(&[0, 1, 2]) };
+    let axes: Vec<u32> = (0..plane.len() as u32).collect();
+    let access = Access { guards: mask.into_iter().collect(), ..at(&axes) };
     let seen = load_or(&mut e, from, access, f64::NEG_INFINITY);
     let largest = folded(&mut e, 0, DType::F32);
     let lowest = e.constant(DType::F32, f64::from(f32::MIN));
@@ -109,9 +133,10 @@ fn softmax(draft: &mut Draft, n: Sizes, mask: Option<Mask>, (from, to): (BufferI
     let sum = e.add(Expr::Select(some, sum, one));
     let share = binary(&mut e, BinaryOp::Div, one, sum);
     let value = binary(&mut e, BinaryOp::Mul, weight, share);
-    let each = store(to, &[0, 1, 2], value);
+    let each = store(to, &axes, value);
     let steps =
         vec![Step::Fold(FoldOp::Max, seen), Step::Fold(FoldOp::Sum, weight), Step::StoreEach(each)];
-    let (outer, inner) = (sizes(&[n.heads, n.queries]), sizes(&[n.keys]));
+    let (outer, inner) = plane.split_at(plane.len() - 1);
+    let (outer, inner) = (sizes(outer), sizes(inner));
     draft.kernel(Form::Row { outer, inner, exprs: e, steps });
 }

@@ -9,10 +9,23 @@ use crate::schedule::domain::{Check, Linear};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
-use dlc_kernel::{Axis, Scalar};
+use dlc_kernel::Scalar;
 
 /// From the first to before the last.
-type Range = (Value, Value);
+pub(super) type Range = (Value, Value);
+
+impl Emitter<'_> {
+    /// The end of the tiles that reach up to `high`, of those of that extent that begin with a range and
+    /// stay in it.
+    pub(super) fn whole_tiles(&mut self, extent: i64, range: Range, high: Value) -> Value {
+        let high = self.b.ins().smax(high, range.0);
+        let inside = self.b.ins().isub(high, range.0);
+        let inside = self.b.ins().iadd_imm_s(inside, extent - 1);
+        let tiles = self.divide(inside, extent).0;
+        let high = self.add_scaled(range.0, tiles, extent);
+        self.b.ins().smin(high, range.1)
+    }
+}
 
 impl Contraction<'_, '_> {
     /// `body` for all rows of a block at once, or for one band after the other, with the terms and the
@@ -60,19 +73,13 @@ impl Contraction<'_, '_> {
         if conditions.is_empty() {
             return columns;
         }
-        let (low, high) =
-            self.reached(e, (&conditions, &self.schedule.columns.axes), reach.row, point, band);
+        let (low, high) = self.reached(e, (&conditions, &self.schedule.columns.axes), point, band);
         let width = t.tile.columns;
         let low = e.b.ins().smax(low, columns.0);
         let before = e.b.ins().isub(low, columns.0);
         let before = e.divide(before, width).1;
         let low = e.b.ins().isub(low, before);
-        let high = e.b.ins().smax(high, columns.0);
-        let inside = e.b.ins().isub(high, columns.0);
-        let inside = e.b.ins().iadd_imm_s(inside, width - 1);
-        let strips = e.divide(inside, width).0;
-        let high = e.add_scaled(columns.0, strips, width);
-        let high = e.b.ins().smin(high, columns.1);
+        let high = e.whole_tiles(width, columns, high);
         (e.b.ins().smin(low, high), high)
     }
 
@@ -111,7 +118,7 @@ impl Contraction<'_, '_> {
         body: impl Fn(&mut Emitter, &Terms),
     ) {
         let depth = &self.schedule.depth;
-        let (low, high) = self.reached(e, (&reach.depth, depth), reach.row, terms.point, band);
+        let (low, high) = self.reached(e, (&reach.depth, depth), terms.point, band);
         let last = e.int(depth.points() - 1);
         let low = e.b.ins().smin(low, last);
         let after = e.b.ins().iadd_imm_s(low, 1);
@@ -136,12 +143,12 @@ impl Contraction<'_, '_> {
         &self,
         e: &mut Emitter,
         (conditions, along): (&[Check], &Axes),
-        row: Option<Axis>,
         point: &Point,
         band: Range,
     ) -> Range {
         let axis = along.last().expect("conditions are over an axis");
-        let row = row.expect("conditions are over rows");
+        let rows = &self.schedule.rows.axes;
+        let row = rows.axes[0];
         let last = e.b.ins().iadd_imm_s(band.1, -1);
         let (zero, all) = (e.int(0), e.int(along.points()));
         let (mut low, mut high) = (zero, all);
@@ -152,7 +159,7 @@ impl Contraction<'_, '_> {
             };
             let mut ends = [band.0, last].map(|at| {
                 let mut point = point.clone();
-                point[row.0 as usize] = at;
+                e.set_axes(&mut point, rows, at);
                 e.linear_at(&rest, &point, None)
             });
             if index.coef(row) < 0 {

@@ -82,6 +82,8 @@ impl Contraction<'_, '_> {
                 (e.add_scaled(row, columns.0, 4), 4 * s.share_step(t))
             }
         };
+        let (rows, columns) = self.open_points(e, t, &point, (rows, columns));
+        let share = self.open_terms(e, &point, (rows, columns), share);
         let block = Block { base, step, rows, columns };
         e.for_each(share.0, share.1, t.depth_block, |e, k| {
             let end = e.b.ins().iadd_imm_s(k, t.depth_block);

@@ -153,13 +153,13 @@ impl fmt::Display for Way<'_> {
 }
 
 impl fmt::Display for Offer {
-    /// `64 in runs of 8 of 2 axes, fixed, cost 1.50`.
+    /// `64 of 2 axes, by 1 in runs of 8 and [512], cost 1.50`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in runs of {} of {} axes", self.points, self.run, self.axes)?;
+        write!(f, "{} of {} axes", self.points, self.axes)?;
         f.write_str(if self.fixed { ", fixed" } else { "" })?;
         f.write_str(if self.once { ", packed once" } else { "" })?;
         if let Some(steps) = &self.steps {
-            write!(f, ", by {} and {:?}", steps.side, &steps.depth[..])?;
+            write!(f, ", by {} in runs of {} and {:?}", steps.side, steps.run, &steps.depth[..])?;
         }
         write!(f, ", cost {:.2}", self.pack_cost)
     }

@@ -64,8 +64,8 @@ impl<'k> Nest<'_, 'k> {
         let ending = self.ending_leaf(&columns.axes, &algorithm);
         let conditions = (&self.conditions[..], &self.zeros[..]);
         let mut reach = Reach::new(conditions, &rows.axes, &columns.axes, &depth);
-        let factor = (rows.operand, &depth);
-        reach.look_for_masks((self.site, &self.domain), &algorithm, factor, &self.stores);
+        let within = (self.site, &self.domain);
+        reach.look_for_masks(within, &algorithm, [&rows, &columns], &depth, &self.stores);
         ContractSchedule {
             config: self.site.config,
             domain: self.domain,
@@ -248,7 +248,6 @@ impl<'k> Nest<'_, 'k> {
         let once = !fixed && side.loops + 1 < self.steps.len();
         Offer {
             points: side.axes.points(),
-            run: side.axes.last_extent(),
             axes: side.axes.axes.len(),
             fixed,
             origin: side.origin,
@@ -320,8 +319,10 @@ impl<'k> Nest<'_, 'k> {
         let place = &side.bare.as_ref()?.place;
         let step = |axis: &Axis| place.linear.coef(*axis);
         let plain = place.is_inside() && place.quotients.is_empty();
+        let is_one = side.axes.is_one(place);
         plain.then(|| Steps {
             side: side.axes.last().map_or(1, |axis| step(&axis)),
+            run: if is_one { side.axes.points() } else { side.axes.last_extent() },
             depth: depth.axes.iter().map(step).collect(),
         })
     }

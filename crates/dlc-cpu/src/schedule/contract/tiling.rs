@@ -65,6 +65,8 @@ pub enum Supply {
 pub struct Steps {
     /// Along the side's last axis.
     pub side: i64,
+    /// How many positions are that far apart: tiles keep to runs of so many.
+    pub run: i64,
     /// Along the axes of the depth, outermost first.
     pub depth: SmallVec<[i64; MAX_LEVELS]>,
 }
@@ -106,8 +108,6 @@ pub(super) struct Problem<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Offer {
     pub points: i64,
-    /// The extent of its last axis.
-    pub run: i64,
     /// How many axes it has.
     pub axes: usize,
     /// Whether it depends on fixed parameters alone.
@@ -207,6 +207,14 @@ impl Supply {
         matches!(self, Supply::Direct(_))
     }
 
+    /// The length of the runs that tiles keep to of so many positions, if they do.
+    fn run(&self, points: i64) -> Option<i64> {
+        match self {
+            Supply::Direct(steps) => Some(steps.run).filter(|&run| run < points),
+            _ => None,
+        }
+    }
+
     /// The same where `sharing` units use each panel of `bytes` bytes in all: what several share is
     /// packed once, if it is not too much.
     fn shared(self, offer: &Offer, sharing: i64, bytes: i64) -> Supply {
@@ -239,8 +247,7 @@ impl Tiling {
 
     /// The length of the runs of a side that tiles keep to, if they do.
     pub fn run(&self, which: Which, side: &Side) -> Option<i64> {
-        let keeps = self.supply(which).is_direct() && side.axes.axes.len() > 1;
-        keeps.then(|| side.axes.last_extent())
+        self.supply(which).run(side.axes.points())
     }
 
     /// How many loops the steps of a tile are: one where both panels are evenly spaced.
@@ -302,23 +309,19 @@ struct Cut<'a> {
 impl Cut<'_> {
     /// The length of what tiles keep to, and how many there are of it.
     fn runs(&self) -> (i64, f64) {
-        match self.supply {
-            Supply::Direct(_) if self.offer.axes > 1 => {
-                (self.offer.run, self.offer.points as f64 / self.offer.run.max(1) as f64)
-            }
-            _ => (self.offer.points, 1.0),
-        }
+        let run = self.supply.run(self.offer.points).unwrap_or(self.offer.points);
+        (run, self.offer.points as f64 / run.max(1) as f64)
     }
 
     /// How it is cut into blocks for tiles of `extent`, so that `together` neighbours are in one.
     fn blocks(&self, extent: i64, together: i64) -> Divisible {
-        let step = if self.runs().1 > 1.0 { self.offer.run } else { extent };
+        let step = self.supply.run(self.offer.points).unwrap_or(extent);
         Divisible { points: self.offer.points, step, together }
     }
 
     /// Whether neighbours within a tile are always one step of the last axis apart.
     fn is_even(&self) -> bool {
-        self.offer.axes <= 1 || self.supply.is_direct()
+        self.offer.axes <= 1 || self.supply.run(self.offer.points).is_some()
     }
 
     /// Lines of the cache for each term of a panel, and cycles to bring them from the second level.

@@ -1,7 +1,7 @@
 //! Words for the parts of a tiling, as dumps show them.
 
 use super::tiling::{Ending, Tiling};
-use super::{Algorithm, ContractSchedule, Reach, Sums, Supply};
+use super::{Algorithm, ContractSchedule, Reach, Sums, Supply, Which};
 use std::fmt;
 
 impl fmt::Display for Supply {
@@ -74,8 +74,12 @@ impl fmt::Display for ContractSchedule<'_> {
         if let Some(mask) = self.reach.needed {
             writeln!(f, "sums     where e{}", mask.0)?;
         }
-        if let Some(tail) = &self.reach.tail {
-            writeln!(f, "terms    {tail}")?;
+        if let Some(ends) = &self.reach.points {
+            let name = if ends.of == Which::Rows { "columns" } else { "rows" };
+            writeln!(f, "points   {name} {}", ends.tail)?;
+        }
+        if let Some(ends) = &self.reach.terms {
+            writeln!(f, "terms    {}", ends.tail)?;
         }
         for stage in self.stages() {
             writeln!(f, "{:<9} {} units", stage.name(), self.units(stage))?;
