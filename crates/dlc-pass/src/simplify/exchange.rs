@@ -6,6 +6,7 @@
 //! that leaves fewer terms: more keys than features.
 
 use super::folds::without_axes;
+use super::views::without_unit_axes;
 use super::{At, Exactness::*, Rewriter, Rule};
 use dlc_graph::op::{Contract, Op, Reduce, View};
 use dlc_graph::{MAX_RANK, Shape, Value};
@@ -71,7 +72,8 @@ fn exchanged(
     if reduce.axes.iter().any(|&axis| side.other.0.uses(Axis(axis))) {
         return None;
     }
-    let (value, known) = r.g.users(side.own.1).into_iter().find_map(|user| {
+    // The last comes first: an earlier one may have been rearranged into it.
+    let (value, known) = r.g.users(side.own.1).into_iter().rev().find_map(|user| {
         let Op::Contract(known) = r.g.op(user) else { return None };
         let sides = sides(known, &r.g.operands(user));
         let found = sides.iter().find_map(|known| known_sum(r, reduce, side, known, rest))?;
@@ -133,7 +135,8 @@ fn sum(
 }
 
 /// The axes of `side` that the results of `known` go along, if `known` sums its own factor, the same
-/// elements, over `reduce`, times what lies along the contraction of `side`.
+/// elements, over `reduce`, times what lies along the contraction of `side`. Nobody reads by axes of
+/// extent 1, so any of them is as good as another.
 fn same_sum(reduce: &Reduce, side: &Side<'_>, known: &Side<'_>) -> Option<Vec<Axis>> {
     let (axes, known_axes) = (side.contract.axes(), known.contract.axes());
     let mut to: Vec<Option<Axis>> = vec![None; known_axes.len()];
@@ -143,20 +146,25 @@ fn same_sum(reduce: &Reduce, side: &Side<'_>, known: &Side<'_>) -> Option<Vec<Ax
         let (Some(own), Some(target)) = (own.as_axis(), target.as_axis()) else { continue };
         to[own.0 as usize].get_or_insert(target);
     }
+    let is_long = |axis: &u32| axes[*axis as usize] != Size::ONE;
+    let unit = (0..axes.len() as u32).find(|axis| !is_long(axis)).map(Axis);
+    let open = to.iter_mut().zip(&known_axes).filter(|(to, n)| to.is_none() && **n == Size::ONE);
+    open.for_each(|(to, _)| *to = unit);
     let to = to.into_iter().collect::<Option<Vec<Axis>>>()?;
     let mut targets: Vec<u32> = to.iter().map(|axis| axis.0).collect();
+    targets.retain(|axis| is_long(axis));
     targets.sort();
     let map: Vec<Index> = to.iter().map(|axis| Index::axis(axis.0)).collect();
     let same = |own: &Access, there: &Access| {
-        let composed = own.coords.iter().map(|c| c.compose(&map));
+        let composed = Access::new(own.coords.iter().map(|c| c.compose(&map)));
         own.guards.is_empty()
             && there.guards.is_empty()
-            && composed.eq(there.coords.iter().cloned())
+            && without_unit_axes(&composed, &axes) == without_unit_axes(there, &axes)
     };
     let (out, summed) = to.split_at(known.contract.out.len());
     let mut summed: Vec<u32> = summed.iter().map(|axis| axis.0).collect();
     summed.sort();
-    let fits = targets == (0..axes.len() as u32).collect::<Vec<_>>()
+    let fits = targets.into_iter().eq((0..axes.len() as u32).filter(is_long))
         && to.iter().zip(&known_axes).all(|(axis, extent)| axes[axis.0 as usize] == *extent)
         && summed == reduce.axes[..]
         && same(known.own.0, side.own.0)

@@ -13,6 +13,10 @@ use std::ops::Range;
 /// Rows of a block, and columns that it takes at once.
 pub const TILE: u32 = 64;
 
+/// Rows that leave most of a tile empty, and columns that are many tiles.
+const FEW_ROWS: i64 = TILE as i64 / 4;
+const MANY_COLUMNS: i64 = TILE as i64 * 4;
+
 /// The most columns of sums: those of a block's rows are held in registers.
 pub const MOST_FEATURES: u32 = 128;
 
@@ -58,9 +62,11 @@ impl<'k> Plane<'k> {
         (self.groups[1].points() as u64).div_ceil(u64::from(TILE)) as u32
     }
 
-    /// Whether it has fewer rows or columns than tiles are for.
+    /// Whether it has fewer rows or columns than tiles are for, or few rows for its columns: a block goes
+    /// along all of them, and there are few blocks.
     pub fn is_thin(&self) -> bool {
-        self.groups[1..].iter().any(|group| group.points() < THIN)
+        let [rows, columns] = [1, 2].map(|at| self.groups[at].points());
+        rows.min(columns) < THIN || (rows < FEW_ROWS && columns > MANY_COLUMNS)
     }
 }
 
