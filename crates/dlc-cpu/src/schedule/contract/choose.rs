@@ -17,6 +17,8 @@ use std::sync::Arc;
 const SMALL_WORK: i64 = 512;
 /// Cycles for a term in scalars.
 const PLAIN: f64 = 4.0;
+/// Positions that tiles keep to, even if others follow as evenly: they can then make the stores.
+const LONG_RUN: i64 = 8;
 /// Packed copies of parameters may be so many times larger than the parameters.
 const MAX_LASTING_GROWTH: i64 = 2;
 
@@ -319,10 +321,11 @@ impl<'k> Nest<'_, 'k> {
         let place = &side.bare.as_ref()?.place;
         let step = |axis: &Axis| place.linear.coef(*axis);
         let plain = place.is_inside() && place.quotients.is_empty();
-        let is_one = side.axes.is_one(place);
+        let last = side.axes.last_extent();
+        let as_one = last < LONG_RUN && side.axes.is_one(place);
         plain.then(|| Steps {
             side: side.axes.last().map_or(1, |axis| step(&axis)),
-            run: if is_one { side.axes.points() } else { side.axes.last_extent() },
+            run: if as_one { side.axes.points() } else { last },
             depth: depth.axes.iter().map(step).collect(),
         })
     }
