@@ -48,7 +48,7 @@ fn check_model(unit: &Unit, id: DefId, mode: Mode) -> Vec<Diagnostic> {
 }
 
 /// Numbers that stand for sizes: one that many others divide, and the least. What is wrong whatever
-/// a size is, is wrong with both; conditions may hold for sizes between them.
+/// a size is, is wrong with both; conditions on it may hold for sizes between them.
 const STAND_INS: [i64; 2] = [5040, 1];
 
 /// What `elaborate` finds. Where it gets no further without the sizes that a binding decides,
@@ -73,16 +73,19 @@ fn with_stand_ins(
         }
     };
     let [(mut found, sizes), (others, _)] = STAND_INS.map(with);
-    if !sizes.is_empty() {
-        let place = |d: &Diagnostic| (d.code, d.primary.span);
-        let is_wrong = |d: &Diagnostic| {
-            d.code != Code::Constraint && others.iter().any(|other| place(other) == place(d))
-        };
-        found.retain(is_wrong);
-        let dims: Vec<&str> = sizes.keys().map(String::as_str).collect();
-        let note = format!("here {} stands for the size `{}`", STAND_INS[0], dims.join("`, `"));
-        found.iter_mut().for_each(|diagnostic| diagnostic.notes.push(note.clone()));
-    }
+    let place = |d: &Diagnostic| (d.code, d.primary.span);
+    let text = |d: &Diagnostic| (d.title.clone(), d.primary.text.clone(), d.notes.clone());
+    let dims: Vec<&str> = sizes.keys().map(String::as_str).collect();
+    let note = format!("here {} stands for the size `{}`", STAND_INS[0], dims.join("`, `"));
+    found.retain_mut(|diagnostic| {
+        let at_place = || others.iter().filter(|other| place(other) == place(diagnostic));
+        if at_place().any(|other| text(other) == text(diagnostic)) {
+            return true;
+        }
+        let is_wrong = diagnostic.code != Code::Constraint && at_place().next().is_some();
+        diagnostic.notes.push(note.clone());
+        is_wrong
+    });
     found
 }
 

@@ -211,10 +211,16 @@ fn unbound_dims_are_reported_where_they_must_be_numbers() {
 
 #[test]
 fn models_with_sizes_that_data_defines() {
-    insta::assert_snapshot!(show(&["
+    insta::assert_snapshot!(show(&[
+        "
 model M(ids: i32[N, T]) -> f32[N, T, V] {
   ids |> embedding(V, 8) |> gru(8, revers = yes) |> linear(V)
-}",]));
+}",
+        "
+model M(ids: i32[N, T]) -> f32[N, T, V] {
+  ids |> embedding(V, 48) |> llama_block(8, 96, G = 3) |> linear(V)
+}",
+    ]));
 }
 
 #[test]
@@ -234,6 +240,7 @@ fn some_sizes_suit() {
         "model M(x: f32[N, D]) where D <= 64, D % 8 == 0 { x |> linear(D / 8) }",
         "model M(x: f32[N, 8], at: i32[]) where N <= 16 { x |> unsqueeze[1] |> remember(4, at) }",
         "model M(x: f32[N, D]) { y = x |> linear(D)\n  y[:, :D / 2] }",
+        "model M(ids: i32[N, T]) -> [N, T, V] where V > 6000 { ids |> embedding(V, 8) |> linear(V) }",
     ] {
         let unit = crate::support::unit(text);
         let found = unit.check();
