@@ -81,6 +81,13 @@ pub enum AheadRight {
     Share(u16),
 }
 
+impl AheadRight {
+    /// Whether tiles share in asking for a panel.
+    pub fn is_shared(self) -> bool {
+        matches!(self, AheadRight::Share(_))
+    }
+}
+
 /// The most loops of a tile's steps.
 pub const MAX_LEVELS: usize = 3;
 

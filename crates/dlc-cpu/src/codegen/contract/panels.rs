@@ -7,7 +7,7 @@ use crate::codegen::Emitter;
 use crate::codegen::nest::Point;
 use crate::codegen::pack::Packing;
 use crate::leaf::MAX_LEVELS;
-use crate::schedule::contract::{Steps, Supply, Tiling, Which, div_ceil};
+use crate::schedule::contract::{Steps, Supply, Tile, Tiling, Which, div_ceil};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -99,17 +99,21 @@ impl Contraction<'_, '_> {
         }
     }
 
-    /// The panel of columns that is read after the one from `position` on, if they are packed: that
+    /// The panel of columns that is read after the one from `position` on, if tiles ask for it: that
     /// of the next strip, or of the first one for the terms that follow. After all terms, the next block
     /// begins with the next strip.
     pub(super) fn next_panel(
         &self,
         e: &mut Emitter,
+        t: &Tiling,
         (panels, terms): (&Panels, &Terms),
         (position, width): (Value, i64),
         (first, end): (Value, Value),
     ) -> Option<Value> {
-        let &Panels::Packed { .. } = panels else { return None };
+        let ahead = self.schedule.ahead(t, Tile { columns: width, ..t.tile });
+        if !ahead.right.is_shared() {
+            return None;
+        }
         let after = e.b.ins().iadd_imm_s(position, width);
         let is_inside = e.b.ins().icmp(IntCC::SignedLessThan, after, end);
         let is_beside = e.b.ins().uextend(I64, is_inside);

@@ -127,7 +127,7 @@ impl Contraction<'_, '_> {
             let tiles = Tiles { t, terms, block, args };
             self.for_strips(e, t, band.1, |e, column, width| {
                 let right = self.panel(e, Which::Columns, (&columns, terms), column, width);
-                let next = self.next_panel(e, (&columns, terms), (column, width), band.1);
+                let next = self.next_panel(e, t, (&columns, terms), (column, width), band.1);
                 self.for_stacks(e, t, band.0, |e, row, height, count| {
                     let left = self.panel(e, Which::Rows, (&rows, terms), row, height);
                     let size = Tile { rows: height, columns: width };

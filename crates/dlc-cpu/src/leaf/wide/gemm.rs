@@ -53,8 +53,10 @@ pub fn assemble(
     epilogue: Option<&Epilogue>,
 ) -> Result<Vec<u8>, IcedError> {
     assert!(holds(width, tile), "{tile:?} has more sums than registers");
-    let shares = matches!(tile.ahead.right, AheadRight::Share(_));
-    assert!(!shares || tile.levels <= 2, "{tile:?} has no register for the next panel");
+    assert!(
+        !tile.ahead.right.is_shared() || tile.levels <= 2,
+        "{tile:?} has no register for the next panel"
+    );
     Gemm { a: Assembler::new(width), width, tile, epilogue, frame: Frame::default() }.assemble()
 }
 
@@ -173,7 +175,7 @@ impl Gemm<'_> {
             self.load_field(register, field.at(0));
         }
         self.find_lower_rows();
-        let shares = matches!(self.tile.ahead.right, AheadRight::Share(_));
+        let shares = self.tile.ahead.right.is_shared();
         let next: [Operand; 2] =
             [NEXT.into(), Mem::at(Register::RDI, GemmField::Next.at(0)).into()];
         if shares {
