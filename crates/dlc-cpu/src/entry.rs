@@ -4,6 +4,7 @@ use crate::abi::{Context, ErrorSlot, KernelFn};
 use crate::codegen::{Phase, When};
 use crate::lower::{ArenaPlan, ScheduledEntry, is_lasting, padded};
 use crate::memory::Memory;
+use crate::rooms::Rooms;
 use crate::schedule::Schedule;
 use crate::share::{Share, share_out};
 use dlc_kernel::{BufferId, Class, Form, Kernel, Program};
@@ -21,6 +22,8 @@ pub struct EntryCode {
     pub stale: AtomicBool,
     /// Its memory.
     pub plan: ArenaPlan,
+    /// Of which of its temporaries each worker may have its own.
+    pub rooms: Rooms,
     /// Inputs, then outputs.
     pub outside: Vec<Outside>,
     /// Whether it writes parameters or state.
@@ -75,8 +78,6 @@ pub enum Action {
         steps: i64,
         /// In order.
         works: Vec<Work>,
-        /// Where those of its own works find what lives within a step.
-        local: Vec<Local>,
         /// How many workers have steps of their own; with one, steps are in turn.
         workers: usize,
     },
@@ -89,18 +90,6 @@ pub enum Action {
         /// How many.
         bytes: usize,
     },
-}
-
-/// An operand that is in the same place at every step, wherever its code takes it to be.
-pub struct Local {
-    /// The context that names it.
-    pub context: usize,
-    /// Its position among the operands.
-    pub operand: usize,
-    /// What it is.
-    pub buffer: BufferId,
-    /// The bytes of a step.
-    pub bytes: u64,
 }
 
 /// A compiled function and the buffers it sees.
@@ -167,12 +156,6 @@ impl Frame {
         }
     }
 
-    /// Lets an operand at `address` be found there at a step.
-    pub fn follow(&mut self, local: &Local, address: *mut u8, step: i64) {
-        let before = (step as u64).wrapping_mul(local.bytes) as usize;
-        self.set_operand(local.context, local.operand, address.wrapping_sub(before));
-    }
-
     fn set_operand(&mut self, context: usize, operand: usize, address: *mut u8) {
         self.tables[context][operand] = address;
         self.contexts[context].operands = self.tables[context].as_ptr();
@@ -204,7 +187,8 @@ impl EntryCode {
         let packs = works.iter().any(Work::is_at_load);
         let outside = outside(program, scheduled, &works);
         let stale = AtomicBool::new(packs);
-        EntryCode { works, packs, stale, plan, outside, updates, writes, fixed }
+        let rooms = scheduled.facts.rooms.clone();
+        EntryCode { works, packs, stale, plan, rooms, outside, updates, writes, fixed }
     }
 
     /// Whether what it packs may be old after a call of `other`.
@@ -319,26 +303,10 @@ impl Linking<'_, '_> {
         let steps_works: Vec<Work> = inside.into_iter().map(|(_, work)| work).collect();
         let top = self.scheduled.leaves[self.leaf - 1].top;
         let steps = steps.as_const().expect("sizes were bound when scheduled");
-        let local = self.local(&steps_works);
         let workers = self.scheduled.step_workers(top, self.threads);
-        let action = Action::Loop { steps, works: steps_works, local, workers };
+        let action = Action::Loop { steps, works: steps_works, workers };
         works.push((loops, Work { kernel: top, when: self.when(top), action }));
         works
-    }
-
-    /// Where the works of a loop name what lives within a step.
-    fn local(&self, works: &[Work]) -> Vec<Local> {
-        let mut found = Vec::new();
-        for work in works {
-            let Action::Run { parts, first, .. } = &work.action else { continue };
-            for (context, part) in (*first..).zip(parts) {
-                for (operand, &buffer) in part.operands.iter().enumerate() {
-                    let bytes = self.scheduled.facts.local.get(&buffer);
-                    found.extend(bytes.map(|&bytes| Local { context, operand, buffer, bytes }));
-                }
-            }
-        }
-        found
     }
 
     fn when(&self, top: usize) -> When {

@@ -14,6 +14,7 @@ use crate::jit::Module;
 use crate::lower::{ArenaPlan, LastingPlan, Place, is_lasting};
 use crate::memory::Memory;
 use crate::pool::Pool;
+use crate::rooms::Room;
 use crate::transfer::{self, copy_in, copy_out};
 use dlc_kernel::{
     BufferId, BuildError, Class, DType, Data, Entry, Executable, Program, RunError, StageTime,
@@ -141,7 +142,10 @@ impl CpuExecutable {
                 arena.memory.populate(scratch..scratch + rooms + SLACK as u64);
             }
             for (number, part) in parts.iter().enumerate() {
-                let address = |&id: &BufferId| self.address(entry, &arena.memory, id);
+                let address = |id: &BufferId| {
+                    let room = entry.rooms.get(id).map_or(0, Room::stride);
+                    self.address(entry, &arena.memory, *id).wrapping_add((worker * room) as usize)
+                };
                 let operands: Box<[*mut u8]> = part.operands.iter().map(address).collect();
                 let context = Context {
                     operands: std::ptr::null(),

@@ -4,6 +4,7 @@
 //!
 //! - [`level`]: instruction sets by name, detected or asked for, never assumed.
 //! - [`arrange`]: what is changed in a program before, as a program.
+//! - [`rooms`]: which temporaries need not have all of their elements at once.
 //! - [`schedule`]: the target's own decisions for each kernel, before any code.
 //! - [`codegen`]: schedules to Cranelift IR. Code knows buffers by their position in an operand
 //!   list and finds everything else through a [`Context`](abi::Context): no address of this
@@ -48,6 +49,7 @@ pub mod machine;
 pub mod memory;
 pub mod pool;
 pub mod roof;
+pub mod rooms;
 pub mod schedule;
 pub mod share;
 pub mod transfer;

@@ -3,10 +3,9 @@
 //! The back end's pipeline: [`facts`], [`schedule`], plan, [`generate`]. What it makes is
 //! machine code waiting to be compiled and a list of launches over offsets.
 
-mod local;
-
 use crate::abi::ALIGNMENT;
 use crate::codegen::{self, Phase, When};
+use crate::rooms::{self, Room, Rooms};
 use crate::schedule::contract::Choices;
 use crate::schedule::{Config, Schedule, Site, Workspace};
 use cranelift_codegen::isa::TargetFrontendConfig;
@@ -76,9 +75,8 @@ pub struct Facts {
     pub regions: Regions,
     /// By kernel that is a loop: what it writes.
     pub changing: FxHashMap<usize, FxHashSet<BufferId>>,
-    /// Temporaries that live within a step of the loops around: the bytes of a step, which are all
-    /// the room they have.
-    pub local: FxHashMap<BufferId, u64>,
+    /// Where temporaries are that need not have all of their elements at once.
+    pub rooms: Rooms,
     /// By kernel that is a loop whose steps may run beside each other: how many they are.
     pub independent: FxHashMap<usize, i64>,
 }
@@ -94,6 +92,7 @@ impl Facts {
         Site {
             program,
             aliases: &self.aliases,
+            rooms: &self.rooms,
             fixed: &self.fixed,
             regions: &self.regions,
             config,
@@ -146,11 +145,11 @@ pub fn facts(program: &Program) -> Vec<Facts> {
         let loops = loops.filter(|(_, k)| matches!(k.form, Form::Loop { .. }));
         let changing = loops.map(|(at, k)| (at, k.writes().into_iter().collect())).collect();
         let mut aliases = plan::aliases(program, entry, &kept);
-        let local = local::local_bytes(program, entry, &aliases);
-        local::overwrite(program, entry, &local, &mut aliases);
-        let independent = local::independent_steps(entry, &local);
+        let rooms = rooms::rooms(program, entry, &aliases);
+        rooms::overwrite(program, entry, &rooms, &mut aliases);
+        let independent = rooms::independent_steps(entry, &rooms);
         let regions = Regions::of(program, entry);
-        Facts { aliases, fixed, at_load, regions, changing, local, independent }
+        Facts { aliases, fixed, at_load, regions, changing, rooms, independent }
     };
     program.entries.iter().map(entry).collect()
 }
@@ -321,12 +320,12 @@ impl ArenaPlan {
         let within = within.map(|l| (l.buffer, l.first, l.last));
         for (buffer, first, last) in whole_call.chain(within) {
             owners.push(buffer);
-            let rooms = |&step: &u64| {
+            let for_each_worker = |room: &Room| {
                 let workers = scheduled.step_workers(first, threads) as u64;
-                Ok(padded(step).saturating_mul(workers))
+                Ok(room.stride().saturating_mul(workers).max(room.bytes))
             };
-            let local = scheduled.facts.local.get(&buffer);
-            let bytes = local.map_or_else(|| bytes(program, buffer), rooms)?;
+            let room = scheduled.facts.rooms.get(&buffer);
+            let bytes = room.map_or_else(|| bytes(program, buffer), for_each_worker)?;
             blocks.push(Block { bytes, first, last });
         }
         for (leaf, schedule) in scheduled.leaves.iter().zip(&scheduled.schedules) {

@@ -75,3 +75,69 @@ fn what_a_step_alone_needs_is_there_for_one_step() {
     let of_a_step = 4 * ROWS * 48;
     assert_eq!(peak(true) - peak(false), (STEPS - 1) * of_a_step);
 }
+
+/// `h[t + 1] = tanh(0.04 h[t] W + c[t])`, `c[t + 1] = (c[t] + h[t + 1]) / 2`, of which the last values are read;
+/// if they are `kept`, all values of `c`.
+fn carries(steps: i64, kept: bool) -> Program {
+    let (rows, width) = (5, 24);
+    let mut draft = Draft::default();
+    let w = draft.input(&[width, width]);
+    let first = draft.input(&[rows, width]);
+    let [h, c] = [0; 2].map(|_| draft.temp(&[steps + 1, rows, width]));
+    let products = draft.temp(&[steps, rows, width]);
+    let out = draft.output(&[if kept { steps + 1 } else { 1 }, rows, width]);
+    let fixed = |step: i64| access([Index::constant(step), Index::axis(0), Index::axis(1)]);
+    let next = || access([Index::affine([(0, 1)], 1i64), Index::axis(1), Index::axis(2)]);
+    let mut e = Exprs::new();
+    let start = load(&mut e, first, at(&[0, 1]));
+    let stores = [h, c].map(|carry| stored(carry, fixed(0), start));
+    draft.map(&[rows, width], e, stores.to_vec());
+    let mut e = Exprs::new();
+    let (lhs, rhs) = (load(&mut e, h, at(&[0, 1, 3])), load(&mut e, w, at(&[3, 2])));
+    let stores = vec![store(products, &[0, 1, 2], folded(&mut e, 0, DType::F32))];
+    draft.kernel(Form::contract(
+        sizes(&[steps, rows, width]),
+        sizes(&[width]),
+        e,
+        [lhs, rhs],
+        stores,
+    ));
+    let mut e = Exprs::new();
+    let (sum, old) = (load(&mut e, products, at(&[0, 1, 2])), load(&mut e, c, at(&[0, 1, 2])));
+    let factor = e.constant(DType::F32, 0.04);
+    let scaled = binary(&mut e, BinaryOp::Mul, sum, factor);
+    let sum = binary(&mut e, BinaryOp::Add, scaled, old);
+    let new = unary(&mut e, UnaryOp::Tanh, sum);
+    let sum = binary(&mut e, BinaryOp::Add, old, new);
+    let half = e.constant(DType::F32, 0.5);
+    let mean = binary(&mut e, BinaryOp::Mul, sum, half);
+    draft.map(&[steps, rows, width], e, vec![stored(h, next(), new), stored(c, next(), mean)]);
+    draft.repeat_after(1, steps, 2);
+    let mut e = Exprs::new();
+    if kept {
+        let value = load(&mut e, c, at(&[0, 1, 2]));
+        draft.map(&[steps + 1, rows, width], e, vec![store(out, &[0, 1, 2], value)]);
+    } else {
+        let last = [h, c].map(|carry| load(&mut e, carry, fixed(steps)));
+        let value = binary(&mut e, BinaryOp::Add, last[0], last[1]);
+        draft.map(&[rows, width], e, vec![stored(out, fixed(0), value)]);
+    }
+    draft.program()
+}
+
+#[test]
+fn carries_whose_history_nobody_needs_are_in_place() {
+    for steps in [1, 2, 9] {
+        for kept in [false, true] {
+            let program = carries(steps, kept);
+            check(&program, &noise_inputs(&program, 4), 1e-5);
+        }
+    }
+    let peak = |steps, kept| {
+        let program = carries(steps, kept);
+        let target = CpuTarget::new(Level::X86_64V3);
+        target.build(&program, &options(OptLevel::O2, 2)).unwrap().peak_bytes()
+    };
+    assert_eq!(peak(9, false), peak(40, false));
+    assert!(peak(9, true) < peak(40, true));
+}

@@ -230,19 +230,17 @@ impl Check {
 }
 
 impl Place {
-    /// Where `access` lands in a buffer of that shape; `lookups` decide some coordinates, and axes
-    /// have these extents.
+    /// Where `access` lands in a buffer of that shape whose elements are so far apart along its dims;
+    /// `lookups` decide some coordinates, and axes have these extents.
     ///
     /// # Errors
     /// If a dim is not bound.
     pub fn new(
-        shape: &[Size],
+        (shape, strides): (&[i64], &[i64]),
         access: &Access,
         lookups: &[Lookup],
         extents: &[i64],
     ) -> Result<Place, String> {
-        let shape = self::extents(shape)?;
-        let strides = strides(&shape);
         let mut place = Place::default();
         for (dim, coord) in access.coords.iter().enumerate() {
             let stride = strides[dim];

@@ -5,9 +5,10 @@
 //! lines. The steps of loops around a kernel are the same at all points of a launch: they come after
 //! all axes of points, and have no part in merging.
 
-use dlc_kernel::place::{Check, Linear, Place, extent, extents};
+use dlc_kernel::place::{Check, Linear, Place, extent, extents, strides};
 use dlc_kernel::{Access, Axis, BufferId, Expr, ExprId, Exprs, Lookup, Program, Size, Store};
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 /// Where an access goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -242,7 +243,8 @@ const BOUND: &str = "sizes are bound when a program is built";
 
 /// Where an access goes, on axes of these extents.
 fn spot(program: &Program, (buffer, access, lookups): Destination<'_>, extents: &[i64]) -> Spot {
-    let place = Place::new(&program.buffer(buffer).shape, access, lookups, extents);
+    let shape: SmallVec<[i64; 4]> = program.buffer(buffer).shape.iter().map(bound).collect();
+    let place = Place::new((&shape, &strides(&shape)), access, lookups, extents);
     Spot { buffer, place: place.expect(BOUND) }
 }
 

@@ -3,9 +3,7 @@
 use super::CpuExecutable;
 use crate::abi::{Context, ErrorKind, ErrorSlot};
 use crate::codegen::When;
-use crate::entry::{Action, Arena, EntryCode, Frame, Local, RunnablePart, Work};
-use crate::lower::padded;
-use crate::memory::Memory;
+use crate::entry::{Action, Arena, EntryCode, Frame, RunnablePart, Work};
 use crate::schedule::scanned;
 use crate::share::Share;
 use dlc_kernel::{Kernel, RunError};
@@ -62,10 +60,8 @@ impl CpuExecutable {
                     None => Ok(()),
                 }
             }
-            Action::Loop { steps, workers: 1, works, local } => {
+            Action::Loop { steps, workers: 1, works } => {
                 for inner in step * steps..(step + 1) * steps {
-                    let frame = arena.frames[at][0].get_mut().unwrap_or_else(|e| e.into_inner());
-                    self.follow(entry, (&arena.memory, frame), local, (0, inner));
                     for work in works {
                         self.run_work((at, entry), work, arena, inner)?;
                     }
@@ -73,61 +69,14 @@ impl CpuExecutable {
                 Ok(())
             }
             Action::Loop { steps, workers, .. } => {
-                let (memory, frames) = (&arena.memory, &arena.frames[at]);
+                let frames = &arena.frames[at];
                 self.pool.run(*workers, &|worker| {
-                    let mut frame = frames[worker].lock().unwrap_or_else(|e| e.into_inner());
+                    let frame = frames[worker].lock().unwrap_or_else(|e| e.into_inner());
                     let cut = |worker: usize| steps * worker as i64 / *workers as i64;
-                    let own = cut(worker)..cut(worker + 1);
-                    self.run_steps(entry, work, (memory, &mut frame), (worker, own));
+                    run_steps(work, &frame, (worker, cut(worker)..cut(worker + 1)));
                 });
                 Ok(())
             }
-        }
-    }
-
-    /// Runs some steps of a loop on this thread; they cannot fail.
-    fn run_steps(
-        &self,
-        entry: &EntryCode,
-        looped: &Work,
-        (memory, frame): (&Memory, &mut Frame),
-        (worker, steps): (usize, Range<i64>),
-    ) {
-        let Action::Loop { works, local, .. } = &looped.action else {
-            unreachable!("only loops have steps")
-        };
-        for step in steps {
-            self.follow(entry, (memory, frame), local, (worker, step));
-            for work in works {
-                match &work.action {
-                    Action::Run { parts, first, shares, .. } => {
-                        let contexts = &frame.contexts[*first..first + parts.len()];
-                        let all = shares.iter().flatten();
-                        // SAFETY: no other worker has these steps, nor this frame.
-                        all.for_each(|s| unsafe { execute(parts, contexts, s, (worker, step)) });
-                    }
-                    Action::Loop { steps: inner, .. } => {
-                        let inner = step * inner..(step + 1) * inner;
-                        self.run_steps(entry, work, (memory, frame), (worker, inner));
-                    }
-                    Action::Copy { .. } => unreachable!("nothing is copied in loops"),
-                }
-            }
-        }
-    }
-
-    /// Lets a worker's kernels find what lives within a step.
-    fn follow(
-        &self,
-        entry: &EntryCode,
-        (memory, frame): (&Memory, &mut Frame),
-        local: &[Local],
-        (worker, step): (usize, i64),
-    ) {
-        for local in local {
-            let room = worker * padded(local.bytes) as usize;
-            let address = self.address(entry, memory, local.buffer).wrapping_add(room);
-            frame.follow(local, address, step);
         }
     }
 
@@ -180,6 +129,28 @@ impl CpuExecutable {
         let offender = scanned.nth(error.value as usize).expect("each part scans a buffer");
         let buffer = self.program.buffer(offender);
         Err(RunError::NotFinite { name: buffer.name.clone() })
+    }
+}
+
+/// Runs some steps of a loop on this thread; they cannot fail.
+fn run_steps(looped: &Work, frame: &Frame, (worker, steps): (usize, Range<i64>)) {
+    let Action::Loop { works, .. } = &looped.action else { unreachable!("only loops have steps") };
+    for step in steps {
+        for work in works {
+            match &work.action {
+                Action::Run { parts, first, shares, .. } => {
+                    let contexts = &frame.contexts[*first..first + parts.len()];
+                    let all = shares.iter().flatten();
+                    // SAFETY: no other worker has these steps, nor this frame.
+                    all.for_each(|s| unsafe { execute(parts, contexts, s, (worker, step)) });
+                }
+                Action::Loop { steps: inner, .. } => {
+                    let inner = step * inner..(step + 1) * inner;
+                    run_steps(work, frame, (worker, inner));
+                }
+                Action::Copy { .. } => unreachable!("nothing is copied in loops"),
+            }
+        }
     }
 }
 

@@ -384,8 +384,8 @@ fn nest<'s, 'k>(site: Site<'s>, form: &'k Form) -> Result<(Nest<'s, 'k>, ExprId,
     let mut all = extents(out)?;
     all.extend(extents(sums)?);
     all.extend(extents(reduce)?);
-    let mut domain = Domain::new(site.program, exprs, all)?;
-    let mut placed = place_stores(site.program, &domain, stores)?;
+    let mut domain = Domain::new(site, exprs, all)?;
+    let mut placed = place_stores(site, &domain, stores)?;
     let values = stores.iter().map(|s| s.value);
     let roots: Vec<ExprId> = [*lhs, *rhs].into_iter().chain(values).collect();
     // Bundles are cut from the last axis.

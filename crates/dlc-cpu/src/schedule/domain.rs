@@ -5,9 +5,10 @@
 //! expression that is affine in the axes is a [`Linear`]. Neighbouring axes that every access walks
 //! through as one are one axis ([`Domain::merge`]).
 
-use super::PlacedStore;
+use super::{PlacedStore, Site};
+use crate::rooms::strides_in;
 pub use dlc_kernel::place::{AxisSet, Check, Linear, Place, extents, strides};
-use dlc_kernel::{Access, Axis, Buffer, Expr, ExprId, Exprs, Program};
+use dlc_kernel::{Access, Axis, BufferId, Expr, ExprId, Exprs, Lookup};
 use smallvec::SmallVec;
 
 /// The most axes a kernel may have.
@@ -36,7 +37,7 @@ impl<'k> Domain<'k> {
     /// # Errors
     /// If a size is not bound or there are more than [`MAX_AXES`] axes.
     pub fn new(
-        program: &Program,
+        site: Site,
         exprs: &'k Exprs,
         axes: SmallVec<[i64; 8]>,
     ) -> Result<Domain<'k>, String> {
@@ -53,7 +54,7 @@ impl<'k> Domain<'k> {
             uses: vec![AxisSet::default(); n],
         };
         for (id, expr) in exprs.iter() {
-            domain.resolve_expr(program, id, expr)?;
+            domain.resolve_expr(site, id, expr)?;
         }
         domain.find_uses();
         Ok(domain)
@@ -65,11 +66,14 @@ impl<'k> Domain<'k> {
     /// If a size is not bound.
     pub fn resolve(
         &self,
-        buffer: &Buffer,
+        site: Site,
+        buffer: BufferId,
         access: &Access,
-        lookups: &[dlc_kernel::Lookup],
+        lookups: &[Lookup],
     ) -> Result<Place, String> {
-        Place::new(&buffer.shape, access, lookups, &self.extents)
+        let shape = extents(&site.program.buffer(buffer).shape)?;
+        let strides = strides_in(site.rooms, buffer, &shape);
+        Place::new((&shape, &strides), access, lookups, &self.extents)
     }
 
     /// The number of points.
@@ -195,11 +199,11 @@ impl<'k> Domain<'k> {
         self.find_uses();
     }
 
-    fn resolve_expr(&mut self, program: &Program, id: ExprId, expr: &Expr) -> Result<(), String> {
+    fn resolve_expr(&mut self, site: Site, id: ExprId, expr: &Expr) -> Result<(), String> {
         let at = id.0 as usize;
         match expr {
             Expr::Load { buffer, access, lookups, .. } => {
-                self.places[at] = Some(self.resolve(program.buffer(*buffer), access, lookups)?);
+                self.places[at] = Some(self.resolve(site, *buffer, access, lookups)?);
             }
             Expr::Inside(guard) => {
                 let check = Check::of_guard(guard, &self.extents)?;

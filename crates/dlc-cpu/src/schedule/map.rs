@@ -71,9 +71,9 @@ impl<'k> MapSchedule<'k> {
     /// # Errors
     /// If a size is not bound, there are too many axes, or a type is for storage only.
     pub fn new(site: Site<'k>, segment: &'k Segment) -> Result<MapSchedule<'k>, String> {
-        let (program, config) = (site.program, site.config);
-        let mut domain = Domain::new(program, &segment.exprs, extents(&segment.axes)?)?;
-        let mut stores = place_stores(program, &domain, &segment.stores)?;
+        let config = site.config;
+        let mut domain = Domain::new(site, &segment.exprs, extents(&segment.axes)?)?;
+        let mut stores = place_stores(site, &domain, &segment.stores)?;
         let roots: Vec<ExprId> = segment.stores.iter().map(|s| s.value).collect();
         let groups = [site.steps, segment.axes.len() - site.steps];
         let steps = domain.merge(&roots, &mut stores, &mut [], &groups)[0];

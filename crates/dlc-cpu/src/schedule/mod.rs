@@ -15,6 +15,7 @@ pub mod window;
 
 use crate::caches::Caches;
 use crate::level::Level;
+use crate::rooms::Rooms;
 use contract::{Choices, ContractSchedule};
 use dlc_kernel::plan::Aliases;
 use dlc_kernel::region::Regions;
@@ -56,6 +57,8 @@ pub struct Site<'k> {
     pub program: &'k Program,
     /// Which buffers live in the storage of others.
     pub aliases: &'k Aliases,
+    /// Which temporaries need not have all of their elements at once.
+    pub rooms: &'k Rooms,
     /// Parameters and state that the kernel's entry never writes.
     pub fixed: &'k FxHashSet<BufferId>,
     /// Which elements of temporaries matter.
@@ -76,7 +79,8 @@ impl Site<'_> {
     fn bytes(&self, buffers: impl IntoIterator<Item = BufferId>) -> usize {
         let bytes = |id| {
             let buffer = self.program.buffer(id);
-            buffer.elements().unwrap_or(0).saturating_mul(buffer.dtype.bytes())
+            let whole = || buffer.elements().unwrap_or(0).saturating_mul(buffer.dtype.bytes());
+            self.rooms.get(&id).map_or_else(whole, |room| room.bytes as usize)
         };
         buffers.into_iter().map(bytes).fold(0, usize::saturating_add)
     }
@@ -147,14 +151,14 @@ pub struct PlacedStore {
 /// # Errors
 /// If a size is not bound.
 pub fn place_stores<'s>(
-    program: &Program,
+    site: Site,
     domain: &Domain,
     stores: impl IntoIterator<Item = &'s Store>,
 ) -> Result<Vec<PlacedStore>, String> {
     let resolve = |s: &Store| {
-        let buffer = program.buffer(s.buffer);
-        let place = domain.resolve(buffer, &s.access, &[])?;
-        Ok(PlacedStore { buffer: s.buffer, dtype: buffer.dtype, place, value: s.value })
+        let place = domain.resolve(site, s.buffer, &s.access, &[])?;
+        let dtype = site.program.buffer(s.buffer).dtype;
+        Ok(PlacedStore { buffer: s.buffer, dtype, place, value: s.value })
     };
     stores.into_iter().map(resolve).collect()
 }

@@ -103,9 +103,9 @@ impl<'k> RowSchedule<'k> {
         };
         let mut axes = extents(outer)?;
         axes.extend(extents(inner)?);
-        let mut domain = Domain::new(site.program, exprs, axes)?;
+        let mut domain = Domain::new(site, exprs, axes)?;
         let all_stores: Vec<&Store> = steps.iter().filter_map(store_of).collect();
-        let mut stores = place_stores(site.program, &domain, all_stores)?;
+        let mut stores = place_stores(site, &domain, all_stores)?;
         let roots: Vec<ExprId> = steps.iter().map(value_of).collect();
         let groups = [site.steps, outer.len() - site.steps, inner.len()];
         let kept = domain.merge(&roots, &mut stores, &mut [], &groups);

@@ -41,9 +41,9 @@ impl<'k> ScatterSchedule<'k> {
         let Form::Scatter { mode, axes, exprs, buffer, access, lookups, value } = form else {
             panic!("a scatter's schedule is asked of `{}`", form.name())
         };
-        let domain = Domain::new(site.program, exprs, extents(axes)?)?;
+        let domain = Domain::new(site, exprs, extents(axes)?)?;
         let destination = site.program.buffer(*buffer);
-        let place = domain.resolve(destination, access, lookups)?;
+        let place = domain.resolve(site, *buffer, access, lookups)?;
         let elements = extents(&destination.shape)?[site.steps..].iter().product();
         let units = domain.extents[..site.steps].iter().product();
         let dtype = destination.dtype;
