@@ -8,7 +8,8 @@ mod attention;
 use attention::{Mask, Sizes, attention};
 use dlc_cpu::CpuTarget;
 use dlc_kernel::{
-    BinaryOp, BufferId, DType, Exprs, FoldOp, Form, Index, OptLevel, Program, Step, Store, Target,
+    Array, BinaryOp, BufferId, DType, Exprs, FoldOp, Form, Index, OptLevel, Program, Step, Store,
+    Target,
 };
 use support::{draft, *};
 
@@ -154,6 +155,38 @@ fn loops_within_loops_have_what_waits_for_nothing_before_them() {
     let peak = target.build(&program, &options(OptLevel::O2, 1)).unwrap().peak_bytes();
     let head = 300 * (300 + 16) * 4;
     assert!(peak < 3 * head, "{peak} bytes");
+}
+
+/// A head's scores and slopes are more than a megabyte: some keys of it at a time. What sums over keys is
+/// added up slice by slice, in the room of one head for each thread.
+#[test]
+fn sums_over_what_is_cut_are_added_up() {
+    let program = gradients([1, 2, 600, 3]);
+    let schedule = schedule(&program);
+    assert!(schedule.contains("_start at steps [2]"), "{schedule}");
+    check(&program, &noise_inputs(&program, 15), 3e-5);
+    let target = CpuTarget::detect().unwrap();
+    let peak = target.build(&program, &options(OptLevel::O2, 2)).unwrap().peak_bytes();
+    assert!(peak < 3 << 20, "{peak} bytes");
+}
+
+/// The rows of a head are more than half a megabyte: keys are cut, then queries. The interpreter would take
+/// minutes, so what is compared with it elsewhere stands in for it.
+#[test]
+fn both_sides_of_long_sequences_are_cut() {
+    let program = gradients([1, 2, 1800, 60]);
+    let schedule = schedule(&program);
+    let steps = schedule.lines().filter_map(|l| l.split_once("at steps [")?.1.split_once(']'));
+    let deepest = steps.map(|(steps, _)| steps.split(',').count()).max();
+    assert_eq!(deepest, Some(3), "{schedule}");
+    let (target, inputs) = (CpuTarget::detect().unwrap(), noise_inputs(&program, 15));
+    let run = |level, threads| run(&target, &program, &options(level, threads), &inputs).unwrap();
+    let (plain, one, two) = (run(OptLevel::O0, 1), run(OptLevel::O2, 1), run(OptLevel::O2, 2));
+    assert!(same_bits(&one, &two));
+    for (got, wanted) in one.iter().zip(&plain) {
+        let error = error(got, &Array::from_tensor(wanted));
+        assert!(error < 3e-5, "off by {error}");
+    }
 }
 
 /// The gradient of a strided convolution is written by a kernel for each phase: a chain that began with

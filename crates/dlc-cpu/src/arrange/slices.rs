@@ -4,14 +4,16 @@
 //! Attention is the case in point: scores, weights and sums of a few heads at a time, and never the
 //! scores of all. What lives within a step of a loop has the room of one step (`lower.rs`).
 
+mod line;
+mod sums;
+
 use super::piece::pieces;
 use super::substitute::Substitution;
 use crate::lower::fixed_work;
-use crate::schedule::domain::extents;
 use dlc_kernel::{
-    Access, Axis, BufferId, Class, Entry, Exprs, Form, Index, Kernel, Lookup, Part, Program,
-    Segment, Size, Step, Store,
+    Axis, BufferId, Class, Entry, Exprs, Form, Index, Kernel, Program, Segment, Size, Step,
 };
+use line::{Line, summed};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -45,7 +47,7 @@ pub(super) fn in_slices(mut program: Program) -> Program {
             own.push(kernel);
             if own.len() == chain.places.len() {
                 let (chain, own) = (chains.next().expect("it is there"), std::mem::take(&mut own));
-                kernels.push(chain.in_slices(&mut program, &own));
+                kernels.extend(chain.in_slices(&mut program, &own));
             }
         }
         let entry = &mut program.entries[at];
@@ -91,15 +93,6 @@ impl Loops {
         let own = bytes / self.steps;
         (if own <= NEAR / 2 { own } else { 0 }, 1)
     }
-}
-
-/// An axis that the kernels of a chain have in common, so far.
-#[derive(Clone)]
-struct Line {
-    axes: Vec<Axis>,
-    extent: i64,
-    /// By buffer that they write: which dim it goes along, if it is one.
-    dims: FxHashMap<BufferId, usize>,
 }
 
 impl Chain {
@@ -223,9 +216,9 @@ impl Chain {
         (steps > 1).then_some((saved - again, chain))
     }
 
-    /// The loop over its slices. Temporaries that live within a step have the steps first, after those
-    /// of the loops around. Steps that are still too large are cut along another axis.
-    fn in_slices(&self, program: &mut Program, kernels: &[Kernel]) -> Kernel {
+    /// The loop over its slices, and what follows it. Temporaries that live within a step have the steps
+    /// first, after those of the loops around. Steps that are still too large are cut along another axis.
+    fn in_slices(&self, program: &mut Program, kernels: &[Kernel]) -> Vec<Kernel> {
         let depth = self.around.depth as usize;
         for (&id, &dim) in &self.local {
             let shape = &mut program.buffers[id.0 as usize].shape;
@@ -245,13 +238,21 @@ impl Chain {
             Kernel { form, ..kernel.clone() }
         };
         let mut body: Vec<Kernel> = kernels.iter().zip(&self.axes).map(slice).collect();
-        if let Some(inner) = self.within(program, &body) {
-            body = vec![inner.in_slices(program, &body)];
+        let (mut start, mut ends) = (Vec::new(), Vec::new());
+        for ((kernel, &axis), slice) in kernels.iter().zip(&self.axes).zip(&mut body) {
+            if summed(kernel, axis).is_some() {
+                let [first, last] = self.add_up(program, kernel, slice);
+                start.push(first);
+                ends.push(last);
+            }
         }
-        let last = body.last().expect("a chain has kernels");
+        if let Some(inner) = self.within(program, &body) {
+            body = inner.in_slices(program, &body);
+        }
+        let last = kernels.last().expect("a chain has kernels");
         let (name, origin) = (format!("{}_slices", last.name), last.origin.clone());
-        let form = Form::Loop { steps: Size::from(self.steps), start: Vec::new(), body };
-        Kernel { name, origin, form }
+        let form = Form::Loop { steps: Size::from(self.steps), start, body };
+        [vec![Kernel { name, origin, form }], ends].concat()
     }
 
     /// The chain that its kernels are at each of its steps, if that is worth cutting again.
@@ -318,80 +319,12 @@ impl Chain {
                 let mut copy = Substitution::new(exprs, &over);
                 let factors = [lhs, rhs].map(|&factor| copy.copy(&mut new, factor));
                 let stores = stores.iter().map(|s| copy.store(&mut new, s)).collect();
-                let (out, reduce) = (cut(out), reduce.clone());
-                Form::contract(out, reduce, new, factors, stores)
+                let mut own = cut(&[&out[..], reduce].concat());
+                let reduce = own.drain(out.len() + 1..).collect();
+                Form::contract(own, reduce, new, factors, stores)
             }
             _ => unreachable!("a line is along axes"),
         }
-    }
-}
-
-impl Line {
-    /// The axes that a kernel's points may be taken apart by, if it can be part of a chain.
-    fn all(kernel: &Kernel, around: Loops) -> Vec<Line> {
-        let axes = match &kernel.form {
-            Form::Map { segments } if segments.len() == 1 => &segments[0].axes,
-            Form::Row { outer, .. } => outer,
-            Form::Contract { out, .. } => out,
-            _ => return Vec::new(),
-        };
-        let Ok(extents) = extents(axes) else { return Vec::new() };
-        if kernel.may_fail() || kernel.form.has_several_sums() {
-            return Vec::new();
-        }
-        let parts = kernel.parts();
-        let line = |(axis, extent)| {
-            let stores = parts.iter().flat_map(|part| &part.stores);
-            let dim = |store: &&Store| {
-                let dim = store.access.coords.iter().position(|c| c.as_axis() == Some(axis))?;
-                Some((store.buffer, dim))
-            };
-            Line { axes: vec![axis], extent, dims: stores.filter_map(dim).collect() }
-        };
-        let axes = (0u32..).map(Axis).zip(extents).skip(around.depth as usize);
-        axes.filter(|a| a.1 > 1).map(line).collect()
-    }
-
-    /// The lines that go on through the next kernel, which reads some of what is `written`.
-    fn go_on(lines: Vec<Line>, written: &[BufferId], kernel: &Kernel, around: Loops) -> Vec<Line> {
-        let (own, parts) = (Line::all(kernel, around), kernel.parts());
-        let read: Vec<_> =
-            parts.iter().flat_map(Part::loads).filter(|load| written.contains(&load.0)).collect();
-        let through = |mut line: Line| {
-            let fits = |next: &&Line| {
-                let along = |(id, access, lookups): &(BufferId, &Access, &[Lookup])| {
-                    let dim = line.dims.get(id).filter(|_| lookups.is_empty());
-                    dim.is_some_and(|&dim| access.coords[dim].as_axis() == Some(next.axes[0]))
-                };
-                next.extent == line.extent && read.iter().all(along)
-            };
-            let next = own.iter().find(fits)?;
-            line.axes.extend(&next.axes);
-            line.dims.extend(&next.dims);
-            Some(line)
-        };
-        lines.into_iter().filter_map(through).collect()
-    }
-
-    /// The bytes that the kernels read beside `local`, the same ones at every step.
-    fn shared(&self, program: &Program, kernels: &[&Kernel], local: &[BufferId]) -> i64 {
-        let mut found: FxHashMap<(BufferId, Access), i64> = FxHashMap::default();
-        for (kernel, &axis) in kernels.iter().zip(&self.axes) {
-            for part in kernel.parts() {
-                let extent = |(at, size): (u32, &Size)| (Axis(at), size.as_const().unwrap_or(1));
-                let axes: Vec<(Axis, i64)> = (0..).zip(&part.axes).map(extent).collect();
-                let stays =
-                    |id: &BufferId, access: &Access| !local.contains(id) && !access.uses(axis);
-                for (id, access, _) in part.loads().filter(|load| stays(&load.0, load.1)) {
-                    let used = axes.iter().filter(|(axis, _)| access.uses(*axis));
-                    let elements = used.fold(1i64, |n, (_, extent)| n.saturating_mul(*extent));
-                    let size = program.buffer(id).dtype.bytes() as i64;
-                    let read = elements.saturating_mul(size).min(bytes(program, id));
-                    found.insert((id, access.clone()), read);
-                }
-            }
-        }
-        found.values().sum()
     }
 }
 
