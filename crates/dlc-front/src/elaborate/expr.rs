@@ -165,9 +165,9 @@ impl<'u> Elab<'u> {
         }
     }
 
-    /// A truth value that is known now.
+    /// A truth value that is known now; a run-time scalar stands for the number that it starts with.
     pub(super) fn known_bool(&mut self, cond: ExprId) -> Eval<bool> {
-        match self.eval(cond)? {
+        match self.with_numbers(cond)? {
             Val::Bool(value) => Ok(value),
             other => Err(self.undecided(&other, cond)),
         }

@@ -29,9 +29,7 @@ impl<'u> Elab<'u> {
             let parts = std::iter::once(*first).chain(rest.iter().map(|link| link.operand));
             return parts.into_iter().try_for_each(|part| self.check_constraint(def, part, span));
         }
-        self.frame_mut().scalars_are_numbers = true;
-        let value = self.eval(id);
-        self.frame_mut().scalars_are_numbers = false;
+        let value = self.with_numbers(id);
         let at = self.ast().span(id);
         let text = self.unit.sources().text(at);
         let title = format!("`{}` needs `{text}`", def.name.text);

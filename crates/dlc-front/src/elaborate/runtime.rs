@@ -14,7 +14,7 @@ use super::signature::Given;
 use super::value::{DEFAULT_FLOAT, DefId, FuncKind, Val};
 use super::{Elab, Eval};
 use crate::Code;
-use crate::ast::{DefKind, Hyper};
+use crate::ast::{DefKind, ExprId, Hyper};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -112,7 +112,15 @@ impl<'u> Elab<'u> {
         Ok((start, at, Some(Schedule { id: *id, given, span: func.span })))
     }
 
-    /// The value of a run-time scalar at the present step; a number inside `where` constraints.
+    /// The value of an expression in which a run-time scalar is the number that it starts with.
+    pub(super) fn with_numbers(&mut self, id: ExprId) -> Eval<Val> {
+        let before = std::mem::replace(&mut self.frame_mut().scalars_are_numbers, true);
+        let value = self.eval(id);
+        self.frame_mut().scalars_are_numbers = before;
+        value
+    }
+
+    /// The value of a run-time scalar at the present step, or the number that it starts with.
     pub(super) fn use_scalar(&mut self, scalar: &DynScalar, span: Span) -> Eval<Val> {
         if self.frame().scalars_are_numbers {
             return Ok(Val::Float(scalar.default));

@@ -46,7 +46,7 @@ pub(crate) struct Frame {
     pub states: FxHashMap<Arc<str>, String>,
     /// Where it is applied, and the name used there.
     pub call: Option<(Span, Arc<str>)>,
-    /// Whether run-time scalars count as numbers (in `where` constraints).
+    /// Whether run-time scalars count as the numbers that they start with (in what is decided now).
     pub scalars_are_numbers: bool,
 }
 

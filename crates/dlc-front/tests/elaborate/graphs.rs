@@ -49,6 +49,23 @@ fn batch_norm_in_training() {
 }
 
 #[test]
+fn a_rate_that_starts_as_0_leaves_nothing_of_dropout() {
+    let layer = |rate: &str| {
+        let body = format!(
+            "block Layer(dyn r = {rate})(x: [N, T, D]) -> [N, T, D] {{
+               layer_drop(x |> self_attention(2, rate = r) |> dropout(r), x, rate = r)
+                 |> drop_path(keep = 1.0 - {rate})
+             }}
+             model M(x: f32[N, 3, 4]) -> f32[N, 3, 4] {{ x |> Layer }}"
+        );
+        model(&body, Mode::Train).graph.to_string()
+    };
+    assert_eq!(layer("0.25").matches("random").count(), 4);
+    let without = layer("0.0");
+    assert!(!without.contains("random") && !without.contains("rate"), "{without}");
+}
+
+#[test]
 fn names_that_are_put_together() {
     let text = "block pair(H)(x: [..B, H]) -> [..B, H] {
   for k in 2 { x = x |> named[\"*_l\", k, \"_up\" if k == 0 else \"\"](linear(H)) }
