@@ -2,7 +2,9 @@
 //!
 //! A panel holds, for every step of the depth, the values of neighbouring positions of a side. The
 //! inner loop walks a run along one axis; where the operand is just a load, the part of a run that
-//! is inside is copied, the rest filled.
+//! is inside is copied, the rest filled. Neighbours that are all inside are copied by vectors ([`even`]).
+
+mod even;
 
 use super::contract::Contraction;
 use super::nest::{Point, Run};
@@ -14,15 +16,15 @@ use dlc_kernel::Axis;
 use dlc_kernel::place::Quotient;
 
 /// Where packed values go: position `p` of the side at step `k` of the depth is at
-/// `base + (k - depth.0) * step + (p - positions.0) * 4`.
+/// `base + 4 * ((k - depth.0) * width + p - first)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Packing {
     /// The address.
     pub base: Value,
-    /// Bytes from one step of the depth to the next.
-    pub step: i64,
-    /// The positions of the side that are packed.
-    pub positions: (Value, Value),
+    /// The first position of the side.
+    pub first: Value,
+    /// How many positions.
+    pub width: i64,
     /// The steps of the depth that are packed.
     pub depth: (Value, Value),
 }
@@ -40,8 +42,12 @@ impl Contraction<'_, '_> {
     /// Packs a side; `point` has the batch axes set.
     pub fn pack(&self, e: &mut Emitter, side: &Side, point: &Point, panel: Packing) {
         let depth = &self.schedule.depth;
-        let (from, to, step) = (panel.depth.0, panel.depth.1, panel.step);
-        let (first, end) = panel.positions;
+        let (from, to, step) = (panel.depth.0, panel.depth.1, 4 * panel.width);
+        let first = panel.first;
+        let end = e.b.ins().iadd_imm_s(first, panel.width);
+        if let Some(bare) = self.all_neighbours(side) {
+            return self.pack_neighbours(e, side, bare, point, panel);
+        }
         match side.order {
             PackOrder::Side => e.for_runs(&side.axes, point, first, end, |e, point, run| {
                 let column = offset(e, panel.base, run.flat, first, 4);

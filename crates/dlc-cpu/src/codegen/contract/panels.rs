@@ -223,8 +223,7 @@ impl Contraction<'_, '_> {
         let side = self.schedule.side(which);
         let (all, width) = (side.axes.points(), t.tile.extent(which));
         let pack = |e: &mut Emitter, width: i64| {
-            let end = e.b.ins().iadd_imm_s(first, width);
-            let packing = Packing { base, step: 4 * width, positions: (first, end), depth };
+            let packing = Packing { base, first, width, depth };
             self.pack(e, side, point, packing);
         };
         if all >= width {

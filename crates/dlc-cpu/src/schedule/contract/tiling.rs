@@ -426,11 +426,19 @@ fn blocks(problem: Problem, depth_block: i64, rows: Divisible, columns: Divisibl
         problem.batch * units * problem.shares.count < ENOUGH_UNITS
     };
     let least = 64.max(2 * lcm(columns.step, columns.together));
-    while too_few(row_block, column_block) && column_block >= least {
-        column_block = columns.block(column_block / 2);
-    }
-    while too_few(row_block, column_block) && row_block >= 8 * rows.step {
-        row_block = rows.block(row_block / 2);
+    // A block of one side meets all of the other one, which passes by once for each.
+    let passing = |&(row_block, column_block): &(i64, i64)| {
+        rows.points * div_ceil(columns.points, column_block)
+            + columns.points * div_ceil(rows.points, row_block)
+    };
+    while too_few(row_block, column_block) {
+        let fewer_rows =
+            (row_block >= 8 * rows.step).then(|| (rows.block(row_block / 2), column_block));
+        let fewer_columns =
+            (column_block >= least).then(|| (row_block, columns.block(column_block / 2)));
+        let ways = [fewer_rows, fewer_columns].into_iter().flatten();
+        let Some(blocks) = ways.min_by_key(passing) else { break };
+        (row_block, column_block) = blocks;
     }
     (row_block, column_block)
 }

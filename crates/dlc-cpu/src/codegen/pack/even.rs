@@ -1,0 +1,154 @@
+//! Packing of neighbours that are all inside: whole vectors, and no conditions.
+
+use super::{Packing, Target, offset};
+use crate::codegen::contract::Contraction;
+use crate::codegen::load::shuffle;
+use crate::codegen::nest::Point;
+use crate::codegen::{Emitter, LANES, NOTRAP};
+use crate::schedule::contract::{BareLoad, PackOrder, Side};
+use cranelift_codegen::ir::types::{F32, F32X4, I64, I64X2};
+use cranelift_codegen::ir::{InstBuilder, Value};
+
+/// Steps of the depth that are packed for all positions of a panel before those that follow.
+const BLOCK: i64 = 64;
+
+impl Contraction<'_, '_> {
+    /// The load of a side that is read along an axis whose elements are neighbours, all of them inside: its
+    /// own axis if it is read along the side.
+    pub(super) fn all_neighbours<'s>(&self, side: &'s Side) -> Option<&'s BareLoad> {
+        let bare = side.bare.as_ref().filter(|bare| bare.place.is_inside())?;
+        let axis = match side.order {
+            PackOrder::Side if side.axes.axes.len() > 1 => return None,
+            PackOrder::Side => side.axes.last()?,
+            PackOrder::Depth => self.schedule.depth.last()?,
+        };
+        bare.place.is_unit_along(axis).then_some(bare)
+    }
+
+    /// Packs such a side.
+    pub(super) fn pack_neighbours(
+        &self,
+        e: &mut Emitter,
+        side: &Side,
+        bare: &BareLoad,
+        point: &Point,
+        panel: Packing,
+    ) {
+        let Packing { base, first, width, depth } = panel;
+        if side.order == PackOrder::Side {
+            let mut point = point.clone();
+            e.set_axes(&mut point, &side.axes, first);
+            return self.for_depth(e, &point, depth, |e, point, k| {
+                let from = e.address(bare.buffer, &bare.place, point, 4);
+                let to = offset(e, base, k, depth.0, 4 * width);
+                copy_known(e, from, to, width);
+            });
+        }
+        // The lines of some steps stay near until all positions are in them.
+        let block = self.schedule.depth.whole_runs(BLOCK);
+        e.for_each(depth.0, depth.1, block, |e, k| {
+            let end = e.b.ins().iadd_imm_s(k, block);
+            let depth = (k, e.b.ins().smin(end, panel.depth.1));
+            let base = offset(e, base, k, panel.depth.0, 4 * width);
+            self.pack_rows(e, side, bare, point, Packing { base, depth, ..panel });
+        });
+    }
+
+    /// Packs rows of neighbours, four at a time.
+    fn pack_rows(
+        &self,
+        e: &mut Emitter,
+        side: &Side,
+        bare: &BareLoad,
+        point: &Point,
+        Packing { base, first, width, depth }: Packing,
+    ) {
+        let rows = |e: &mut Emitter, position: Value, count: i64| {
+            let column = offset(e, base, position, first, 4);
+            e.for_runs(&self.schedule.depth, point, depth.0, depth.1, |e, point, run| {
+                let mut row = |r: i64| {
+                    let (mut point, at) = (point.clone(), e.b.ins().iadd_imm_s(position, r));
+                    e.set_axes(&mut point, &side.axes, at);
+                    e.address(bare.buffer, &bare.place, &point, 4)
+                };
+                let from: Vec<Value> = (0..count).map(&mut row).collect();
+                let at = offset(e, column, run.flat, depth.0, 4 * width);
+                let steps = e.b.ins().isub(run.end, run.start);
+                transpose(e, &from, Target { at, step: 4 * width }, steps);
+            });
+        };
+        let end = e.b.ins().iadd_imm_s(first, width - width % 4);
+        if width >= 4 {
+            e.for_each(first, end, 4, |e, position| rows(e, position, 4));
+        }
+        if width % 4 >= 2 {
+            rows(e, end, 2);
+        }
+        if width % 2 == 1 {
+            let last = e.b.ins().iadd_imm_s(first, width - 1);
+            rows(e, last, 1);
+        }
+    }
+}
+
+/// Copies `count` neighbours.
+fn copy_known(e: &mut Emitter, from: Value, to: Value, count: i64) {
+    let mut at = 0;
+    for (ty, floats) in [(F32X4, LANES), (I64, 2), (F32, 1)] {
+        while at + floats <= count {
+            let value = e.b.ins().load(ty, NOTRAP, from, 4 * at as i32);
+            e.b.ins().store(NOTRAP, value, to, 4 * at as i32);
+            at += floats;
+        }
+    }
+}
+
+/// Copies `count` neighbours of each of four, two or one rows, so that those of one column become
+/// neighbours.
+fn transpose(e: &mut Emitter, rows: &[Value], to: Target, count: Value) {
+    let zero = e.int(0);
+    let whole = e.b.ins().band_imm_s(count, -LANES);
+    e.for_each(zero, whole, LANES, |e, k| {
+        let mut load = |row: &Value| {
+            let from = e.add_scaled(*row, k, 4);
+            e.b.ins().load(F32X4, NOTRAP, from, 0)
+        };
+        let vectors: Vec<Value> = rows.iter().map(&mut load).collect();
+        let columns = columns(e, &vectors);
+        for (column, value) in (0i64..).zip(columns) {
+            let at = e.b.ins().iadd_imm_s(k, column);
+            let at = e.add_scaled(to.at, at, to.step);
+            e.b.ins().store(NOTRAP, value, at, 0);
+        }
+    });
+    e.for_each(whole, count, 1, |e, k| {
+        let at = e.add_scaled(to.at, k, to.step);
+        for (r, row) in (0i32..).zip(rows) {
+            let from = e.add_scaled(*row, k, 4);
+            let value = e.b.ins().load(F32, NOTRAP, from, 0);
+            e.b.ins().store(NOTRAP, value, at, 4 * r);
+        }
+    });
+}
+
+/// The four columns of vectors that are rows.
+fn columns(e: &mut Emitter, rows: &[Value]) -> [Value; 4] {
+    let mut pick = |x: Value, y: Value, picks| shuffle(e, x, y, picks);
+    let (even, odd) = ([0, 4, 1, 5], [2, 6, 3, 7]);
+    let (lower, upper) = ([0, 1, 4, 5], [2, 3, 6, 7]);
+    match *rows {
+        [a, b, c, d] => {
+            let [x, y] = [(a, b), (c, d)].map(|(p, q)| [pick(p, q, even), pick(p, q, odd)]);
+            let mut both = |k: usize| [pick(x[k], y[k], lower), pick(x[k], y[k], upper)];
+            let [[p, q], [r, s]] = [both(0), both(1)];
+            [p, q, r, s]
+        }
+        [a, b] => {
+            let pairs = [pick(a, b, even), pick(a, b, odd)];
+            let pairs = pairs.map(|v| e.cast_bits(v, I64X2));
+            [0u8, 1, 2, 3].map(|k| e.b.ins().extractlane(pairs[usize::from(k / 2)], k % 2))
+        }
+        [a] => [0u8, 1, 2, 3].map(|k| e.b.ins().extractlane(a, k)),
+        _ => unreachable!("rows are taken by four, two or one"),
+    }
+}
