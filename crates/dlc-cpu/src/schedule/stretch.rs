@@ -31,6 +31,10 @@ const MUCH: usize = 32;
 /// The farthest that memory is brought near beforehand, in bytes: half of a first-level cache.
 const FARTHEST: i64 = 1 << 14;
 
+/// How far ahead memory is brought near that comes from beyond the caches: a page, where processors stop
+/// guessing.
+const PAGE: i32 = 1 << 12;
+
 /// The most registers that fold states may take.
 const MOST_STATES: usize = 8;
 
@@ -212,7 +216,8 @@ impl Stretch {
         Arc::make_mut(&mut self.leaf).ahead = ahead;
     }
 
-    /// Makes its stores pass by the caches, if all are of whole words to buffers, and none is made twice.
+    /// Makes its stores pass by the caches, if all are of whole words to buffers, and none is made twice;
+    /// what it loads is asked for a page ahead.
     pub fn stream_results(&mut self) {
         if self.window.is_some() && self.lines.is_some() {
             return;
@@ -223,6 +228,11 @@ impl Stretch {
         let near = leaf.addresses() <= NEAR_ADDRESSES;
         let all = all && near && !leaf.has_strides();
         leaf.streaming = all && !leaf.stores.is_empty();
+        if leaf.streaming && leaf.ahead.is_empty() {
+            let from = |k: &usize| self.streams[*k].buffer.is_some() && leaf.loads(*k);
+            let loaded = (0..self.streams.len()).filter(from);
+            leaf.ahead = loaded.map(|k| (k as u16, PAGE)).collect();
+        }
         if let (true, Some(lines)) = (leaf.streaming, &mut leaf.lines) {
             lines.together = 1;
         }
