@@ -5,6 +5,7 @@
 //! is inside is copied, the rest filled.
 
 use super::contract::Contraction;
+use super::load::shuffle;
 use super::nest::{Point, Run};
 use super::{Emitter, LANES, NOTRAP};
 use crate::schedule::contract::{Axes, BareLoad, PackOrder, Side};
@@ -12,6 +13,9 @@ use cranelift_codegen::ir::types::{F32, F32X4};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::Axis;
 use dlc_kernel::place::Quotient;
+
+/// Steps of the depth that are packed for all positions of a panel before those that follow.
+const BLOCK: i64 = 64;
 
 /// Where packed values go: position `p` of the side at step `k` of the depth is at
 /// `base + (k - depth.0) * step + (p - positions.0) * 4`.
@@ -39,7 +43,6 @@ struct Target {
 impl Contraction<'_, '_> {
     /// Packs a side; `point` has the batch axes set.
     pub fn pack(&self, e: &mut Emitter, side: &Side, point: &Point, panel: Packing) {
-        let depth = &self.schedule.depth;
         let (from, to, step) = (panel.depth.0, panel.depth.1, panel.step);
         let (first, end) = panel.positions;
         match side.order {
@@ -51,17 +54,89 @@ impl Contraction<'_, '_> {
                     self.pack_run(e, side, point, side.axes.last(), run, to);
                 });
             }),
-            PackOrder::Depth => e.for_each(first, end, 1, |e, p| {
-                let mut point = point.clone();
-                e.set_axes(&mut point, &side.axes, p);
-                let column = offset(e, panel.base, p, first, 4);
-                e.for_runs(depth, &point, from, to, |e, point, run| {
-                    let to = offset(e, column, run.flat, from, step);
-                    let to = Target { at: to, step };
-                    self.pack_run(e, side, point, depth.last(), run, to);
+            PackOrder::Depth => {
+                // A panel's lines stay near until all positions are in them.
+                let block = self.schedule.depth.whole_runs(BLOCK);
+                e.for_each(from, to, block, |e, k| {
+                    let end = e.b.ins().iadd_imm_s(k, block);
+                    let depth = (k, e.b.ins().smin(end, to));
+                    let base = offset(e, panel.base, k, from, step);
+                    self.pack_along_depth(e, side, point, Packing { base, depth, ..panel });
                 });
-            }),
+            }
         }
+    }
+
+    /// Packs by runs of the depth: four positions at once where each moves on by single elements.
+    fn pack_along_depth(&self, e: &mut Emitter, side: &Side, point: &Point, panel: Packing) {
+        let (first, end) = panel.positions;
+        let last = self.schedule.depth.last();
+        let turned = side.bare.as_ref().filter(|bare| {
+            let place = &bare.place;
+            let plain = place.checks.is_empty() && place.quotients.is_empty();
+            plain && last.is_some_and(|axis| place.linear.coef(axis) == 1)
+        });
+        let mut rest = first;
+        if let Some(bare) = turned {
+            let count = e.b.ins().isub(end, first);
+            let count = e.b.ins().band_imm_s(count, -LANES);
+            rest = e.b.ins().iadd(first, count);
+            e.for_each(first, rest, LANES, |e, p| {
+                self.pack_turned(e, (side, bare), point, p, panel)
+            });
+        }
+        e.for_each(rest, end, 1, |e, p| {
+            let mut point = point.clone();
+            e.set_axes(&mut point, &side.axes, p);
+            self.for_depth_runs(e, &point, p, panel, |e, point, run, to| {
+                self.pack_run(e, side, point, last, run, to);
+            });
+        });
+    }
+
+    /// Packs the four positions from `p` on.
+    fn pack_turned(
+        &self,
+        e: &mut Emitter,
+        (side, bare): (&Side, &BareLoad),
+        point: &Point,
+        p: Value,
+        panel: Packing,
+    ) {
+        let at = |e: &mut Emitter, p: Value| {
+            let mut point = point.clone();
+            e.set_axes(&mut point, &side.axes, p);
+            (e.linear_at(&bare.place.linear, &point, None), point)
+        };
+        let (here, point) = at(e, p);
+        let others = [1, 2, 3].map(|i| {
+            let other = e.b.ins().iadd_imm_s(p, i);
+            let (other, _) = at(e, other);
+            e.b.ins().isub(other, here)
+        });
+        self.for_depth_runs(e, &point, p, panel, |e, point, run, to| {
+            let from = e.address(bare.buffer, &bare.place, point, 4);
+            let [b, c, d] = others.map(|distance| e.add_scaled(from, distance, 4));
+            let count = e.b.ins().isub(run.end, run.start);
+            turn(e, [from, b, c, d], to, count);
+        });
+    }
+
+    /// `body` for the runs of a panel's depth, with where that of position `p` goes.
+    fn for_depth_runs(
+        &self,
+        e: &mut Emitter,
+        point: &Point,
+        p: Value,
+        panel: Packing,
+        body: impl FnOnce(&mut Emitter, &Point, Run, Target),
+    ) {
+        let (from, to) = panel.depth;
+        let column = offset(e, panel.base, p, panel.positions.0, 4);
+        e.for_runs(&self.schedule.depth, point, from, to, |e, point, run| {
+            let at = offset(e, column, run.flat, from, panel.step);
+            body(e, point, run, Target { at, step: panel.step });
+        });
     }
 
     /// `body` for every step of the depth in `range`; nested loops where the range is whole in all
@@ -204,6 +279,41 @@ fn copy(e: &mut Emitter, from: (Value, i64), to: Target, count: Value) {
         let value = e.b.ins().load(F32, NOTRAP, source, 0);
         e.b.ins().store(NOTRAP, value, target, 0);
     });
+}
+
+/// Puts `count` floats from each of four addresses beside each other.
+fn turn(e: &mut Emitter, from: [Value; 4], to: Target, count: Value) {
+    let zero = e.int(0);
+    let whole = e.b.ins().band_imm_s(count, -LANES);
+    e.for_each(zero, whole, LANES, |e, i| {
+        let rows = from.map(|from| {
+            let source = e.add_scaled(from, i, 4);
+            e.b.ins().load(F32X4, NOTRAP, source, 0)
+        });
+        let target = e.add_scaled(to.at, i, to.step);
+        for (step, column) in (0..).zip(transpose(e, rows)) {
+            let target = e.b.ins().iadd_imm_s(target, to.step * step);
+            e.b.ins().store(NOTRAP, column, target, 0);
+        }
+    });
+    e.for_each(whole, count, 1, |e, i| {
+        let target = e.add_scaled(to.at, i, to.step);
+        for (position, from) in (0..).zip(from) {
+            let source = e.add_scaled(from, i, 4);
+            let value = e.b.ins().load(F32, NOTRAP, source, 0);
+            e.b.ins().store(NOTRAP, value, target, 4 * position);
+        }
+    });
+}
+
+/// Four vectors of what is at the same place in each.
+fn transpose(e: &mut Emitter, [a, b, c, d]: [Value; 4]) -> [Value; 4] {
+    const LOWER: [u8; 4] = [0, 4, 1, 5];
+    const UPPER: [u8; 4] = [2, 6, 3, 7];
+    let even = [LOWER, UPPER].map(|picks| shuffle(e, a, c, picks));
+    let odd = [LOWER, UPPER].map(|picks| shuffle(e, b, d, picks));
+    let mut pair = |half: usize, picks| shuffle(e, even[half], odd[half], picks);
+    [pair(0, LOWER), pair(0, UPPER), pair(1, LOWER), pair(1, UPPER)]
 }
 
 /// Copies the four floats from position `i` on.

@@ -424,6 +424,12 @@ impl Axes {
         self.extents.last().copied().unwrap_or(1)
     }
 
+    /// About `steps` positions: whole runs along the last axis, where it is shorter.
+    pub fn whole_runs(&self, steps: i64) -> i64 {
+        let run = self.last_extent().clamp(1, steps);
+        steps / run * run
+    }
+
     /// Whether a place walks through all axes as one: a step along an axis is a whole walk along
     /// the next.
     pub fn is_one(&self, place: &Place) -> bool {
