@@ -24,15 +24,23 @@ def torch_peer(case, module, x, threads):
 def torch_step(case, module, x):
     import torch
 
-    label = torch.arange(case.shape[0]) % 10 if case.ids is None else x.flatten()
     optimizer = case.optimizer(module.parameters())
+    loss = getattr(module, "loss", None) or (lambda x: cross_entropy(case, module, x))
 
     def call():
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(module(x).flatten(0, -2), label).backward()
+        loss(x).backward()
         optimizer.step()
 
     return call
+
+
+def cross_entropy(case, module, x):
+    """Of what the module gives for each example, or each id."""
+    import torch
+
+    label = torch.arange(case.shape[0]) % 7 if case.ids is None else x.flatten()
+    return torch.nn.functional.cross_entropy(module(x).flatten(0, -2), label)
 
 
 def torch_nhwc_peer(case, module, x, threads):

@@ -13,7 +13,7 @@ tests/reference.rs. Peers that are not installed are left out, by name.
 import argparse, json, os, statistics, subprocess, sys, tempfile
 from pathlib import Path
 
-import in_python, in_rust, unseen
+import in_python, in_rust, steps, unseen
 from exported import weights_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -405,7 +405,7 @@ def main():
     args = parser.parse_args()
     if args.threads == 1:
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-    known = cases() | unseen.cases(Case)
+    known = cases() | unseen.cases(Case) | steps.cases(Case)
     if args.child:
         return child(known[args.child[0]], args.child[1], args.threads)
     unknown = [name for name in args.cases if name not in known]

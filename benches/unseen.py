@@ -25,6 +25,9 @@ def cases(Case):
         all[name.lower()] = Case(SOURCE, name, modules[name], (1, *shape), ["N=1"], peers=peers)
     steps = ["torch", "torch-nhwc"]
     all["mobile_step_8"] = Case(SOURCE, "Mobile", modules["Mobile"], (8, 3, 97, 97), peers=steps, optimizer=adam)
+    for name, batch in dict(ConvNext=8, ResNext=16, UNet=4, Mixer=16, Sound=16).items():
+        own = steps if len(shapes[name]) == 3 else steps[:1]
+        all[f"{name.lower()}_step"] = Case(SOURCE, name, modules[name], (batch, *shapes[name]), peers=own, optimizer=adam)
     for name, (channels, filters, image, size, step, groups) in LAYERS.items():
         layer = modules["Layer"]
         make = lambda c=channels, f=filters, k=size, s=step, g=groups: layer(c, f, k, s, g)
@@ -154,6 +157,10 @@ def models():
             c = self.Double3(F.max_pool2d(b, 2))
             d = self.Double4(torch.cat([self.Up1(c), b], 1))
             return self.conv1(self.Double5(torch.cat([self.Up2(d), a], 1)))
+
+        def loss(self, x):
+            y = self(x)
+            return F.mse_loss(y, torch.zeros_like(y))
 
     class MixerBlock(nn.Module):
         def __init__(self):

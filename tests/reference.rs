@@ -1,5 +1,6 @@
 //! Against PyTorch: LeNet's outputs, loss, gradients, and weights after one step of SGD; a Transformer's
-//! losses and weights over steps of several batches; layers of sequences in `layers`.
+//! losses and weights over steps of several batches; layers of sequences in `layers`, a net of pictures in
+//! `pictures`.
 //!
 //! tests/reference/lenet_step.py and tagger_steps.py made the values, in f64; weights and data follow
 //! the formula of their `pattern`. The bound is the one the project promises: 1e-5 of a tensor's
@@ -11,6 +12,8 @@ use std::path::Path;
 
 #[path = "reference/layers.rs"]
 mod layers;
+#[path = "reference/pictures.rs"]
+mod pictures;
 
 const BATCH: usize = 8;
 

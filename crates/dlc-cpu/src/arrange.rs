@@ -1,17 +1,18 @@
 //! What this target changes in a program before it schedules it: a program again, that computes
 //! the same.
 //!
-//! 1. `phases`: a contraction that divides coordinates becomes several that do not.
-//! 2. `layout`: the channels of convolutions become neighbours in memory.
-//! 3. `written_out`, `folded`: a contraction that uses every element once becomes a map, if it has few
+//! 1. `joined`: reshapes beside windows are done away with.
+//! 2. `phases`: a contraction that divides coordinates becomes several that do not.
+//! 3. `layout`: the channels of convolutions become neighbours in memory.
+//! 4. `written_out`, `folded`: a contraction that uses every element once becomes a map, if it has few
 //!    terms, or rows with a fold for each place of a window, if it has many (both read copies: `walk`).
-//! 4. `winograd`: convolutions become products of transformed tiles.
-//! 5. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
+//! 5. `winograd`: convolutions become products of transformed tiles.
+//! 6. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //!    written out, so that its operand lies in memory in constant steps.
-//! 6. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
-//! 7. `slices`: kernels that follow each other are computed part by part, where their temporaries are
+//! 7. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
+//! 8. `slices`: kernels that follow each other are computed part by part, where their temporaries are
 //!    too large for the caches.
-//! 8. `gates`: a contraction and the map that reads it at several places become one kernel, with AVX-512.
+//! 9. `gates`: a contraction and the map that reads it at several places become one kernel, with AVX-512.
 //!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
 //! forms of kernels have in common (`piece.rs`).
@@ -20,6 +21,7 @@ mod apart;
 mod entries;
 mod folded;
 mod gates;
+mod joined;
 mod layout;
 mod pad;
 mod phases;
@@ -38,7 +40,8 @@ pub fn arrange(program: &Program, config: Config) -> Program {
     match config.opt_level {
         OptLevel::O0 | OptLevel::O1 => program.clone(),
         OptLevel::O2 => {
-            let laid_out = layout::channels_last(phases::phases(program.clone()), config);
+            let laid_out =
+                layout::channels_last(phases::phases(joined::joined(program.clone())), config);
             let written_out = folded::fold_places(written_out::write_out(laid_out));
             let transformed = match config.exact_conv {
                 true => written_out,

@@ -170,6 +170,33 @@ fn folds_merge_and_count_repeats() {
     check(factor, &["const", "view", "reduce_sum", "mul"]);
 }
 
+/// What a reshape merges is seen as it was: by a fold of other dims, and by a view of it.
+#[test]
+fn merged_dims_are_seen_through() {
+    let split = |g: &mut Graph, x| {
+        let split = g.reshape(x, shape(&[3, 2, 2]), &None);
+        g.unary(UnaryOp::Exp, split, &None)
+    };
+    let folded = |g: &mut Graph, x| {
+        let e = split(g, x);
+        let merged = g.reshape(e, shape(&[6, 2]), &None);
+        g.sum(merged, &[1], &None)
+    };
+    check(folded, &["reshape", "exp", "reduce_sum", "reshape"]);
+    let viewed = |g: &mut Graph, x| {
+        let sums = folded(g, x);
+        let access = Access::new([Index::affine([(0, 2), (1, 1)], 0i64)]);
+        g.view(sums, shape(&[3, 2]), access, &None)
+    };
+    check(viewed, &["reshape", "exp", "reduce_sum"]);
+    let crossed = |g: &mut Graph, x| {
+        let sums = folded(g, x);
+        let access = Access::new([Index::affine([(0, 1), (1, 3)], 0i64)]);
+        g.view(sums, shape(&[3, 2]), access, &None)
+    };
+    check(crossed, &["reshape", "exp", "reduce_sum", "reshape", "view"]);
+}
+
 /// The adjoint of a 2x2 max pool's windows is a rearrangement, not a sum.
 #[test]
 fn sums_of_tiles_are_reshapes() {

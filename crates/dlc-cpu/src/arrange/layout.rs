@@ -16,12 +16,13 @@ use crate::caches::Caches;
 use crate::lower::{Facts, facts};
 use crate::schedule::Config;
 use crate::schedule::contract::{Choices, ContractSchedule};
-use crate::schedule::domain::AxisSet;
+use crate::schedule::domain::{AxisSet, extents};
 use dlc_kernel::{
-    Access, Axis, BufferId, Class, DType, Entry, Expr, ExprId, Exprs, Form, Kernel, Lookup,
-    Program, Store,
+    Access, Axis, BufferId, Class, Entry, Expr, ExprId, Exprs, Form, Kernel, Lookup, Program, Size,
+    Store,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 /// By buffer: the dim that goes last.
 type Layout = FxHashMap<BufferId, usize>;
@@ -137,6 +138,7 @@ struct Crossing<'p> {
     /// The axes of the other operand.
     weights: AxisSet,
     outs: usize,
+    extents: SmallVec<[i64; 8]>,
 }
 
 impl Chains {
@@ -178,12 +180,17 @@ impl Chains {
     }
 }
 
+/// Whether it is a contraction that reads through windows.
+pub(super) fn has_windows(form: &Form) -> bool {
+    Crossing::both(form).iter().any(|crossing| crossing.windows().next().is_some())
+}
+
 /// Temporaries with channels that nothing needs in order.
 fn eligible(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
     let fits = |id: &BufferId| {
         let buffer = program.buffer(*id);
         let bound = buffer.shape.iter().all(|n| n.as_const().is_some());
-        let plain = buffer.class == Class::Temp && buffer.dtype == DType::F32;
+        let plain = buffer.class == Class::Temp && buffer.dtype.bytes() == 4;
         plain && bound && buffer.shape.len() >= 3
     };
     let all = (0..program.buffers.len() as u32).map(BufferId);
@@ -229,21 +236,28 @@ fn dim_along(access: &Access, axis: Axis) -> Option<usize> {
 impl<'p> Crossing<'p> {
     /// A contraction with either operand as its data.
     fn both(form: &'p Form) -> Vec<Crossing<'p>> {
-        let Form::Contract { out, exprs, lhs, rhs, stores, .. } = form else { return Vec::new() };
+        let Form::Contract { out, reduce, exprs, lhs, rhs, stores, .. } = form else {
+            return Vec::new();
+        };
         if form.has_several_sums() {
             return Vec::new();
         }
+        let all: Vec<Size> = out.iter().chain(reduce).cloned().collect();
+        let extents = extents(&all).unwrap_or_default();
         let one = |(data, weights): (ExprId, ExprId)| {
             let Expr::Load { buffer, access, .. } = exprs.get(data) else { return None };
             let weights = axes_below(exprs, weights);
-            Some(Crossing { exprs, stores, data: (*buffer, access), weights, outs: out.len() })
+            let (data, extents) = ((*buffer, access), extents.clone());
+            Some(Crossing { exprs, stores, data, weights, outs: out.len(), extents })
         };
         [(*lhs, *rhs), (*rhs, *lhs)].into_iter().filter_map(one).collect()
     }
 
-    /// The data and its channel, if it is read through windows.
+    /// The data and its channel, if windows are summed over: a place in one is the shorter axis of two.
     fn seed(&self) -> Option<Dim> {
-        Some((self.data.0, self.data_channel()?)).filter(|_| self.has_windows())
+        let extent = |axis: Axis| self.extents.get(axis.0 as usize);
+        let is_summed = |(position, place): (Axis, Axis)| extent(place) <= extent(position);
+        Some((self.data.0, self.data_channel()?)).filter(|_| self.windows().any(is_summed))
     }
 
     /// Results and what is read for them by axis; the channels of data and of results.
@@ -262,12 +276,13 @@ impl<'p> Crossing<'p> {
         (axis.0 as usize) < self.outs
     }
 
-    /// Whether a coordinate of the data is a position plus a place in a window.
-    fn has_windows(&self) -> bool {
-        let mixed = |terms: &[(Axis, i64)]| {
-            terms.iter().any(|t| self.is_out(t.0)) && terms.iter().any(|t| !self.is_out(t.0))
-        };
-        self.data.1.coords.iter().any(|c| mixed(&c.terms))
+    /// The axes of results and of sums that a coordinate of the data adds up.
+    fn windows(&self) -> impl Iterator<Item = (Axis, Axis)> {
+        self.data.1.coords.iter().filter_map(|coord| {
+            let mut axes = coord.terms.iter().map(|t| t.0);
+            let out = axes.clone().find(|&axis| self.is_out(axis))?;
+            Some((out, axes.find(|&axis| !self.is_out(axis))?))
+        })
     }
 
     /// The dim of the data that is summed over with weights, if there is exactly one.

@@ -79,6 +79,19 @@ impl Piece<'_> {
         }
     }
 
+    /// Lets what is read and stored of a buffer be elsewhere in another one.
+    pub fn redirect(&mut self, from: BufferId, to: BufferId, place: impl Fn(&Access) -> Access) {
+        *self.exprs = self.exprs.changed(|_, expr| match expr {
+            Expr::Load { buffer, access, .. } if *buffer == from => {
+                (*buffer, *access) = (to, place(access));
+            }
+            _ => {}
+        });
+        for store in self.stores.iter_mut().filter(|s| s.buffer == from) {
+            (store.buffer, store.access) = (to, place(&store.access));
+        }
+    }
+
     /// Orders the axes of every group by how far apart neighbours along them are in any of
     /// the buffers that are `wanted`, the farthest first.
     pub fn sort_axes(&mut self, program: &Program, wanted: impl Fn(BufferId) -> bool) {

@@ -15,6 +15,9 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::Axis;
 use dlc_kernel::place::Quotient;
 
+/// Steps of the depth that are packed for all positions of a panel before those that follow.
+const BLOCK: i64 = 64;
+
 /// Where packed values go: position `p` of the side at step `k` of the depth is at
 /// `base + 4 * ((k - depth.0) * width + p - first)`.
 #[derive(Clone, Copy, Debug)]
@@ -41,33 +44,52 @@ struct Target {
 impl Contraction<'_, '_> {
     /// Packs a side; `point` has the batch axes set.
     pub fn pack(&self, e: &mut Emitter, side: &Side, point: &Point, panel: Packing) {
-        let depth = &self.schedule.depth;
-        let (from, to, step) = (panel.depth.0, panel.depth.1, 4 * panel.width);
-        let first = panel.first;
-        let end = e.b.ins().iadd_imm_s(first, panel.width);
-        if let Some(bare) = self.all_neighbours(side) {
-            return self.pack_neighbours(e, side, bare, point, panel);
-        }
-        match side.order {
-            PackOrder::Side => e.for_runs(&side.axes, point, first, end, |e, point, run| {
-                let column = offset(e, panel.base, run.flat, first, 4);
-                self.for_depth(e, point, (from, to), |e, point, k| {
-                    let at = offset(e, column, k, from, step);
-                    let to = Target { at, step: 4 };
-                    self.pack_run(e, side, point, side.axes.last(), run, to);
+        let Packing { base, first, width, depth } = panel;
+        let bare = self.all_neighbours(side);
+        match (side.order, bare) {
+            (PackOrder::Side, Some(bare)) => self.pack_lines(e, side, bare, point, panel),
+            (PackOrder::Side, None) => {
+                let end = e.b.ins().iadd_imm_s(first, width);
+                e.for_runs(&side.axes, point, first, end, |e, point, run| {
+                    let column = offset(e, base, run.flat, first, 4);
+                    self.for_depth(e, point, depth, |e, point, k| {
+                        let at = offset(e, column, k, depth.0, 4 * width);
+                        let to = Target { at, step: 4 };
+                        self.pack_run(e, side, point, side.axes.last(), run, to);
+                    });
                 });
-            }),
-            PackOrder::Depth => e.for_each(first, end, 1, |e, p| {
-                let mut point = point.clone();
-                e.set_axes(&mut point, &side.axes, p);
-                let column = offset(e, panel.base, p, first, 4);
-                e.for_runs(depth, &point, from, to, |e, point, run| {
-                    let to = offset(e, column, run.flat, from, step);
-                    let to = Target { at: to, step };
-                    self.pack_run(e, side, point, depth.last(), run, to);
+            }
+            (PackOrder::Depth, bare) => {
+                // The lines of some steps stay near until all positions are in them.
+                let block = self.schedule.depth.whole_runs(BLOCK);
+                e.for_each(depth.0, depth.1, block, |e, k| {
+                    let end = e.b.ins().iadd_imm_s(k, block);
+                    let steps = (k, e.b.ins().smin(end, depth.1));
+                    let base = offset(e, base, k, depth.0, 4 * width);
+                    let panel = Packing { base, depth: steps, ..panel };
+                    match bare {
+                        Some(bare) => self.pack_rows(e, side, bare, point, panel),
+                        None => self.pack_positions(e, side, point, panel),
+                    }
                 });
-            }),
+            }
         }
+    }
+
+    /// Packs by runs of the depth, one position after the other.
+    fn pack_positions(&self, e: &mut Emitter, side: &Side, point: &Point, panel: Packing) {
+        let Packing { base, first, width, depth: (from, to) } = panel;
+        let (depth, end) = (&self.schedule.depth, e.b.ins().iadd_imm_s(first, width));
+        e.for_each(first, end, 1, |e, p| {
+            let mut point = point.clone();
+            e.set_axes(&mut point, &side.axes, p);
+            let column = offset(e, base, p, first, 4);
+            e.for_runs(depth, &point, from, to, |e, point, run| {
+                let at = offset(e, column, run.flat, from, 4 * width);
+                let to = Target { at, step: 4 * width };
+                self.pack_run(e, side, point, depth.last(), run, to);
+            });
+        });
     }
 
     /// `body` for every step of the depth in `range`; nested loops where the range is whole in all

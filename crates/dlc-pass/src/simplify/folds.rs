@@ -90,7 +90,8 @@ fn repeats(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     Some(r.binary(BinaryOp::Mul, fold, times, at.origin))
 }
 
-/// A fold over dims that a reshape merged, or left alone, is a fold over what they were.
+/// A fold of a reshape that merges dims is a fold over what they were; of the others, what is kept is
+/// merged in the result.
 fn reshaped(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let (reduce, folded) = as_reduce(at)?;
     let Op::Reshape(_) = r.g.op(folded) else { return None };
@@ -99,12 +100,11 @@ fn reshaped(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     if reduce.op.is_position() {
         return None;
     }
-    let kept = |d: &usize| !reduce.axes.contains(&(*d as u32));
-    if (0..merged.len()).any(|d| kept(&d) && merged[d].len() != 1) {
-        return None;
-    }
     let axes = reduce.axes.iter().flat_map(|&d| merged[d as usize].clone()).map(|d| d as u32);
-    Some(r.make(Reduce { op: reduce.op, axes: axes.collect() }, &[x], at.origin))
+    let kept = (0..merged.len()).filter(|d| !reduce.axes.contains(&(*d as u32)));
+    let shape = kept.map(|d| r.shape(folded)[d].clone()).collect();
+    let fold = r.make(Reduce { op: reduce.op, axes: axes.collect() }, &[x], at.origin);
+    Some(r.make(Reshape { shape }, &[fold], at.origin))
 }
 
 /// The sum over all windows that hold an element, where windows tile the tensor: there is one, and

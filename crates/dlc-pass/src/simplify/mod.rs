@@ -60,12 +60,26 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 /// Applies the rules wherever they fit.
 pub fn simplify(graph: &Graph) -> Graph {
     let mut uses = Uses::default();
+    let old_uses = old_uses(graph);
     rebuild(graph, |new, node| {
         let mut rewriter = Rewriter { g: new, uses: &uses };
         let value = rewriter.make(node.op.clone(), &node.operands, node.origin);
-        *uses.0.entry(value).or_default() += graph.users(node.old).len();
+        *uses.0.entry(value).or_default() += old_uses[node.old.0 as usize];
         value
     })
+}
+
+/// How many operands read each value; those of its reshapes, too, as rules look through these.
+fn old_uses(graph: &Graph) -> Vec<usize> {
+    let mut uses = vec![0; graph.len()];
+    for value in graph.values().rev() {
+        let by = |user: &Value| match graph.op(*user) {
+            Op::Reshape(_) => usize::max(uses[user.0 as usize], 1),
+            _ => 1,
+        };
+        uses[value.0 as usize] = graph.users(value).iter().map(by).sum();
+    }
+    uses
 }
 
 /// How many operands read each new value, counted in the old graph.

@@ -9,6 +9,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "view of everything", exactness: Exact, apply: identity },
     Rule { name: "axes of extent 1", exactness: Exact, apply: unit_axes },
     Rule { name: "view of a view", exactness: Exact, apply: compose },
+    Rule { name: "view of merged dims", exactness: Exact, apply: view_of_merged },
     Rule { name: "reshape to the same shape", exactness: Exact, apply: same_shape },
     Rule { name: "reshape of a reshape", exactness: Exact, apply: double_reshape },
     Rule { name: "reshape of dims of extent 1", exactness: Exact, apply: unit_dims },
@@ -86,6 +87,45 @@ pub(super) fn read_through(outer: &Access, inner: &View, axes: &[Size]) -> Acces
     access.guards.sort();
     access.guards.dedup();
     access
+}
+
+/// A view of a reshape that merges dims is a view of what they were, where it reads by an axis for
+/// each of them.
+fn view_of_merged(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::View(view) = at.op else { return None };
+    let Op::Reshape(_) = r.g.op(at.operands[0]) else { return None };
+    let x = r.g.operands(at.operands[0])[0];
+    let merged = merged_dims(r.shape(x), r.shape(at.operands[0]))?;
+    if merged.iter().all(|dims| dims.len() == 1) {
+        return None;
+    }
+    let mut access = Access { guards: view.access.guards.clone(), ..Access::default() };
+    for (coord, dims) in view.access.coords.iter().zip(merged) {
+        match dims.len() {
+            1 => access.coords.push(coord.clone()),
+            _ => access.coords.extend(taken_apart(coord, &r.shape(x)[dims], &view.axes)?),
+        }
+    }
+    Some(r.make(View { access, ..view.clone() }, &[x], at.origin))
+}
+
+/// The coordinates in dims of these extents that are `coord` in one of all, where each is an axis as
+/// long as its dim.
+fn taken_apart(coord: &Index, extents: &[Size], axes: &[Size]) -> Option<Vec<Index>> {
+    let (mut stride, mut terms, mut coords) = (1i64, coord.terms.to_vec(), Vec::new());
+    for extent in extents.iter().rev() {
+        if *extent == Size::ONE {
+            coords.push(Index::constant(0i64));
+            continue;
+        }
+        let fits = |(axis, coef): &(Axis, i64)| *coef == stride && axes[axis.0 as usize] == *extent;
+        let (axis, _) = terms.remove(terms.iter().position(fits)?);
+        coords.push(Index::axis(axis.0));
+        stride = stride.checked_mul(extent.as_const().unwrap_or(0))?;
+    }
+    coords.reverse();
+    let whole = terms.is_empty() && coord.div == 1 && coord.offset == Size::ZERO;
+    whole.then_some(coords)
 }
 
 fn same_shape(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {

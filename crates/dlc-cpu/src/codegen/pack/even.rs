@@ -9,9 +9,6 @@ use crate::schedule::contract::{BareLoad, PackOrder, Side};
 use cranelift_codegen::ir::types::{F32, F32X4, I64, I64X2};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
-/// Steps of the depth that are packed for all positions of a panel before those that follow.
-const BLOCK: i64 = 64;
-
 impl Contraction<'_, '_> {
     /// The load of a side that is read along an axis whose elements are neighbours, all of them inside: its
     /// own axis if it is read along the side.
@@ -25,37 +22,26 @@ impl Contraction<'_, '_> {
         bare.place.is_unit_along(axis).then_some(bare)
     }
 
-    /// Packs such a side.
-    pub(super) fn pack_neighbours(
+    /// Packs lines of neighbours along the side, one for each step of the depth.
+    pub(super) fn pack_lines(
         &self,
         e: &mut Emitter,
         side: &Side,
         bare: &BareLoad,
         point: &Point,
-        panel: Packing,
+        Packing { base, first, width, depth }: Packing,
     ) {
-        let Packing { base, first, width, depth } = panel;
-        if side.order == PackOrder::Side {
-            let mut point = point.clone();
-            e.set_axes(&mut point, &side.axes, first);
-            return self.for_depth(e, &point, depth, |e, point, k| {
-                let from = e.address(bare.buffer, &bare.place, point, 4);
-                let to = offset(e, base, k, depth.0, 4 * width);
-                copy_known(e, from, to, width);
-            });
-        }
-        // The lines of some steps stay near until all positions are in them.
-        let block = self.schedule.depth.whole_runs(BLOCK);
-        e.for_each(depth.0, depth.1, block, |e, k| {
-            let end = e.b.ins().iadd_imm_s(k, block);
-            let depth = (k, e.b.ins().smin(end, panel.depth.1));
-            let base = offset(e, base, k, panel.depth.0, 4 * width);
-            self.pack_rows(e, side, bare, point, Packing { base, depth, ..panel });
+        let mut point = point.clone();
+        e.set_axes(&mut point, &side.axes, first);
+        self.for_depth(e, &point, depth, |e, point, k| {
+            let from = e.address(bare.buffer, &bare.place, point, 4);
+            let to = offset(e, base, k, depth.0, 4 * width);
+            copy_known(e, from, to, width);
         });
     }
 
-    /// Packs rows of neighbours, four at a time.
-    fn pack_rows(
+    /// Packs rows of neighbours along the depth, four at a time.
+    pub(super) fn pack_rows(
         &self,
         e: &mut Emitter,
         side: &Side,
