@@ -25,11 +25,11 @@ def torch_step(case, module, x):
     import torch
 
     label = torch.arange(case.shape[0]) % 10 if case.ids is None else x.flatten()
-    optimizer = case.optimizer(module.parameters())
+    optimizer, smoothing = case.optimizer(module.parameters()), getattr(module, "smoothing", 0.0)
 
     def call():
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(module(x).flatten(0, -2), label).backward()
+        torch.nn.functional.cross_entropy(module(x).flatten(0, -2), label, label_smoothing=smoothing).backward()
         optimizer.step()
 
     return call
