@@ -36,7 +36,8 @@ pub(super) struct Schedule {
 }
 
 impl<'u> Elab<'u> {
-    /// Declares a hyperparameter in the current frame; one marked `dyn` is a run-time scalar.
+    /// Declares a hyperparameter in the current frame; one marked `dyn` is a run-time scalar, but for a
+    /// block's that is 0: what a 0 leaves out is not there.
     pub(super) fn declare_hyper(&mut self, hyper: &Hyper, value: Val, at: Span) -> Eval<()> {
         let value = match hyper.is_dyn {
             true => self.run_time(hyper, value, at)?,
@@ -67,11 +68,15 @@ impl<'u> Elab<'u> {
     fn run_time(&mut self, hyper: &Hyper, value: Val, at: Span) -> Eval<Val> {
         let (start, at, schedule) = self.scheduled(value, at)?;
         if let Some(default) = start.as_number() {
-            let name = match self.in_definition_of(DefKind::Optimizer) {
+            let of_optimizer = self.in_definition_of(DefKind::Optimizer);
+            let name = match of_optimizer {
                 true => hyper.name.text.to_string(),
                 false => self.frame().join(&hyper.name.text),
             };
             let default = self.scalar_overrides.get(&name).copied().unwrap_or(default);
+            if default == 0.0 && schedule.is_none() && !of_optimizer {
+                return Ok(Val::Float(default));
+            }
             return Ok(Val::Scalar(Rc::new(DynScalar { name, default, schedule })));
         }
         if start.is_tensor() && schedule.is_none() {
