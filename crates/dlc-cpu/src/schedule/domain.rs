@@ -6,7 +6,7 @@
 //! through as one are one axis ([`Domain::merge`]).
 
 use super::PlacedStore;
-pub use dlc_kernel::place::{AxisSet, Check, Linear, Place, extents, strides};
+pub use dlc_kernel::place::{AxisSet, Check, Found, Linear, Place, extents, strides};
 use dlc_kernel::{Access, Axis, Buffer, Expr, ExprId, Exprs, Program};
 use smallvec::SmallVec;
 
