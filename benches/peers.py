@@ -13,7 +13,7 @@ tests/reference.rs. Peers that are not installed are left out, by name.
 import argparse, json, os, statistics, subprocess, sys, tempfile
 from pathlib import Path
 
-import in_python, in_rust, steps, unseen
+import in_python, in_rust, steps, unseen, unseen_sequences
 from exported import weights_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -350,16 +350,24 @@ def distance(output, module, x):
     return float(abs(numpy.asarray(output) - wanted).max() / abs(wanted).max())
 
 
+def inputs(case, x, folder):
+    """Options for the inputs that PyTorch gets, too, in files."""
+    import numpy
+
+    options = []
+    for name, value in {case.name: x.numpy(), **case.given}.items():
+        value = numpy.asarray(value)
+        numpy.save(f"{folder}/{name}.npy", value if value.dtype == numpy.float32 else value.astype(numpy.int32))
+        options += ["--input", f"{name}={folder}/{name}.npy"]
+    return options
+
+
 def difference(case, dlc, folder):
     """How far dlc's output is from PyTorch's in f64."""
     import numpy
 
     module, x = prepare(case)
-    command = [dlc, "run", case.file, "--model", case.model, "--output", f"{folder}/out"]
-    for name, value in {case.name: x.numpy(), **case.given}.items():
-        value = numpy.asarray(value)
-        numpy.save(f"{folder}/{name}.npy", value if value.dtype == numpy.float32 else value.astype(numpy.int32))
-        command += ["--input", f"{name}={folder}/{name}.npy"]
+    command = [dlc, "run", case.file, "--model", case.model, "--output", f"{folder}/out"] + inputs(case, x, folder)
     command += ["--weights", weights_file(module, folder)] + bound(case)
     subprocess.run([str(c) for c in command], check=True, capture_output=True)
     [output] = Path(folder, "out").glob("*.npy")
@@ -378,7 +386,7 @@ def measure(name, case, args, folder):
     """Prints one line: dlc's time and error, then each peer's time with its ratio to dlc's."""
     error = "" if case.train else f"{difference(case, args.dlc, folder):.1e}"
     bench = [args.dlc, "bench", case.file, "--model", case.model, "--threads", args.threads, "--json"]
-    bench += bound(case) + ["--train"] * case.train
+    bench += bound(case) + ["--train"] * case.train + inputs(case, prepare(case)[1], folder)
     own, others = [], {peer: [] for peer in case.peers if side(peer).installed(peer)}
     for _ in range(args.rounds):
         own.append(json.loads(timed(bench))["median_ms"])
@@ -405,7 +413,7 @@ def main():
     args = parser.parse_args()
     if args.threads == 1:
         os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-    known = cases() | unseen.cases(Case) | steps.cases(Case)
+    known = cases() | unseen.cases(Case) | unseen_sequences.cases(Case) | steps.cases(Case)
     if args.child:
         return child(known[args.child[0]], args.child[1], args.threads)
     unknown = [name for name in args.cases if name not in known]

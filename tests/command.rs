@@ -273,6 +273,27 @@ fn bench_prints_what_other_programs_read() {
 }
 
 #[test]
+fn bench_takes_inputs() {
+    let dir = folder("model Rows(x: f32[N, 2], at: i32[]) -> f32[2] { x[at] }\n");
+    let write = |name: &str, tensor: dlc::Tensor| {
+        dlc::npy::write(&dir.path().join(format!("{name}.npy")), &tensor).unwrap();
+    };
+    write("x", dlc::Tensor::f32([5, 2], vec![1.0; 10]));
+    write("at", dlc::Tensor::i32([], vec![7]));
+    write("y", dlc::Tensor::i32([], vec![4]));
+    let bench = |inputs: &[&str]| {
+        let inputs = inputs.iter().flat_map(|input| ["--input", *input]);
+        let mut command = dlc();
+        run(command.current_dir(&dir).args(["bench", "model.dl", "--seconds", "0"]).args(inputs))
+    };
+    assert_eq!(bench(&["x.npy", "at=y.npy"]).0, 0);
+    let (code, _, err) = bench(&["x.npy", "y.npy"]);
+    assert!(code == 1 && err.contains("no input `y`"), "{code} {err}");
+    let (code, _, err) = bench(&["x.npy", "at.npy"]); // row 7 of 5
+    assert!(code == 3 && err.contains("model.dl:1"), "{code} {err}");
+}
+
+#[test]
 fn explain_knows_every_code_it_prints() {
     let (code, out, _) = run(dlc().args(["explain", "E0203"]));
     assert_eq!(code, 0);

@@ -17,7 +17,9 @@ const LAYERS: &[(&str, &str)] = &[
     ("dropout", "x |> self_attention(3, causal = yes, rate = 0.4)"),
     ("biased", "x |> self_attention(3, causal = yes, bias = alibi(3, 31, 31))"),
     ("padded", "x |> self_attention(3, mask = seen, rate = 0.2)"),
+    ("window", "x |> self_attention(3, mask = near)"),
     ("shared", "x |> linear(12) |> grouped_attention(6, G = 2) |> linear(6)"),
+    ("shared, dropout", "x |> linear(12) |> grouped_attention(6, G = 2, rate = 0.3) |> linear(6)"),
     ("to others", "cross_attention(3)(x, x[:, :29])"),
 ];
 
@@ -27,6 +29,7 @@ fn source(layer: &str, shapes: &str) -> String {
         "model Net(x: f32[N, T, D]) -> f32[N, T, D] {{
            ends[n < N] = 17 * n
            seen = length_mask(T)(ends) |> as[N, 1, 1, T]
+           near[t < T, u < T] = u <= t and t - u < 9
            {layer}
          }}
          train Net {{
@@ -94,7 +97,7 @@ fn gradients_are_what_they_were() {
         let contractions = |graph: &Graph| count(graph, |op, _| matches!(op, Op::Contract(_)));
         assert!(contractions(&again) > contractions(&simple), "{name}: scores are computed again");
         let keys = if name == "to others" { 29 } else { 31 };
-        let heads = if name == "shared" { 6 } else { 3 };
+        let heads = if name.starts_with("shared") { 6 } else { 3 };
         let weights = 2 * heads * 31 * keys;
         let sums = |op: &Op, n: usize| {
             n == weights && matches!(op, Op::Reduce(Reduce { op: FoldOp::Sum, .. }))

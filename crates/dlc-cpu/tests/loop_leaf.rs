@@ -182,10 +182,8 @@ fn check(name: &str, leaf: &Loop, uniforms: &[u32]) {
 
 /// Whether nothing that is stored is loaded, and no place of an element matters.
 fn may_repeat(leaf: &Loop) -> bool {
-    let order = leaf.lanes.reachable(&leaf.roots());
-    let random = order.iter().any(|&v| matches!(leaf.lanes.op(v), Op::Random(..)));
     let in_place = leaf.stores.iter().any(|s| leaf.loads(s.0.into()));
-    leaf.folds.is_empty() && !random && !in_place
+    leaf.folds.is_empty() && !leaf.has_random() && !in_place
 }
 
 fn check_once(name: &str, leaf: &Loop, uniforms: &[u32]) {

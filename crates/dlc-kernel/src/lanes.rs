@@ -136,6 +136,9 @@ pub enum Op {
     Shift(Shift, Vector, u8),
     /// The entry of a table (`I32`) that the low two bits of an `I32` pick.
     Pick([u32; 4], Vector),
+    /// Of every four lanes of `.0` that which the low two bits of `.1` pick, both `I32`. Both are about
+    /// elements that follow each other: where a lane is alone, it picks itself.
+    Within(Vector, Vector),
     /// Gives a `Mask`.
     Compare(Compare, Vector, Vector),
     /// `.0 * .1 + .2`, rounded once where the level can (`F32`, `Half`).
@@ -143,7 +146,8 @@ pub enum Op {
     /// `.0 ? .1 : .2`.
     Select(Vector, Vector, Vector),
     /// The random word ([`crate::philox`]) of a site, a seed, a step and an element, all `I32`. Seed
-    /// and step are the same in all lanes, the elements of every four lanes are `4k` to `4k + 3`.
+    /// and step are the same in all lanes. Every four lanes get the four words that are made together
+    /// with that of their first element: their own, if its number is a multiple of four.
     Random(u64, Vector, Vector, Vector),
 }
 
@@ -178,7 +182,9 @@ impl Op {
                 [None; 3]
             }
             Op::Unary(_, x) | Op::Shift(_, x, _) | Op::Pick(_, x) => [Some(x), None, None],
-            Op::Binary(_, x, y) | Op::Compare(_, x, y) => [Some(x), Some(y), None],
+            Op::Binary(_, x, y) | Op::Compare(_, x, y) | Op::Within(x, y) => {
+                [Some(x), Some(y), None]
+            }
             Op::Fma(x, y, z) | Op::Select(x, y, z) | Op::Random(_, x, y, z) => {
                 [Some(x), Some(y), Some(z)]
             }
@@ -195,6 +201,7 @@ impl Op {
             Op::Binary(op, x, y) => Op::Binary(op, new(x), new(y)),
             Op::Shift(shift, x, by) => Op::Shift(shift, new(x), by),
             Op::Pick(table, x) => Op::Pick(table, new(x)),
+            Op::Within(x, y) => Op::Within(new(x), new(y)),
             Op::Compare(op, x, y) => Op::Compare(op, new(x), new(y)),
             Op::Fma(x, y, z) => Op::Fma(new(x), new(y), new(z)),
             Op::Select(x, y, z) => Op::Select(new(x), new(y), new(z)),
@@ -285,6 +292,7 @@ impl Lanes {
             (Op::Const(kind, _) | Op::Uniform(kind, _) | Op::Input(kind, _), []) => Some(kind),
             (Op::Carry(kind, _), []) => Some(kind),
             (Op::Index, []) | (Op::Shift(..) | Op::Pick(..), [Kind::I32]) => Some(Kind::I32),
+            (Op::Within(..), [Kind::I32, Kind::I32]) => Some(Kind::I32),
             (Op::Unary(op, _), &[x]) => unary_kind(op, x),
             (Op::Binary(op, ..), &[x, y]) if x == y => binary_kind(op, x),
             (Op::Compare(..), [Kind::F32, Kind::F32] | [Kind::I32, Kind::I32]) => Some(Kind::Mask),
@@ -440,6 +448,7 @@ impl fmt::Display for Op {
             Op::Compare(op, ..) => fmt_with(f, &format!("{op:?}"), *self),
             Op::Shift(op, x, by) => write!(f, "shift_{op:?} v{}, {by}", x.0),
             Op::Pick(table, x) => write!(f, "pick {table:x?}, v{}", x.0),
+            Op::Within(..) => fmt_with(f, "within", *self),
             Op::Fma(..) => fmt_with(f, "fma", *self),
             Op::Select(..) => fmt_with(f, "select", *self),
             Op::Random(site, ..) => fmt_with(f, &format!("random {site:#x}"), *self),

@@ -5,7 +5,8 @@ mod common;
 use common::models::*;
 use common::*;
 use dlc_graph::op::{
-    Cast, Concat, Contract, Gather, Op, Reduce, Reshape, ScatterAdd, StopGradient, View,
+    Cast, Concat, Contract, Gather, Iota, Op, Random, Reduce, Reshape, ScatterAdd, Select,
+    StopGradient, View,
 };
 use dlc_graph::{Graph, Role, Value};
 use dlc_kernel::{Access, BinaryOp, DType, FoldOp, Index, Scalar, UnaryOp};
@@ -259,6 +260,61 @@ fn common_factors_move_out_of_sums() {
     };
     let left = ["exp", "const", "view", "mul", "max", "mul", "mul", "add"];
     check(read_elsewhere, &[&left[..], &["max", "add"]].concat());
+}
+
+/// Numbers that count up along dim `dim` of `[3, 4]`.
+fn counted(g: &mut Graph, dim: u32) -> Value {
+    let extent = [3i64, 4][dim as usize].into();
+    let iota = g.push(Iota { extent }, &[], None);
+    g.view(iota, shape(&[3, 4]), Access::new([Index::axis(dim)]), &None)
+}
+
+#[test]
+fn masks_of_positions_are_conditions_of_views() {
+    let near = |g: &mut Graph, x: Value| {
+        let (row, column) = (counted(g, 0), counted(g, 1));
+        let causal = g.binary(BinaryOp::Le, column, row, &None);
+        let distance = g.binary(BinaryOp::Sub, row, column, &None);
+        let two = g.splat_like(distance, 2.0, &None);
+        let close = g.binary(BinaryOp::Lt, distance, two, &None);
+        let mask = g.binary(BinaryOp::And, causal, close, &None);
+        let outside = g.splat_like(x, -1.0, &None);
+        g.push(Select, &[mask, x, outside], None)
+    };
+    check(near, &["view"]);
+    let data_too = |g: &mut Graph, x: Value| {
+        let (row, column) = (counted(g, 0), counted(g, 1));
+        let zero = g.splat_like(x, 0.0, &None);
+        let positive = g.binary(BinaryOp::Lt, zero, x, &None);
+        let diagonal = g.binary(BinaryOp::Eq, column, row, &None);
+        let mask = g.binary(BinaryOp::And, positive, diagonal, &None);
+        g.push(Select, &[mask, x, zero], None)
+    };
+    check(data_too, &["const", "view", "lt", "select", "view"]);
+    let never = |g: &mut Graph, x: Value| {
+        let (row, column) = (counted(g, 0), counted(g, 1));
+        let far = g.splat_like(row, 5.0, &None);
+        let beyond = g.binary(BinaryOp::Add, row, far, &None);
+        let mask = g.binary(BinaryOp::Lt, beyond, column, &None);
+        let other = g.unary(UnaryOp::Exp, x, &None);
+        g.push(Select, &[mask, other, x], None)
+    };
+    check(never, &[]);
+}
+
+#[test]
+fn a_dropout_of_nothing_is_nothing() {
+    check(
+        |g, x| {
+            let zero = g.constant(Scalar::new(DType::I32, 0.0), &None);
+            let random = Random { site: 7, shape: shape(&[3, 4]) };
+            let random = g.push(random, &[zero, zero], None);
+            let rate = g.splat_like(x, 0.0, &None);
+            let kept = g.binary(BinaryOp::Le, rate, random, &None);
+            g.push(Select, &[kept, x, rate], None)
+        },
+        &[],
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Timing of compiled models and training steps.
 
-use crate::network::{empty, extents};
+use crate::network::{all_known, empty, extents, fits};
 use crate::report::{grouped, round};
 use crate::{Bound, Compiler, Error, Module, Report, Roofs};
 use dlc_front::TrainOverrides;
@@ -20,6 +20,8 @@ pub struct BenchOptions {
     pub kernels: bool,
     /// What kernels are compared with, where it is known.
     pub roofs: Option<Roofs>,
+    /// Inputs, or fields of a batch, by name; the others are random.
+    pub inputs: Vec<(String, Tensor)>,
 }
 
 /// How long one kernel takes in calls of its entry.
@@ -71,7 +73,7 @@ pub struct Bench {
     pub kernel_times: Vec<KernelBench>,
 }
 
-/// Times inference of a model on random inputs.
+/// Times inference of a model.
 ///
 /// # Errors
 /// If it cannot be compiled or run.
@@ -81,7 +83,10 @@ pub fn bench_model(
     bindings: &Bindings,
     options: &BenchOptions,
 ) -> Result<Bench, Error> {
-    let network = module.model(name)?.bind_all(bindings)?;
+    let model = module.model(name)?;
+    let mut sizes = model.sizes_of(&options.inputs)?;
+    sizes.extend(bindings.clone());
+    let network = model.bind_all(&sizes)?;
     let compiled = options.start.elapsed();
     let start = Instant::now();
     let network = network.initialize(0)?;
@@ -92,7 +97,7 @@ pub fn bench_model(
     Ok(Bench { kernel_times: kernels, ..bench })
 }
 
-/// Times the training step of a model on random data of the right fields.
+/// Times the training step of a model.
 ///
 /// # Errors
 /// As [`bench_model`].
@@ -135,11 +140,27 @@ impl Arguments {
             outputs: entry.outputs.iter().map(|&b| empty(program.buffer(b))).collect(),
         }
     }
+
+    /// The same, but for the inputs that are given.
+    fn of(executable: &dyn Executable, given: &[(String, Tensor)]) -> Result<Arguments, Error> {
+        let program = executable.program();
+        let entry = &program.entries[0];
+        all_known(given.iter().map(|(name, _)| name.as_str()), program, entry)?;
+        let mut arguments = Arguments::random(executable);
+        for (input, &b) in arguments.inputs.iter_mut().zip(&entry.inputs) {
+            let buffer = program.buffer(b);
+            if let Some((_, tensor)) = given.iter().find(|(name, _)| *name == buffer.name) {
+                fits(tensor, buffer)?;
+                *input = tensor.clone();
+            }
+        }
+        Ok(arguments)
+    }
 }
 
 /// Milliseconds of each call, sorted.
 fn measure(executable: &dyn Executable, options: &BenchOptions) -> Result<Vec<f64>, Error> {
-    let Arguments { inputs, mut outputs } = Arguments::random(executable);
+    let Arguments { inputs, mut outputs } = Arguments::of(executable, &options.inputs)?;
     let inputs: Vec<&Tensor> = inputs.iter().collect();
     let mut call = || -> Result<f64, Error> {
         let start = Instant::now();
@@ -165,7 +186,7 @@ fn measure_kernels(
     let threads = compiler.options.threads.unwrap_or_else(dlc_cpu::pool::available_threads);
     let program = executable.program();
     let kernels = &program.entries[0].kernels;
-    let Arguments { inputs, mut outputs } = Arguments::random(executable);
+    let Arguments { inputs, mut outputs } = Arguments::of(executable, &options.inputs)?;
     let inputs: Vec<&Tensor> = inputs.iter().collect();
     let mut runs = Vec::new();
     let mut call = || -> Result<f64, Error> {

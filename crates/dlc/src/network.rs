@@ -4,7 +4,7 @@ use crate::cache::Specialized;
 use crate::pipeline::{self, EntryGraph};
 use crate::{Compiler, Error};
 use dlc_graph::Graph;
-use dlc_kernel::{Buffer, BufferId, Class, Executable, StageTime, Tensor};
+use dlc_kernel::{Buffer, BufferId, Class, Entry, Executable, Program, StageTime, Tensor};
 use dlc_train::WeightsFile;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,12 +66,9 @@ impl Network {
     /// If an input is missing, unknown, or of another type or shape than the signature's; if an
     /// index in the data is out of range.
     pub fn run(&self, inputs: &[(&str, &Tensor)]) -> Result<Outputs, Error> {
-        let entry = &self.executable.program().entries[0];
-        for (name, _) in inputs {
-            if !entry.inputs.iter().any(|&b| self.buffer(b).name == *name) {
-                return Err(Error::Argument(format!("the model has no input `{name}`")));
-            }
-        }
+        let program = self.executable.program();
+        let entry = &program.entries[0];
+        all_known(inputs.iter().map(|(name, _)| *name), program, entry)?;
         let ordered = entry.inputs.iter().map(|&b| find_input(self.buffer(b), inputs));
         let ordered = ordered.collect::<Result<Vec<_>, _>>()?;
         let mut outputs: Vec<Tensor> =
@@ -192,15 +189,34 @@ fn find_input<'t>(buffer: &Buffer, inputs: &[(&str, &'t Tensor)]) -> Result<&'t 
     let given = inputs.iter().find(|(name, _)| *name == buffer.name);
     let (_, tensor) =
         given.ok_or_else(|| Error::Argument(format!("input `{}` is missing", buffer.name)))?;
-    if tensor.dtype() != buffer.dtype || tensor.shape != extents(buffer) {
-        return Err(Error::Argument(format!(
-            "input `{}` is {}{:?}, the model takes {}{:?}",
-            buffer.name,
-            tensor.dtype(),
-            tensor.shape,
-            buffer.dtype,
-            extents(buffer)
-        )));
-    }
+    fits(tensor, buffer)?;
     Ok(tensor)
+}
+
+/// Whether an entry has inputs of all these names.
+pub(crate) fn all_known<'n>(
+    mut names: impl Iterator<Item = &'n str>,
+    program: &Program,
+    entry: &Entry,
+) -> Result<(), Error> {
+    let unknown = |name: &&str| !entry.inputs.iter().any(|&b| program.buffer(b).name == *name);
+    match names.find(unknown) {
+        Some(name) => Err(Error::Argument(format!("the model has no input `{name}`"))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a tensor is what an input takes.
+pub(crate) fn fits(tensor: &Tensor, buffer: &Buffer) -> Result<(), Error> {
+    if tensor.dtype() == buffer.dtype && tensor.shape == extents(buffer) {
+        return Ok(());
+    }
+    Err(Error::Argument(format!(
+        "input `{}` is {}{:?}, the model takes {}{:?}",
+        buffer.name,
+        tensor.dtype(),
+        tensor.shape,
+        buffer.dtype,
+        extents(buffer)
+    )))
 }

@@ -172,7 +172,18 @@ fn fill_arguments(
     let lanes = ev.lanes();
     ev.set_lanes(None);
     for (k, stream) in stretch.addresses.iter().enumerate() {
-        let (offset, _) = load::place_offset(ev, e, &stream.place, None, None);
+        for found in &stream.place.found {
+            ev.value(e, found.index);
+        }
+        let (offset, inside) = load::place_offset(ev, e, &stream.place, None, None);
+        // A run that fails goes on with what is there.
+        let offset = match inside {
+            Some(inside) => {
+                let first = e.int(0);
+                e.b.ins().select(inside, offset, first)
+            }
+            None => offset,
+        };
         let base = match stream.buffer {
             Some(buffer) => e.base(buffer),
             None => room,

@@ -121,6 +121,7 @@ impl Writer<'_, '_> {
                 }
             }
             (Op::Pick(table, _), _) => self.pick(table, x.expect("a pick has an operand").0),
+            (Op::Within(..), &[(x, _), (at, _)]) => self.within(x, at),
             (Op::Fma(..), &[(x, _), (y, _), (z, _)]) => {
                 multiply_add(self.b, self.multiply, x, y, z)
             }
@@ -132,13 +133,27 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// The entry of a table that the low two bits of `x` pick: its bytes, by their numbers.
+    /// The entry of a table that the low two bits of `x` pick.
     fn pick(&mut self, table: [u32; 4], x: Value) -> Value {
         if self.width == Width::Scalar {
             return self.pick_scalar(table, x);
         }
         let pair = |at: usize| u64::from(table[at + 1]) << 32 | u64::from(table[at]);
         let table = self.lane_bits([pair(0), pair(2)], I8X16);
+        self.lane_of(table, x)
+    }
+
+    /// The lane of `x` that the low two bits of `at` pick.
+    fn within(&mut self, x: Value, at: Value) -> Value {
+        if self.width == Width::Scalar {
+            return x;
+        }
+        let x = self.cast_bits(x, I8X16);
+        self.lane_of(x, at)
+    }
+
+    /// The four bytes of a lane, by their numbers.
+    fn lane_of(&mut self, table: Value, x: Value) -> Value {
         let three = self.constant(Kind::I32, 3);
         let entry = self.b.ins().band(x, three);
         let [four_times, bytes] = [0x0404_0404, 0x0302_0100].map(|c| self.constant(Kind::I32, c));

@@ -252,6 +252,12 @@ impl Loop {
         (address, offset + i32::from(line) * self.line_step(address), dtype, stride)
     }
 
+    /// Whether some of its numbers are random.
+    pub fn has_random(&self) -> bool {
+        let random = |v| matches!(self.lanes.op(v), Op::Random(..));
+        self.lanes.reachable(&self.roots()).into_iter().any(random)
+    }
+
     /// Whether some elements are not neighbours.
     pub fn has_strides(&self) -> bool {
         self.streams.iter().any(|stream| stream.stride > 1)

@@ -15,7 +15,7 @@ mod reach;
 mod tiling;
 mod words;
 
-use super::domain::{Domain, Place, extents};
+use super::domain::{Domain, Linear, Place, extents};
 use super::map::loaded;
 use super::stretch::Stretch;
 use super::{Config, PlacedStore, Site, place_stores};
@@ -433,11 +433,16 @@ impl Axes {
     /// Whether a place walks through all axes as one: a step along an axis is a whole walk along
     /// the next.
     pub fn is_one(&self, place: &Place) -> bool {
+        place.quotients.is_empty() && self.count_as_one(&place.linear)
+    }
+
+    /// The same of what is counted along them.
+    pub fn count_as_one(&self, linear: &Linear) -> bool {
         let as_one = |i: usize| {
-            let [outer, inner] = [i - 1, i].map(|i| place.linear.coef(self.axes[i]));
+            let [outer, inner] = [i - 1, i].map(|i| linear.coef(self.axes[i]));
             outer == inner * self.extents[i]
         };
-        place.quotients.is_empty() && (1..self.axes.len()).all(as_one)
+        (1..self.axes.len()).all(as_one)
     }
 
     /// The innermost axis.

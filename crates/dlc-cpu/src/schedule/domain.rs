@@ -7,7 +7,7 @@
 
 use super::{PlacedStore, Site};
 use crate::rooms::strides_in;
-pub use dlc_kernel::place::{AxisSet, Check, Linear, Place, extents, strides};
+pub use dlc_kernel::place::{AxisSet, Check, Found, Linear, Place, extents, strides};
 use dlc_kernel::{Access, Axis, BufferId, Expr, ExprId, Exprs, Lookup};
 use smallvec::SmallVec;
 

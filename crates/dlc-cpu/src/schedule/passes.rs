@@ -20,7 +20,8 @@ impl RowSchedule<'_> {
         let again = !is_in_place(site, &self.domain, self.all_stores(), &self.roots());
         let stretch = |pass: &Pass, leaves: &[Kept], finds: &[Kept]| {
             let (stores, folds, states) = (&pass.stores, &pass.folds, &[]);
-            let task = Task { stores, folds, states, row: &row, leaves, finds, again };
+            let row = &row;
+            let task = Task { stores, folds, states, row, leaves, finds, again, ..Task::default() };
             Stretch::new(&self.domain, axis, down, task)
         };
         let mut found: Vec<_> = self.passes.iter().map(|p| stretch(p, &[], &[])).collect();
@@ -101,10 +102,13 @@ impl RowSchedule<'_> {
         Linear { terms, offset: 0 }
     }
 
-    /// Whether a value that differs along `axis` costs more than to store and load it.
+    /// Whether a value that differs along `axis` costs more than to store and load it. Neighbours in
+    /// memory do not: to a leaf, conditions are where it begins and ends.
     fn is_costly(&self, id: ExprId, axis: Axis) -> bool {
         const MEMORY: f64 = 6.0;
         let varies = self.domain.uses[id.0 as usize].contains(axis);
-        varies && lanes::vector_cost(&self.domain, &[id], &[], Some(axis)) > MEMORY
+        let place = self.domain.places[id.0 as usize].as_ref();
+        let is_there = place.is_some_and(|p| p.is_unit_along(axis) && p.found.is_empty());
+        varies && !is_there && lanes::vector_cost(&self.domain, &[id], &[], Some(axis)) > MEMORY
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A stretch is as long as it likes along one axis and stands still along all others. Everything in
 //! it is unit-stride and inside, affine in the axis, or the same for all its points: kernels of which
-//! any other value is asked keep code of their own. Where loads leave their tensor, all in the same
-//! place, a second leaf goes on with what they give there ([`Window`]).
+//! any other value is asked keep code of their own. Where its elements lie may be looked up. Where
+//! loads leave their tensor, all in the same place, a second leaf goes on with what they give there
+//! ([`Window`]).
 
 mod draft;
 
@@ -94,6 +95,8 @@ pub struct Task<'t> {
     pub finds: &'t [Kept],
     /// Whether points may be stored more than once: nothing that is stored is loaded.
     pub again: bool,
+    /// Whether it may begin at any point, not only at multiples of four.
+    pub anywhere: bool,
 }
 
 impl Stretch {
@@ -106,6 +109,9 @@ impl Stretch {
         }
         let draft = Draft::new(domain, Area::Line(axis), task.row);
         let (mut stretch, checks) = Stretch::part(draft, axis, task)?;
+        if checks.is_some() && stretch.leaf.has_random() && !task.anywhere {
+            return Stretch::new(domain, axis, down, Task { anywhere: true, ..task });
+        }
         if let Some(checks) = checks {
             let mut draft = Draft::new(domain, Area::Line(axis), task.row);
             draft.go_beyond();
@@ -125,6 +131,7 @@ impl Stretch {
     /// What `draft` becomes by doing `task`, and the conditions under which it does.
     fn part(mut draft: Draft, axis: Axis, task: Task) -> Option<(Stretch, Option<Checks>)> {
         let domain = draft.domain;
+        draft.anywhere = task.anywhere;
         let is_open = |kept: &&Kept| draft.fixed(kept.id).is_none();
         let finds: Vec<&Kept> = task.finds.iter().filter(is_open).collect();
         for kept in finds {
@@ -155,9 +162,6 @@ impl Stretch {
             stores.push((draft.stream(kept.stream(domain))?, draft.vector(kept.id)));
         }
         let checks = draft.window.take();
-        if draft.random && checks.is_some() {
-            return None;
-        }
         Some((draft.finish(axis, task, stores, folds)?, checks))
     }
 
@@ -174,7 +178,9 @@ impl Stretch {
         }
         let stands = |id: &ExprId| !domain.uses[id.0 as usize].contains(next);
         let step = |stream: &Stream| {
-            let moves = stream.place.quotients.iter().any(|q| q.index.coef(next) != 0);
+            let Place { quotients, found, .. } = &stream.place;
+            let moves = quotients.iter().any(|q| q.index.coef(next) != 0)
+                || !found.iter().all(|f| stands(&f.index));
             let bytes = stream.place.linear.coef(next).checked_mul(stream.dtype.bytes() as i64)?;
             i32::try_from(bytes).ok().filter(|b| !moves && b.unsigned_abs() < MOST_STEP)
         };
@@ -217,12 +223,15 @@ impl Stretch {
     }
 
     /// Makes its stores pass by the caches, if all are of whole words to buffers, and none is made twice;
-    /// what it loads is asked for a page ahead.
+    /// what it loads is asked for a page ahead. Of a table in which it looks up, few rows may matter.
     pub fn stream_results(&mut self) {
         if self.window.is_some() && self.lines.is_some() {
             return;
         }
         let may = |s: &Stream| s.buffer.is_some() && s.dtype.bytes() == 4;
+        if self.streams.iter().any(|s| !s.place.found.is_empty()) {
+            return;
+        }
         let leaf = Arc::make_mut(&mut self.leaf);
         let all = leaf.stores.iter().all(|s| may(&self.streams[usize::from(s.0)]));
         let near = leaf.addresses() <= NEAR_ADDRESSES;
@@ -260,7 +269,8 @@ impl Stream {
         let (own, from) = (&self.place, &other.place);
         let alike = self.buffer == other.buffer
             && own.linear.terms == from.linear.terms
-            && own.quotients == from.quotients;
+            && own.quotients == from.quotients
+            && own.found == from.found;
         let elements = own.linear.offset.checked_sub(from.linear.offset).filter(|_| alike)?;
         // Half of what an instruction reaches: unrolled code adds to it.
         let bytes = elements.checked_mul(self.dtype.bytes() as i64)?;
@@ -310,15 +320,17 @@ impl Area<'_> {
                 let even = place.quotients.iter().all(|q| q.index.coef(axis) == 0);
                 let stride = place.linear.coef(axis);
                 let apart = even && words && (2..=MAX_STRIDE.into()).contains(&stride);
-                apart || place.is_unit_along(axis)
+                let is_there = place.found.iter().all(|f| f.extent > 0);
+                (apart || place.is_unit_along(axis)) && is_there
             }
             Area::Tile { columns, .. } => {
                 let stands = !columns.axes.iter().any(|&axis| place.uses().contains(axis));
                 let unit = || columns.last().is_some_and(|axis| place.is_unit_along(axis));
                 let fits = matches!(dtype, DType::F32 | DType::I32 | DType::Bool);
-                fits && place.quotients.is_empty() && (stands || unit())
+                let fits = fits && place.quotients.is_empty() && place.found.is_empty();
+                fits && (stands || unit())
             }
         };
-        walks && place.is_inside()
+        walks && place.checks.is_empty()
     }
 }

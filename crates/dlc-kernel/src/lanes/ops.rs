@@ -232,14 +232,30 @@ fn saturate(l: &mut Lanes, to: DType, x: Vector) -> Vector {
     l.min(x, high)
 }
 
-/// [`crate::philox::uniform`] of a site, a seed, a step and an element, which are as
-/// [`Op::Random`] wants them.
-pub fn uniform(l: &mut Lanes, site: u64, [seed, step, element]: [Vector; 3]) -> Vector {
-    let word = l.add(Op::Random(site, seed, step, element));
+/// [`crate::philox::uniform`] of a site, a seed, a step, and elements that follow each other, which
+/// begin `anywhere` or at multiples of four.
+pub fn uniform(l: &mut Lanes, site: u64, at: [Vector; 3], anywhere: bool) -> Vector {
+    let word = if anywhere { word(l, site, at) } else { random(l, site, at) };
     let bits = l.shift(Shift::Right, word, 8);
     let number = l.unary(Unary::ToFloat, bits);
     let scale = l.float(1.0 / 16_777_216.0);
     l.product(number, scale)
+}
+
+fn random(l: &mut Lanes, site: u64, [seed, step, element]: [Vector; 3]) -> Vector {
+    l.add(Op::Random(site, seed, step, element))
+}
+
+/// The words of every four lanes are among those made with the first one's and with the last one's.
+fn word(l: &mut Lanes, site: u64, [seed, step, element]: [Vector; 3]) -> Vector {
+    let (zero, three) = (l.int(0), l.int(3));
+    let last = l.sum(element, three);
+    let [first_four, last_four] = [element, last].map(|x| random(l, site, [seed, step, x]));
+    let first = l.add(Op::Within(element, zero));
+    let [own, of_first] = [element, first].map(|x| l.shift(Shift::Right, x, 2));
+    let together = l.compare(Compare::Eq, own, of_first);
+    let [one, other] = [first_four, last_four].map(|words| l.add(Op::Within(words, element)));
+    l.select(together, one, other)
 }
 
 /// Merges two states of a fold over elements of type `dtype`, for folds of values.

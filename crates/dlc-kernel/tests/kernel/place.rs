@@ -1,6 +1,6 @@
 //! Places against the definition of an access, at every point.
 
-use dlc_kernel::place::{Check, Linear, Place, strides};
+use dlc_kernel::place::{Check, Linear, Place, extents, strides};
 use dlc_kernel::{Access, Axis, BinaryOp, DType, Exprs, Guard, Index, Size, points};
 
 /// The value of a linear form at a point.
@@ -19,10 +19,6 @@ fn element(place: &Place, point: &[i64]) -> Option<i64> {
     let divided = place.quotients.iter().map(|q| at(&q.index, point) / q.div * q.stride);
     let offset = at(&place.linear, point) + divided.sum::<i64>();
     place.checks.iter().all(|check| holds(check, point)).then_some(offset)
-}
-
-fn sizes(extents: &[i64]) -> Vec<Size> {
-    extents.iter().map(|&n| Size::from(n)).collect()
 }
 
 fn divided(index: Index, div: i64) -> Index {
@@ -53,7 +49,7 @@ fn places_are_what_accesses_say() {
     let (shape, axes) = ([4i64, 6], [3i64, 5, 2]);
     let strides = strides(&shape);
     for access in accesses() {
-        let place = Place::new(&sizes(&shape), &access, &[], &axes).unwrap();
+        let place = Place::new((&shape, &strides), &access, &[], &axes).unwrap();
         let (mut inside, mut outside) = (0, 0);
         for point in points(&axes.map(|n| n as usize)) {
             let expected = access.at(&point, &shape);
@@ -104,7 +100,8 @@ fn integer_expressions_are_affine_where_they_are() {
 
 #[test]
 fn sizes_must_be_bound() {
-    let access = Access::new([Index::axis(0)]);
-    let found = Place::new(&[Size::symbol("N")], &access, &[], &[3]);
+    assert!(extents(&[Size::symbol("N")]).is_err());
+    let access = Access::new([Index::affine([(0, 1)], Size::symbol("N"))]);
+    let found = Place::new((&[3], &[1]), &access, &[], &[3]);
     assert_eq!(found, Err("size `N` is not bound".to_string()));
 }

@@ -1,14 +1,15 @@
 //! Operations on numbers that are known.
 
 use super::{At, Exactness::*, Rewriter, Rule};
-use dlc_graph::Value;
-use dlc_graph::op::Op;
-use dlc_kernel::{FoldOp, Scalar, cast};
+use dlc_graph::op::{Binary, Op};
+use dlc_graph::{Type, Value};
+use dlc_kernel::{BinaryOp, DType, FoldOp, Scalar, cast};
 
 pub const RULES: &[Rule] = &[
     Rule { name: "known size", exactness: Exact, apply: known_size },
     Rule { name: "pointwise on constants", exactness: Exact, apply: pointwise },
     Rule { name: "cast of a constant", exactness: Exact, apply: cast_constant },
+    Rule { name: "comparison that all random numbers pass", exactness: Exact, apply: random },
     Rule { name: "fold of a constant", exactness: Reassociates, apply: fold },
     Rule { name: "constant seen through views", exactness: Exact, apply: moved },
 ];
@@ -31,7 +32,7 @@ fn pointwise(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
         Op::Binary(b) => b.0.eval(dtype, x, number(1)?),
         _ => return None,
     };
-    let rank0: Vec<&dlc_graph::Type> = at.operands.iter().map(|&v| r.g.ty(v)).collect();
+    let rank0: Vec<&Type> = at.operands.iter().map(|&v| r.g.ty(v)).collect();
     let ty = at.op.rules().shape(&rank0).ok()?;
     Some(r.splat(&ty, value, at.origin))
 }
@@ -39,8 +40,22 @@ fn pointwise(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
 fn cast_constant(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let Op::Cast(to) = at.op else { return None };
     let value = cast(to.0, r.number(at.operands[0])?);
-    let ty = dlc_graph::Type { dtype: to.0, shape: r.shape(at.operands[0]).clone() };
+    let ty = Type { dtype: to.0, shape: r.shape(at.operands[0]).clone() };
     Some(r.splat(&ty, value, at.origin))
+}
+
+/// Comparisons that hold for all numbers in [0, 1), as under a dropout of nothing.
+fn random(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::Binary(Binary(op)) = *at.op else { return None };
+    let &[x, y] = at.operands else { return None };
+    let is_random = |v: Value| matches!(r.g.op(v), Op::Random(_));
+    let holds = match op {
+        BinaryOp::Le => is_random(y) && r.number(x)? <= 0.0,
+        BinaryOp::Lt => is_random(x) && r.number(y)? >= 1.0,
+        _ => false,
+    };
+    let ty = Type { dtype: DType::Bool, shape: r.shape(x).clone() };
+    holds.then(|| r.splat(&ty, 1.0, at.origin))
 }
 
 /// Sums and extremes of one number repeated.
@@ -78,7 +93,7 @@ fn moved(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
         Op::Reshape(reshape) => reshape.shape.clone(),
         _ => return None,
     };
-    let ty = dlc_graph::Type { dtype: r.g.ty(at.operands[0]).dtype, shape };
+    let ty = Type { dtype: r.g.ty(at.operands[0]).dtype, shape };
     let value = r.number(at.operands[0])?;
     Some(r.splat(&ty, value, at.origin))
 }

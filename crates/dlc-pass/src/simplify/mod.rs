@@ -13,6 +13,7 @@ mod contractions;
 mod exchange;
 mod factors;
 mod folds;
+mod positions;
 mod selects;
 mod views;
 
@@ -48,6 +49,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         constants::RULES,
         algebra::RULES,
         factors::RULES,
+        positions::RULES,
         selects::RULES,
         views::RULES,
         exchange::RULES,

@@ -156,7 +156,9 @@ impl Scope {
             Op::Uniform(..) | Op::Input(..) | Op::Carry(..) | Op::Index => {
                 panic!("`{op}` stands in a register before it is read")
             }
-            Op::Random(..) => panic!("random numbers are not computed on lanes here"),
+            Op::Random(..) | Op::Within(..) => {
+                panic!("random numbers are not computed on lanes here")
+            }
         }
     }
 }

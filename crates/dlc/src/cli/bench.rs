@@ -19,6 +19,10 @@ pub struct Args {
     /// Batch size of the training step
     #[arg(long, requires = "train")]
     batch: Option<i64>,
+    /// An input, or a field of the batch: a .npy file, or a .npz file with an array of each name; the
+    /// others are random
+    #[arg(long, value_name = "[NAME=]FILE")]
+    input: Vec<String>,
     /// Time at least this long, in seconds, after warming up
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
@@ -31,13 +35,15 @@ pub struct Args {
     json: bool,
 }
 
-/// Inputs are random; parameters are initialized from seed 0.
+/// Parameters are initialized from seed 0.
 pub fn run(args: &Args) -> Result<(), Error> {
     let compiler = args.codegen.compiler_on(&args.device)?;
     let roofs = if args.kernels { roofs(&compiler)? } else { None };
     let start = std::time::Instant::now();
     let module = compiler.compile_file(&args.selection.file)?;
-    let options = BenchOptions { start, seconds: args.seconds, kernels: args.kernels, roofs };
+    let inputs = dlc::npy::read_inputs(&args.input)?;
+    let options =
+        BenchOptions { start, seconds: args.seconds, kernels: args.kernels, roofs, inputs };
     let bindings = args.selection.bindings();
     let result = if args.train {
         let name = args.selection.train_name(&module)?;

@@ -239,6 +239,10 @@ impl Straight<'_> {
                 dst
             }
             Op::Pick(table, x) => self.pick(v, table, x),
+            Op::Within(x, at) => {
+                let x = self.in_register(x);
+                self.lane_of(v, x, at)
+            }
             Op::Compare(compare, x, y) => self.compare(v, compare, x, y),
             Op::Fma(x, y, z) => self.fma(v, [x, y, z]),
             Op::Select(mask, x, y) => self.select(v, mask, x, y),
@@ -358,11 +362,14 @@ impl Straight<'_> {
 
     fn pick(&mut self, v: Vector, table: [u32; 4], x: Vector) -> u8 {
         let table = self.a.table(table);
-        let x = self.operand(x);
         let numbers = self.register();
         self.load(numbers, table.into());
-        let dst = self.target(v);
-        self.instruction(codes::pick(self.a.width), dst, &[self.a.width.whole(numbers).into(), x]);
+        self.lane_of(v, numbers, x)
+    }
+
+    fn lane_of(&mut self, v: Vector, from: u8, at: Vector) -> u8 {
+        let (at, dst) = (self.operand(at), self.target(v));
+        self.instruction(codes::pick(self.a.width), dst, &[self.a.width.whole(from).into(), at]);
         dst
     }
 

@@ -338,8 +338,7 @@ impl<'k> Nest<'_, 'k> {
         };
         let epilogue = epilogue.map(Arc::new);
         let even = |side: &Side| {
-            let is_one = |epilogue: &Arc<Epilogue>| epilogue.places().all(|p| side.axes.is_one(p));
-            epilogue.as_ref().is_some_and(is_one)
+            epilogue.as_ref().is_some_and(|epilogue| epilogue.is_even_along(&side.axes))
         };
         let contiguous = columns.axes.last().is_none_or(|axis| self.store_coef(axis) == 1);
         let (even_rows, even_columns) = (even(rows), even(columns));
@@ -351,12 +350,7 @@ impl<'k> Nest<'_, 'k> {
     fn ending_leaf(&self, columns: &Axes, algorithm: &Algorithm) -> Option<Stretch> {
         let Algorithm::Tiled(tiling) = algorithm else { return None };
         let axis = columns.last().filter(|_| tiling.epilogue().is_none())?;
-        // Random numbers come four at a time, from multiples of four on.
-        let at_any_point = columns.axes.len() > 1 && self.bundle.is_none();
-        let is_random = |(_, expr): (ExprId, &Expr)| matches!(expr, Expr::Random { .. });
-        if at_any_point && self.domain.exprs.iter().any(is_random) {
-            return None;
-        }
+        let anywhere = columns.axes.len() > 1 && self.bundle.is_none();
         let points = self.bundle.map_or(0, |bundle| bundle.points);
         let sum = |(id, expr): (ExprId, &Expr)| {
             let &Expr::Folded(k) = expr else { return None };
@@ -365,7 +359,7 @@ impl<'k> Nest<'_, 'k> {
             Some(Kept { id, place: Place { linear, ..Place::default() } })
         };
         let sums: Vec<Kept> = self.domain.exprs.iter().filter_map(sum).collect();
-        let task = Task { stores: &self.stores, finds: &sums, ..Task::default() };
+        let task = Task { stores: &self.stores, finds: &sums, anywhere, ..Task::default() };
         Stretch::new(&self.domain, axis, None, task)
     }
 

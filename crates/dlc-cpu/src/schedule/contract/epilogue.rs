@@ -8,7 +8,7 @@ use super::Axes;
 use crate::leaf::epilogue::{self as leaf, MAX_STREAMS, Spread};
 use crate::leaf::lanes::{Kind, Lanes, Op, Vector};
 use crate::schedule::PlacedStore;
-use crate::schedule::domain::{Domain, Linear, Place};
+use crate::schedule::domain::{Domain, Linear};
 use crate::schedule::stretch::{Area, Draft, Stream};
 use dlc_kernel::{DType, ExprId};
 use std::sync::Arc;
@@ -71,9 +71,10 @@ impl Epilogue {
         Some(Epilogue { leaf, streams, counts, values })
     }
 
-    /// The places of everything it touches.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
-        self.streams.iter().map(|s| &s.stream.place)
+    /// Whether axes are one axis to everything it touches and counts.
+    pub fn is_even_along(&self, axes: &Axes) -> bool {
+        self.streams.iter().all(|s| axes.is_one(&s.stream.place))
+            && self.counts.iter().all(|c| axes.count_as_one(c))
     }
 }
 

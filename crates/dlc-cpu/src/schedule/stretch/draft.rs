@@ -4,7 +4,7 @@ use super::{Area, MOST_STATES, Stream, Stretch, Task};
 use crate::leaf::lanes::{Compare, Kind, Lanes, Op, Vector, ops};
 use crate::leaf::loops::{self, Fold, Loop, MAX_ADDRESSES, NEAR_ADDRESSES};
 use crate::schedule::PlacedStore;
-use crate::schedule::domain::{AxisSet, Check, Domain, Linear, Place};
+use crate::schedule::domain::{AxisSet, Check, Domain, Found, Linear, Place};
 use crate::schedule::row::RowFold;
 use crate::schedule::window::Checks;
 use dlc_kernel::region::fixed_values;
@@ -32,8 +32,8 @@ pub(in crate::schedule) struct Draft<'d, 'k> {
     /// By expression, of what is computed where the conditions fail: its value there, if it is
     /// fixed.
     beyond: Option<Vec<Option<f64>>>,
-    /// Whether it has random numbers: then lanes must begin at a multiple of four.
-    pub random: bool,
+    /// Whether lanes may begin at any point, not only at multiples of four.
+    pub anywhere: bool,
 }
 
 impl<'d, 'k> Draft<'d, 'k> {
@@ -52,7 +52,7 @@ impl<'d, 'k> Draft<'d, 'k> {
             vectors: FxHashMap::default(),
             window: None,
             beyond: None,
-            random: false,
+            anywhere: false,
         }
     }
 
@@ -168,6 +168,10 @@ impl<'d, 'k> Draft<'d, 'k> {
             Expr::Load { buffer, fill, .. } => {
                 let place = self.domain.places[id.0 as usize].as_ref().expect("a load has a place");
                 let (buffer, dtype) = (Some(*buffer), fill.dtype);
+                let differs = |f: &Found| self.domain.uses[f.index.0 as usize].meets(self.moving);
+                if place.found.iter().any(|f| differs(f) || !place.checks.is_empty()) {
+                    return None;
+                }
                 if !place.checks.is_empty() {
                     self.enter_window(&place.checks)?;
                 }
@@ -183,13 +187,12 @@ impl<'d, 'k> Draft<'d, 'k> {
                 Some(self.lanes.truth(true))
             }
             Expr::Random { site, seed, step, element } => {
-                let uniform = ![seed, step].iter().any(|&&id| self.varies(id));
-                if !uniform || !self.is_in_blocks(*element) {
+                if [seed, step].iter().any(|&&id| self.varies(id)) {
                     return None;
                 }
-                self.random = true;
+                let anywhere = self.anywhere || !self.is_in_blocks(*element)?;
                 let at = [*seed, *step, *element].map(|id| self.vector(id));
-                Some(ops::uniform(&mut self.lanes, *site, at))
+                Some(ops::uniform(&mut self.lanes, *site, at, anywhere))
             }
             Expr::Unary(op, x) => {
                 let operand = self.vector(*x);
@@ -217,9 +220,9 @@ impl<'d, 'k> Draft<'d, 'k> {
 
     /// An integer that counts up along the only axis of the columns.
     fn count(&mut self, linear: &Linear) -> Option<Vector> {
-        let Area::Tile { rows, columns } = self.area else { return None };
+        let Area::Tile { columns, .. } = self.area else { return None };
         let [axis] = columns.axes[..] else { return None };
-        if rows.axes.len() > 1 || linear.coef(axis) != 1 {
+        if linear.coef(axis) != 1 {
             return None;
         }
         let known = self.counts.iter().position(|count| count == linear);
@@ -256,17 +259,17 @@ impl<'d, 'k> Draft<'d, 'k> {
         Some(all)
     }
 
-    /// Whether every four lanes hold values `4k` to `4k + 3`, if they begin at a multiple of four.
-    fn is_in_blocks(&self, id: ExprId) -> bool {
+    /// Whether every four lanes hold values `4k` to `4k + 3`, if they begin at a multiple of four;
+    /// none if they do not follow each other.
+    fn is_in_blocks(&self, id: ExprId) -> Option<bool> {
         let axis = match self.area {
-            Area::Line(axis) => Some(axis),
-            Area::Tile { columns, .. } => columns.last(),
+            Area::Line(axis) => axis,
+            Area::Tile { columns, .. } => columns.last()?,
         };
-        let (Some(axis), Some(linear)) = (axis, &self.domain.affine[id.0 as usize]) else {
-            return false;
-        };
+        let linear = self.domain.affine[id.0 as usize].as_ref()?;
         let others = || linear.terms.iter().filter(|t| t.0 != axis);
-        linear.coef(axis) == 1 && linear.offset % 4 == 0 && others().all(|t| t.1 % 4 == 0)
+        let in_blocks = || linear.offset % 4 == 0 && others().all(|t| t.1 % 4 == 0);
+        (linear.coef(axis) == 1).then(in_blocks)
     }
 
     /// Notes the conditions of a value, which must be those of all others that have any.
@@ -358,7 +361,7 @@ impl<'d, 'k> Draft<'d, 'k> {
             return None;
         }
         let uniforms = self.uniforms.len() as u16;
-        let repeats = task.again && folds.is_empty() && !self.random;
+        let repeats = task.again && folds.is_empty();
         let mut leaf = Loop {
             lanes: self.lanes,
             streams: self.reached,
@@ -371,6 +374,7 @@ impl<'d, 'k> Draft<'d, 'k> {
             repeats,
             lines: None,
         };
+        leaf.repeats &= !leaf.has_random();
         leaf.unroll = unroll(&leaf);
         let leaf = Arc::new(leaf);
         let (streams, addresses, uniforms) = (self.streams, self.addresses, self.uniforms);
