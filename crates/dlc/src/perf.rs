@@ -89,30 +89,46 @@ pub fn explain_perf(compiler: &Compiler, entries: &[EntryGraph]) -> Result<Perf,
 
 /// What decides why kernels of an entry are apart.
 struct Why<'a> {
-    /// Those that fusion and lowering made.
-    lowered: Vec<&'a str>,
+    /// As fusion and lowering made it.
+    lowered: &'a Entry,
     /// Pairs of them by name, the lesser first.
     reasons: &'a BTreeMap<(String, String), Vec<Reason>>,
 }
 
 fn why(explained: &pipeline::Explained) -> impl Iterator<Item = Why<'_>> {
-    explained.program.entries.iter().zip(&explained.reasons).map(|(entry, reasons)| Why {
-        lowered: entry.kernels.iter().map(|kernel| &*kernel.name).collect(),
-        reasons,
-    })
+    explained
+        .program
+        .entries
+        .iter()
+        .zip(&explained.reasons)
+        .map(|(entry, reasons)| Why { lowered: entry, reasons })
 }
 
 impl Why<'_> {
     /// Why `kernel` is apart from one before it.
     fn of(&self, kernel: &Kernel, other: &Kernel) -> Vec<&'static str> {
-        let added = |k: &Kernel| !self.lowered.contains(&&*k.name);
+        let lowered = |k: &Kernel| self.lowered.kernels.iter().find(|l| l.name == k.name);
+        let ends = lowered(kernel).zip(lowered(other));
         match self.reasons.get(&pair(&kernel.name, &other.name)) {
             Some(found) => found.iter().map(|reason| reason.text()).collect(),
-            None if added(kernel) || added(other) => vec!["the target made one of them"],
+            None if ends.is_none() => vec!["the target made one of them"],
+            None if ends.is_some_and(|(kernel, other)| self.reshapes(other, kernel)) => {
+                vec!["a reshape stands between them"]
+            }
             None if matches!(kernel.form, Form::Check { .. }) => vec!["a check scans memory"],
             None if self.reasons.is_empty() => vec!["nothing is fused at this level"],
             None => vec!["fusion takes in neither"],
         }
+    }
+
+    /// Whether what one kernel writes is reshaped for another, which a target may do without.
+    fn reshapes(&self, from: &Kernel, to: &Kernel) -> bool {
+        let (written, read) = (from.writes(), to.reads());
+        let leads = |form: &Form| match form {
+            Form::Reshape { src, dst } => written.contains(src) && read.contains(dst),
+            _ => false,
+        };
+        self.lowered.kernels.iter().any(|kernel| leads(&kernel.form))
     }
 }
 
