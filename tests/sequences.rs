@@ -43,6 +43,29 @@ fn transformer_blocks_learn_with_dropout() {
     learns("transformer(x, x, 1, 2, 32, rate = 0.1)");
 }
 
+/// A rate that starts as 0 is no scalar that could be set, and be heeded by nobody.
+#[test]
+fn only_rates_that_are_there_can_be_set() {
+    let set = |rate: &str| {
+        let source = format!(
+            "model Net(x: f32[N, 6, 16]) -> f32[N, 6, 4] {{
+               layer = encoder_layer(2, 32, rate = {rate})
+               x |> layer |> linear(4)
+             }}
+             train Net {{
+               data  tensors(x = f32[N, 6, 16], label = i32[N, 6]) batch 8
+               loss  cross_entropy(Net(x), label)
+               optim adam(lr = 3e-3)
+             }}"
+        );
+        let module = Compiler::new().compile_text("net.dl", &source).unwrap();
+        module.trainer("Net").unwrap().set_scalar("layer.rate", 0.5)
+    };
+    assert!(set("0.1").is_ok());
+    let message = set("0.0").unwrap_err().to_string();
+    assert!(message.contains("layer.rate"), "{message}");
+}
+
 #[test]
 fn layers_that_are_left_out_learn() {
     learns(

@@ -115,10 +115,13 @@ impl<'a> EntryBuilder<'a> {
         (Entry { name: name.to_string(), inputs, outputs, kernels, commit }, self.named)
     }
 
-    /// A buffer for each source; gives the inputs.
+    /// A buffer for each source, but for run-time scalars that nothing depends on; gives the inputs.
     fn add_sources(&mut self) -> Vec<BufferId> {
         let mut inputs = Vec::new();
         for (value, source) in self.graph.sources() {
+            if source.class == SourceClass::Scalar && !self.is_read(value) {
+                continue;
+            }
             let buffer = self.source_buffer(source);
             if source.class == SourceClass::Input {
                 inputs.push(buffer);
@@ -126,6 +129,11 @@ impl<'a> EntryBuilder<'a> {
             self.buffers.insert(value, Place::whole(buffer));
         }
         inputs
+    }
+
+    fn is_read(&self, value: Value) -> bool {
+        let is_result = self.graph.results().iter().any(|result| result.value == value);
+        is_result || !self.graph.users(value).is_empty()
     }
 
     fn source_buffer(&mut self, source: &Source) -> BufferId {
