@@ -297,7 +297,7 @@ def cases():
     for room in (256, 1024):
         all[f"decode_{room}"] = Case(own, f"Decode{room}", lambda: Decoder(255), (1, 1), name="ids", peers=GRAPH, ids=50257, given={"at": 255})
     all["lstm_step_32"] = Case(own, "LstmClass", lambda: Lstm(True), (32, 64, 256), peers=["torch"], optimizer=adam)
-    all["characters_step_16"] = Case(own, "Characters", Characters, (16, 128), peers=["torch"], optimizer=adam, ids=128)
+    all["characters_step_16"] = Case(own, "Characters", Characters, (16, 128), name="ids", peers=["torch"], optimizer=adam, ids=128)
     return all
 
 
@@ -386,7 +386,9 @@ def measure(name, case, args, folder):
     """Prints one line: dlc's time and error, then each peer's time with its ratio to dlc's."""
     error = "" if case.train else f"{difference(case, args.dlc, folder):.1e}"
     bench = [args.dlc, "bench", case.file, "--model", case.model, "--threads", args.threads, "--json"]
-    bench += bound(case) + ["--train"] * case.train + inputs(case, prepare(case)[1], folder)
+    bench += bound(case) + ["--train"] * case.train
+    if not case.train or case.ids:
+        bench += inputs(case, prepare(case)[1], folder)
     own, others = [], {peer: [] for peer in case.peers if side(peer).installed(peer)}
     for _ in range(args.rounds):
         own.append(json.loads(timed(bench))["median_ms"])

@@ -3,7 +3,7 @@
 use crate::DType;
 
 /// The elements of a host tensor, row-major.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Data {
     /// Single precision.
     F32(Vec<f32>),
@@ -108,9 +108,29 @@ fn zeros<T: Clone + Default>(n: usize) -> Vec<T> {
     zeros
 }
 
+/// A copy, with room for [`Tensor::SLACK`] bytes.
+fn copied<T: Copy>(elements: &[T]) -> Vec<T> {
+    let mut copy = Vec::with_capacity(elements.len() + slack::<T>());
+    copy.extend_from_slice(elements);
+    copy
+}
+
 /// Elements in [`Tensor::SLACK`] bytes.
 const fn slack<T>() -> usize {
     Tensor::SLACK / size_of::<T>()
+}
+
+impl Clone for Data {
+    fn clone(&self) -> Data {
+        match self {
+            Data::F32(v) => Data::F32(copied(v)),
+            Data::F64(v) => Data::F64(copied(v)),
+            Data::I64(v) => Data::I64(copied(v)),
+            Data::I32(v) => Data::I32(copied(v)),
+            Data::U8(v) => Data::U8(copied(v)),
+            Data::Bool(v) => Data::Bool(copied(v)),
+        }
+    }
 }
 
 impl Data {

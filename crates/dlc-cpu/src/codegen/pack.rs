@@ -2,7 +2,7 @@
 //!
 //! A panel holds, for every step of the depth, the values of neighbouring positions of a side. The
 //! inner loop walks a run along one axis; where the operand is just a load, the part of a run that
-//! is inside is copied, the rest filled. Neighbours that are all inside are copied by vectors ([`even`]).
+//! is inside is copied, the rest filled. Neighbours that are all inside are copied by vectors (`pack/even.rs`).
 
 mod even;
 

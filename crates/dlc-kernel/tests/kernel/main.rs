@@ -16,4 +16,5 @@ mod print;
 mod region;
 mod scalar;
 mod size;
+mod tensor;
 mod verify;
