@@ -2,7 +2,7 @@
 //! parts of an axis that all of them have, so that what one kernel leaves the next one finds near.
 //!
 //! Attention is the case in point: scores, weights and sums of a few heads at a time, and never the
-//! scores of all. What lives within a step of a loop has the room of one step (`lower.rs`).
+//! scores of all. What lives within a step of a loop has the room of one step (`rooms.rs`).
 
 mod line;
 mod sums;

@@ -4,8 +4,10 @@
 //! gives it back after its last use; if none is free, the value used latest goes to the stack.
 //! Constants are operands in memory unless the [`Frame`] gave them registers.
 
+mod fma;
+
 use super::asm::{Assembler, Operand};
-use super::codes::{self, FmaForm};
+use super::codes;
 use super::frame::{Frame, Place};
 use super::random;
 use crate::leaf::lanes::{Binary, Compare, Kind, Lanes, Op, Unary, Vector};
@@ -450,51 +452,6 @@ impl Straight<'_> {
         let from = self.operand(x);
         let dst = self.register();
         self.load(dst, from);
-        dst
-    }
-
-    /// `x * y + z`, overwriting whichever operand is not needed any more.
-    fn fma(&mut self, v: Vector, [x, y, z]: [Vector; 3]) -> u8 {
-        let kind = self.lanes.kind(v);
-        let carry = self.wish(v).filter(|&r| self.place(z) == Place::Register(r) && self.dies(z));
-        let sum = carry.or_else(|| self.overwritten(z));
-        if sum.is_none() {
-            for (x, y) in [(x, y), (y, x)] {
-                if let Some(dst) = self.overwritten(x) {
-                    return self.fma_over_factor(kind, dst, y, z);
-                }
-            }
-        }
-        let (x, y) = match self.place(x) {
-            Place::Memory(_) => (y, x),
-            Place::Register(_) => (x, y),
-        };
-        let x = self.in_register(x);
-        let y = self.operand(y);
-        let dst = sum.unwrap_or_else(|| {
-            let from = self.operand(z);
-            let dst = self.register();
-            self.load(dst, from);
-            dst
-        });
-        let code = codes::fma(self.a.width, FmaForm::F231, kind);
-        self.instruction(code, dst, &[self.a.width.whole(x).into(), y]);
-        dst
-    }
-
-    /// `dst = dst * y + z`.
-    fn fma_over_factor(&mut self, kind: Kind, dst: u8, y: Vector, z: Vector) -> u8 {
-        let width = self.a.width;
-        self.locked |= 1 << dst;
-        if let (Place::Memory(_), Place::Register(_)) = (self.place(y), self.place(z)) {
-            let (y, z) = (self.operand(y), self.operand(z));
-            self.instruction(codes::fma(width, FmaForm::F132, kind), dst, &[z, y]);
-            return dst;
-        }
-        let y = self.in_register(y);
-        let z = self.operand(z);
-        let code = codes::fma(width, FmaForm::F213, kind);
-        self.instruction(code, dst, &[width.whole(y).into(), z]);
         dst
     }
 }
