@@ -200,7 +200,7 @@ impl<'u> Elab<'u> {
 
 fn as_index(val: &Val) -> Option<Index> {
     match val {
-        Val::Index(index) => Some(index.clone()),
+        Val::Index(index) if index.div == 1 => Some(index.clone()),
         Val::Int(size) => Some(Index::constant(size.clone())),
         _ => None,
     }

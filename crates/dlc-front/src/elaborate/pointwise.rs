@@ -337,7 +337,7 @@ impl Elab<'_> {
         self.fail(diagnostic)
     }
 
-    /// An affine combination of indices as data.
+    /// An affine combination of indices as data; a quotient is rounded down.
     fn index_data(&mut self, index: &Index, dtype: DType, span: Span) -> Eval<(Value, Axes)> {
         let offset = self.number_tensor(&Val::Int(index.offset.clone()), DType::I32, span)?;
         let mut sum = Val::Cell(Cell::Data { value: offset, axes: Axes::new() });
@@ -352,6 +352,11 @@ impl Elab<'_> {
                 true => term,
                 false => self.binary(BinaryOp::Add, &sum, &term, span)?,
             };
+        }
+        if index.div != 1 {
+            let by = self.number_tensor(&Val::int(index.div), DType::I32, span)?;
+            let by = Val::Cell(Cell::Data { value: by, axes: Axes::new() });
+            sum = self.binary(BinaryOp::FloorDiv, &sum, &by, span)?;
         }
         let (value, axes) = self.cell_data(&sum, None, span)?;
         Ok((self.cast_value(dtype, value, span)?, axes))
@@ -407,33 +412,42 @@ pub(super) fn broadcast(a: &[Size], b: &[Size]) -> Option<Shape> {
         .collect()
 }
 
-/// `a op b` if that is affine in indices.
+/// `a op b` if that is affine in indices. Of a quotient only what is also that of the numbers rounded
+/// down: `h/2 + 1` is `(h + 2)/2`, but `h/2 + w/2` is not `(h + w)/2`.
 fn affine(op: BinaryOp, a: &Val, b: &Val) -> Option<Index> {
     match (op, a, b) {
-        (BinaryOp::Add, Val::Index(a), Val::Index(b)) => Some(add(a, b)),
-        (BinaryOp::Sub, Val::Index(a), Val::Index(b)) => Some(add(a, &scale(b, -1))),
+        (BinaryOp::Add, Val::Index(a), Val::Index(b)) => Some(add(whole(a)?, whole(b)?)),
+        (BinaryOp::Sub, Val::Index(a), Val::Index(b)) => {
+            Some(add(whole(a)?, &scale(whole(b)?, -1)))
+        }
         (BinaryOp::Add, Val::Index(i), Val::Int(n))
         | (BinaryOp::Add, Val::Int(n), Val::Index(i)) => Some(add(i, &Index::constant(n.clone()))),
         (BinaryOp::Sub, Val::Index(i), Val::Int(n)) => {
             Some(add(i, &Index::constant(Size::ZERO - n.clone())))
         }
         (BinaryOp::Sub, Val::Int(n), Val::Index(i)) => {
-            Some(add(&scale(i, -1), &Index::constant(n.clone())))
+            Some(add(&scale(whole(i)?, -1), &Index::constant(n.clone())))
         }
         (BinaryOp::Mul, Val::Index(i), Val::Int(n))
-        | (BinaryOp::Mul, Val::Int(n), Val::Index(i)) => Some(scale(i, n.as_const()?)),
+        | (BinaryOp::Mul, Val::Int(n), Val::Index(i)) => Some(scale(whole(i)?, n.as_const()?)),
+        (BinaryOp::Div, Val::Index(i), Val::Int(n)) => {
+            let by = n.as_const().filter(|&by| by >= 1)?;
+            Some(Index { div: by, ..Index::axis(0) }.compose(std::slice::from_ref(i)))
+        }
         _ => None,
     }
 }
 
+fn whole(index: &Index) -> Option<&Index> {
+    (index.div == 1).then_some(index)
+}
+
 fn add(a: &Index, b: &Index) -> Index {
-    let terms = a.terms.iter().chain(&b.terms).map(|&(axis, coef)| (axis.0, coef));
-    Index::affine(terms, a.offset.clone() + b.offset.clone())
+    Index::affine([(0, 1), (1, 1)], 0i64).compose(&[a.clone(), b.clone()])
 }
 
 fn scale(index: &Index, factor: i64) -> Index {
-    let terms = index.terms.iter().map(|&(axis, coef)| (axis.0, coef.saturating_mul(factor)));
-    Index::affine(terms, index.offset.clone() * Size::from(factor))
+    Index::affine([(0, factor)], 0i64).compose(std::slice::from_ref(index))
 }
 
 /// The operator as the language writes it.

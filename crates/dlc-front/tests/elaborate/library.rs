@@ -48,11 +48,20 @@ fn layers() {
         ("conv", picture, "x |> conv(3, 3x2, stride = [2, 1], pad = [1, 0])"),
         ("conv_groups", picture, "x |> conv(6, 3, pad = 2, dilation = 2, groups = 2, bias = no)"),
         ("conv1d", "x: f32[2, 3, 7]", "x |> conv1d(2, 3, stride = 2, pad = 1)"),
+        (
+            "conv_transpose",
+            picture,
+            "x |> conv_transpose(3, 3x2, stride = [3, 2], pad = [1, 0], output_pad = [2, 1])",
+        ),
+        ("conv_transpose_dilated", picture, "x |> conv_transpose(2, 3, dilation = 2, bias = no)"),
+        ("upsample", picture, "x |> upsample(2x3)"),
         ("max_pool", picture, "x |> max_pool(3, stride = 2, pad = 1)"),
         ("avg_pool", picture, "x |> avg_pool(3x3, stride = 2, pad = 1)"),
         ("global_avg_pool", picture, "x |> global_avg_pool"),
         ("batch_norm_infer", picture, "x |> batch_norm"),
         ("layer_norm", "x: f32[3, 4]", "x |> layer_norm"),
+        ("group_norm", picture, "x |> group_norm(2)"),
+        ("instance_norm", picture, "x |> instance_norm"),
     ] {
         check(case, Mode::Infer, inputs, body);
     }
@@ -154,6 +163,7 @@ fn optimizers() {
         ("nesterov", "nesterov(lr = 0.1)"),
         ("adagrad", "adagrad(lr = 0.1)"),
         ("rmsprop", "rmsprop(lr = 0.1)"),
+        ("adadelta", "adadelta(lr = 0.1)"),
         ("adam", "adam(lr = 0.1)"),
         ("adamw", "adamw(lr = 0.1)"),
         ("adamw", "adamw(lr = 0.1, decay_from_rank = 1)"),

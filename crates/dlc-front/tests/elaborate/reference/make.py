@@ -41,6 +41,20 @@ def conv(x, w, b, stride, pad, dilation=(1, 1), groups=1):
     return y
 
 
+def conv_transpose(x, w, b, stride, pad, output_pad=(0, 0), dilation=(1, 1)):
+    """Every number scatters the kernel."""
+    n, c, *size = x.shape
+    _, o, *k = w.shape
+    whole = [stride[a] * (size[a] - 1) + dilation[a] * (k[a] - 1) + 1 + output_pad[a] for a in (0, 1)]
+    y = np.zeros((n, o, *whole))
+    for bn, ic, r, s in np.ndindex(*x.shape):
+        for oc, i, j in np.ndindex(o, *k):
+            at = r * stride[0] + i * dilation[0], s * stride[1] + j * dilation[1]
+            y[bn, oc, *at] += x[bn, ic, r, s] * w[ic, oc, i, j]
+    y = y[:, :, pad[0]:whole[0] - pad[0], pad[1]:whole[1] - pad[1]]
+    return y if b is None else y + b[None, :, None, None]
+
+
 def pool(x, k, stride, pad, combine):
     n, c, h, w = x.shape
     ho = (h + 2 * pad - k) // stride + 1
@@ -64,6 +78,11 @@ show("linear", x @ w.T + b)
 x = fill("x", 2, 4, 5, 6)
 show("conv", conv(x, fill("conv1.weight", 3, 4, 3, 2), fill("conv1.bias", 3), (2, 1), (1, 0)))
 show("conv_groups", conv(x, fill("conv1.weight", 6, 2, 3, 3), None, (1, 1), (2, 2), (2, 2), 2))
+show("conv_transpose", conv_transpose(x, fill("conv_transpose1.weight", 4, 3, 3, 2),
+                                      fill("conv_transpose1.bias", 3), (3, 2), (1, 0), (2, 1)))
+show("conv_transpose_dilated", conv_transpose(x, fill("conv_transpose1.weight", 4, 2, 3, 3), None, (1, 1), (0, 0),
+                                              dilation=(2, 2)))
+show("upsample", x.repeat(2, axis=2).repeat(3, axis=3))
 show("max_pool", pool(x, 3, 2, 1, max))
 show("avg_pool", pool(x, 3, 2, 1, lambda v: sum(v) / 9))
 show("global_avg_pool", x.mean(axis=(2, 3)))
@@ -79,6 +98,10 @@ count = 2 * 5 * 6
 show("batch_norm_train", (x - lift(mu)) / np.sqrt(lift(var) + 1e-5) * lift(g) + lift(s),
      0.9 * rm + 0.1 * mu, 0.9 * rv + 0.1 * var * count / (count - 1))
 show("batch_norm_infer", (x - lift(rm)) / np.sqrt(lift(rv) + 1e-5) * lift(g) + lift(s))
+groups = x.reshape(2, 2, -1)
+groups = (groups - groups.mean(-1, keepdims=True)) / np.sqrt(groups.var(-1, keepdims=True) + 1e-5)
+show("group_norm", groups.reshape(x.shape) * lift(fill("group_norm1.weight", 4)) + lift(fill("group_norm1.bias", 4)))
+show("instance_norm", (x - x.mean((2, 3), keepdims=True)) / np.sqrt(x.var((2, 3), keepdims=True) + 1e-5))
 x = fill("x", 3, 4)
 mu, var = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
 show("layer_norm", (x - mu) / np.sqrt(var + 1e-5) * fill("layer_norm1.weight", 4)
@@ -155,6 +178,13 @@ def rmsprop(p, g, s, t):
     return p - 0.1 * g / (np.sqrt(s["q"]) + 1e-8)
 
 
+def adadelta(p, g, s, t):
+    s["q"] = 0.9 * s.get("q", 0) + 0.1 * g * g
+    d = g * np.sqrt(s.get("d", 0) + 1e-6) / np.sqrt(s["q"] + 1e-6)
+    s["d"] = 0.9 * s.get("d", 0) + 0.1 * d * d
+    return p - 0.1 * d
+
+
 def moments(p, g, s, t):
     s["m"] = 0.9 * s.get("m", 0) + 0.1 * g
     s["q"] = 0.999 * s.get("q", 0) + 0.001 * g * g
@@ -168,7 +198,7 @@ def adam(p, g, s, t): return p - moments(p, g, s, t)
 def adamw(p, g, s, t): return p * (1 - 0.1 * 0.01) - moments(p, g, s, t)
 
 
-for step in (sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw):
+for step in (sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, adamw):
     show(step.__name__, run(step))
 
 # Initializers of a weight [6, 4, 3, 2]: fan_in 24, fan_out 36. The largest absolute value possible
