@@ -10,9 +10,10 @@
 //! 6. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //!    written out, so that its operand lies in memory in constant steps.
 //! 7. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
-//! 8. `slices`: kernels that follow each other are computed part by part, where their temporaries are
+//! 8. `neighbours`: loops that need nothing of each other stand next to each other.
+//! 9. `slices`: kernels that follow each other are computed part by part, where their temporaries are
 //!    too large for the caches.
-//! 9. `gates`: a contraction and the map that reads it at several places become one kernel, with AVX-512.
+//! 10. `gates`: a contraction and the map that reads it at several places become one kernel, with AVX-512.
 //!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
 //! forms of kernels have in common (`piece.rs`).
@@ -23,6 +24,7 @@ mod folded;
 mod gates;
 mod joined;
 mod layout;
+mod neighbours;
 mod pad;
 mod phases;
 mod piece;
@@ -47,7 +49,8 @@ pub fn arrange(program: &Program, config: Config) -> Program {
                 true => written_out,
                 false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),
             };
-            let sliced = slices::in_slices(apart::rows_apart(pad::pad(transformed)));
+            let padded = apart::rows_apart(pad::pad(transformed));
+            let sliced = slices::in_slices(neighbours::loops_together(padded));
             gates::in_one(sliced, config.level)
         }
     }

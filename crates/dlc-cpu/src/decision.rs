@@ -39,6 +39,16 @@ pub fn of_loop(steps: i64, kernels: Vec<(&str, Decision)>) -> Decision {
     Decision { algorithm, tile, layout, threads }
 }
 
+/// Says of loops that each runs on a thread of its own, beside the others.
+pub fn run_beside(decisions: &mut [Decision], loops: &[Kernel]) {
+    for (at, decision) in decisions.iter_mut().enumerate() {
+        let others = loops.iter().enumerate().filter(|(other, _)| *other != at);
+        let names: Vec<&str> = others.map(|(_, kernel)| &*kernel.name).collect();
+        decision.algorithm += &format!("; on a thread of its own, beside {}", names.join(", "));
+        decision.threads = 1;
+    }
+}
+
 /// Adds to a kernel's layout which of its buffers are stored in another order than the program
 /// before it was arranged says.
 pub fn add_moved(decision: &mut Decision, kernel: &Kernel, before: &Program, after: &Program) {

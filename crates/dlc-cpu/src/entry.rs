@@ -1,6 +1,7 @@
 //! An entry as it is called: its works, the memory of a call, what callers lend.
 
 use crate::abi::{Context, ErrorSlot, KernelFn};
+use crate::beside;
 use crate::codegen::{Phase, When};
 use crate::lower::{ArenaPlan, ScheduledEntry, is_lasting, padded};
 use crate::memory::Memory;
@@ -9,6 +10,7 @@ use crate::schedule::Schedule;
 use crate::share::{Share, share_out};
 use dlc_kernel::{BufferId, Class, Form, Kernel, Program};
 use rustc_hash::FxHashSet;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
@@ -80,6 +82,11 @@ pub enum Action {
         works: Vec<Work>,
         /// How many workers have steps of their own; with one, steps are in turn.
         workers: usize,
+    },
+    /// Loops that need nothing of each other, each on a thread of its own.
+    Beside {
+        /// One for each thread.
+        loops: Vec<Work>,
     },
     /// Bytes from one buffer to another.
     Copy {
@@ -176,8 +183,8 @@ impl EntryCode {
         let entry = scheduled.entry;
         let mut linking =
             Linking { program, scheduled, phases, threads, functions, leaf: 0, contexts: 0 };
-        let kernels = entry.kernels.iter();
-        let works: Vec<Work> = kernels.flat_map(|k| linking.works(k)).collect();
+        let beside = beside::beside(scheduled, phases, threads);
+        let works = linking.works(&entry.kernels, &beside);
         let written = entry.kernels.iter().flat_map(Kernel::writes);
         let writes: FxHashSet<BufferId> =
             written.filter(|&id| is_lasting(program.buffer(id).class)).collect();
@@ -237,7 +244,7 @@ fn outside(program: &Program, scheduled: &ScheduledEntry, works: &[Work]) -> Vec
         w.visit(&mut |action| match action {
             Action::Copy { src, dst, .. } => copied.extend([root(*src), root(*dst)]),
             Action::Run { parts: run, first, .. } => parts.extend((*first..).zip(run)),
-            Action::Loop { .. } => {}
+            Action::Loop { .. } | Action::Beside { .. } => {}
         })
     });
     let one = |(class, &buffer): (Class, &BufferId)| {
@@ -261,7 +268,7 @@ impl Work {
     /// Shows its action, and those in it, to `see`.
     pub fn visit<'w>(&'w self, see: &mut dyn FnMut(&'w Action)) {
         see(&self.action);
-        if let Action::Loop { works, .. } = &self.action {
+        if let Action::Loop { works, .. } | Action::Beside { loops: works } = &self.action {
             works.iter().for_each(|work| work.visit(see));
         }
     }
@@ -269,7 +276,9 @@ impl Work {
     /// Whether something of it is due when parameters have changed.
     fn is_at_load(&self) -> bool {
         match &self.action {
-            Action::Loop { works, .. } => works.iter().any(Work::is_at_load),
+            Action::Loop { works, .. } | Action::Beside { loops: works } => {
+                works.iter().any(Work::is_at_load)
+            }
             _ => self.when == When::Load,
         }
     }
@@ -287,9 +296,22 @@ struct Linking<'a, 'p> {
 }
 
 impl Linking<'_, '_> {
-    /// What a kernel does, in order.
-    fn works(&mut self, kernel: &Kernel) -> Vec<Work> {
-        self.nested(kernel, 0).into_iter().map(|(_, work)| work).collect()
+    /// What kernels do, in order; loops in `beside` at the same time, after what comes before them.
+    fn works(&mut self, kernels: &[Kernel], beside: &[Range<usize>]) -> Vec<Work> {
+        let (mut works, mut waiting) = (Vec::new(), Vec::new());
+        for (at, kernel) in kernels.iter().enumerate() {
+            let group = beside.iter().find(|loops| loops.contains(&at));
+            for (_, work) in self.nested(kernel, 0) {
+                let waits = group.is_some() && matches!(work.action, Action::Loop { .. });
+                if waits { waiting.push(work) } else { works.push(work) }
+            }
+            if group.is_some_and(|loops| loops.end == at + 1) {
+                let loops = std::mem::take(&mut waiting);
+                let action = Action::Beside { loops };
+                works.push(Work { kernel: at, when: self.when(at), action });
+            }
+        }
+        works
     }
 
     /// What a kernel within so many loops does, in order: each work at every step of so many of them,

@@ -13,7 +13,7 @@
 //! - [`jit`]: Cranelift IR to executable memory, in parallel.
 //! - [`caches`]: how much memory is near.
 //! - [`lower`]: all of the above for a whole program, with its memory plan.
-//! - [`pool`], [`share`]: threads, and who executes which units.
+//! - [`pool`], [`share`], [`beside`]: threads, who executes which units, which loops run at once.
 //! - [`entry`], [`executable`]: works and arenas; storage, calls, errors.
 //! - [`transfer`]: tensors of the host.
 //! - [`decision`], [`listing`]: what was decided, for people to read.
@@ -35,6 +35,7 @@
 
 pub mod abi;
 pub mod arrange;
+pub mod beside;
 pub mod caches;
 pub mod codegen;
 pub mod decision;
@@ -218,7 +219,12 @@ impl Target for CpuTarget {
                 decision::add_moved(&mut decision, kernel, program, &arranged);
                 decision
             };
-            entry.entry.kernels.iter().zip(made).map(of_kernel).collect()
+            let kernels = entry.entry.kernels.iter();
+            let mut decisions: Vec<Decision> = kernels.zip(made).map(of_kernel).collect();
+            for loops in beside::beside(entry, &phases, threads) {
+                decision::run_beside(&mut decisions[loops.clone()], &entry.entry.kernels[loops]);
+            }
+            decisions
         };
         let kernels = scheduled.iter().map(of_entry).collect();
         drop(scheduled);

@@ -4,6 +4,7 @@
 //! machine code waiting to be compiled and a list of launches over offsets.
 
 use crate::abi::ALIGNMENT;
+use crate::beside;
 use crate::codegen::{self, Phase, When};
 use crate::rooms::{self, Room, Rooms};
 use crate::schedule::contract::Choices;
@@ -15,6 +16,7 @@ use dlc_kernel::region::Regions;
 use dlc_kernel::{BufferId, BuildError, Class, Entry, Form, Kernel, Program};
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::ops::Range;
 
 /// The schedules of an entry's kernels.
 pub struct ScheduledEntry<'p> {
@@ -79,9 +81,19 @@ pub struct Facts {
     pub rooms: Rooms,
     /// By kernel that is a loop whose steps may run beside each other: how many they are.
     pub independent: FxHashMap<usize, i64>,
+    /// Loops that may run at the same time.
+    pub neighbours: Vec<Range<usize>>,
 }
 
 impl Facts {
+    /// Memory that is needed from one kernel to another, and while their neighbours run.
+    fn alive(&self, bytes: u64, first: usize, last: usize) -> Block {
+        let around = |at: usize| self.neighbours.iter().find(|loops| loops.contains(&at));
+        let first = around(first).map_or(first, |loops| loops.start);
+        let last = around(last).map_or(last, |loops| loops.end - 1);
+        Block { bytes, first, last }
+    }
+
     /// What the schedules of the entry's kernels depend on.
     pub fn site<'p>(
         &'p self,
@@ -148,8 +160,9 @@ pub fn facts(program: &Program) -> Vec<Facts> {
         let rooms = rooms::rooms(program, entry, &aliases);
         rooms::overwrite(program, entry, &rooms, &mut aliases);
         let independent = rooms::independent_steps(entry, &rooms);
+        let neighbours = beside::neighbours(entry, &at_load, &aliases, &independent);
         let regions = Regions::of(program, entry);
-        Facts { aliases, fixed, at_load, regions, changing, rooms, independent }
+        Facts { aliases, fixed, at_load, regions, changing, rooms, independent, neighbours }
     };
     program.entries.iter().map(entry).collect()
 }
@@ -326,7 +339,7 @@ impl ArenaPlan {
             };
             let room = scheduled.facts.rooms.get(&buffer);
             let bytes = room.map_or_else(|| bytes(program, buffer), for_each_worker)?;
-            blocks.push(Block { bytes, first, last });
+            blocks.push(scheduled.facts.alive(bytes, first, last));
         }
         for (leaf, schedule) in scheduled.leaves.iter().zip(&scheduled.schedules) {
             let at = leaf.top;
@@ -335,7 +348,7 @@ impl ArenaPlan {
                 (scratch.next_multiple_of(ALIGNMENT) as u64).saturating_mul(threads as u64);
             let workers = scheduled.step_workers(at, threads) as u64;
             for bytes in [padded(shared as u64).saturating_mul(workers), scratch] {
-                blocks.push(Block { bytes, first: at, last: at });
+                blocks.push(scheduled.facts.alive(bytes, at, at));
             }
         }
         let too_much = |_| BuildError::Memory { needed: u64::MAX, limit: u64::MAX };

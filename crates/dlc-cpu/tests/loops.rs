@@ -79,10 +79,20 @@ fn what_a_step_alone_needs_is_there_for_one_step() {
 /// `h[t + 1] = tanh(0.04 h[t] W + c[t])`, `c[t + 1] = (c[t] + h[t + 1]) / 2`, of which the last values are read;
 /// if they are `kept`, all values of `c`.
 fn carries(steps: i64, kept: bool) -> Program {
-    let (rows, width) = (5, 24);
     let mut draft = Draft::default();
-    let w = draft.input(&[width, width]);
-    let first = draft.input(&[rows, width]);
+    let (w, first) = (draft.input(&[24, 24]), draft.input(&[5, 24]));
+    add_carries(&mut draft, (w, first), (5, 24), steps, kept);
+    draft.program()
+}
+
+/// Adds them, with `h[0] = c[0] = first`; gives their values.
+fn add_carries(
+    draft: &mut Draft,
+    (w, first): (BufferId, BufferId),
+    (rows, width): (i64, i64),
+    steps: i64,
+    kept: bool,
+) -> BufferId {
     let [h, c] = [0; 2].map(|_| draft.temp(&[steps + 1, rows, width]));
     let products = draft.temp(&[steps, rows, width]);
     let out = draft.output(&[if kept { steps + 1 } else { 1 }, rows, width]);
@@ -122,7 +132,7 @@ fn carries(steps: i64, kept: bool) -> Program {
         let value = binary(&mut e, BinaryOp::Add, last[0], last[1]);
         draft.map(&[rows, width], e, vec![stored(out, fixed(0), value)]);
     }
-    draft.program()
+    out
 }
 
 #[test]
@@ -140,4 +150,45 @@ fn carries_whose_history_nobody_needs_are_in_place() {
     };
     assert_eq!(peak(9, false), peak(40, false));
     assert!(peak(9, true) < peak(40, true));
+}
+
+/// Two recurrences, each after a kernel that it needs; if `coupled`, the second one begins with the last
+/// values of the first.
+fn pair(width: i64, coupled: bool) -> Program {
+    let (rows, steps) = (5, 6);
+    let mut draft = Draft::default();
+    let (w, first) = (draft.input(&[width, width]), draft.input(&[rows, width]));
+    let scaled = |draft: &mut Draft, x: BufferId, coords: Access, factor: f64| {
+        let result = draft.temp(&[rows, width]);
+        let mut e = Exprs::new();
+        let (x, factor) = (load(&mut e, x, coords), e.constant(DType::F32, factor));
+        let value = binary(&mut e, BinaryOp::Mul, x, factor);
+        draft.map(&[rows, width], e, vec![store(result, &[0, 1], value)]);
+        result
+    };
+    let begin = scaled(&mut draft, first, at(&[0, 1]), 0.5);
+    let out = add_carries(&mut draft, (w, begin), (rows, width), steps, false);
+    let last = access([Index::constant(0i64), Index::axis(0), Index::axis(1)]);
+    let (x, coords) = if coupled { (out, last) } else { (first, at(&[0, 1])) };
+    let begin = scaled(&mut draft, x, coords, 0.7);
+    add_carries(&mut draft, (w, begin), (rows, width), steps, false);
+    draft.program()
+}
+
+#[test]
+fn loops_that_need_nothing_of_each_other_run_beside_each_other() {
+    let beside = |program: &Program, threads: usize| {
+        let target = CpuTarget::new(Level::X86_64V3);
+        let decided = target.decide(program, &options(OptLevel::O2, threads)).unwrap();
+        let made = decided.kernels.iter().flatten();
+        made.filter(|decision| decision.algorithm.contains("beside")).count()
+    };
+    for width in [24, 300] {
+        for coupled in [false, true] {
+            let program = pair(width, coupled);
+            check(&program, &noise_inputs(&program, 5), 1e-5);
+            assert_eq!(beside(&program, 1), 0);
+            assert_eq!(beside(&program, 2), if coupled { 0 } else { 2 });
+        }
+    }
 }

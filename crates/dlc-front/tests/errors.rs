@@ -123,6 +123,7 @@ fn expressions() {
         "y[n] = sum[2] x[n]",
         "y = x.[3]",
         "y = x[1 2]",
+        "x |> fc: linear(8) |> relu",
     ]));
 }
 

@@ -2,8 +2,9 @@
 //! each of its own points, becomes a contraction with several sums at a point that makes the map's
 //! stores. So the result is never in memory, and a step is one kernel.
 //!
-//! Only AVX-512 wins by it: with fewer and shorter registers, gates in the short runs of a block take longer
-//! than gates of whole rows, by more than the way through memory does (batch 32: 5 % of an LSTM's step).
+//! With AVX2 only steps of few rows win by it, and those of two threads most: neither waits for what the other
+//! one multiplied. Of many rows, fewer and shorter registers make gates in the short runs of a block take
+//! longer than gates of whole rows, by more than the way through memory does (batch 32: 4 % of an LSTM's step).
 //!
 //! The halves of a gated layer are the same case, if one matrix makes both, but win nothing: outside of
 //! loops there is enough to do for each kernel.
@@ -20,19 +21,23 @@ use smallvec::SmallVec;
 
 /// The most sums of a point.
 const MOST_SUMS: usize = 8;
+/// The most rows of a step with AVX2.
+const FEW_ROWS: i64 = 24;
 
 /// Makes one kernel of contractions and maps where that is possible.
 pub(super) fn in_one(mut program: Program, level: Level) -> Program {
-    if level != Level::X86_64V4 {
-        return program;
-    }
+    let most_rows = match level {
+        Level::X86_64V4 => i64::MAX,
+        Level::X86_64V3 => FEW_ROWS,
+        _ => return program,
+    };
     for at in 0..program.entries.len() {
         let entry = &mut program.entries[at];
         let mut readers = FxHashMap::default();
         entry.kernels.iter().for_each(|kernel| count_readers(kernel, &mut readers));
         entry.outputs.iter().for_each(|id| _ = readers.remove(id));
         let (mut kernels, commit) = (std::mem::take(&mut entry.kernels), entry.commit);
-        let joints = Joints { program: &program, readers };
+        let joints = Joints { program: &program, readers, most_rows };
         let gone = joints.join_all(&mut kernels, 0);
         let entry = &mut program.entries[at];
         entry.commit -= gone.into_iter().filter(|&product| product < commit).count();
@@ -53,6 +58,7 @@ fn count_readers(kernel: &Kernel, readers: &mut FxHashMap<BufferId, usize>) {
 struct Joints<'p> {
     program: &'p Program,
     readers: FxHashMap<BufferId, usize>,
+    most_rows: i64,
 }
 
 impl Joints<'_> {
@@ -95,7 +101,9 @@ impl Joints<'_> {
         let gates = Gates::new(segment, result, &buffer.shape)?;
         let points = |axes: &[Size]| axes.iter().map(Size::as_const).product::<Option<i64>>();
         let count = gates.places.len() as i64;
-        if points(&segment.axes)?.checked_mul(count) != points(product.out) {
+        let (_, rows) = segment.axes.get(steps as usize..)?.split_last()?;
+        let is_all = points(&segment.axes)?.checked_mul(count) == points(product.out);
+        if !is_all || points(rows)? > self.most_rows {
             return None;
         }
         let stays = |id: &BufferId| !product_reads.contains(id);

@@ -3,7 +3,7 @@
 use super::CpuExecutable;
 use crate::abi::{Context, ErrorKind, ErrorSlot};
 use crate::codegen::When;
-use crate::entry::{Action, Arena, EntryCode, Frame, RunnablePart, Work};
+use crate::entry::{Action, Arena, EntryCode, RunnablePart, Work};
 use crate::schedule::scanned;
 use crate::share::Share;
 use dlc_kernel::{Kernel, RunError};
@@ -22,7 +22,13 @@ impl CpuExecutable {
         mut seconds: Option<&mut [f64]>,
     ) -> Result<(), RunError> {
         let mut start = seconds.is_some().then(Instant::now);
-        for work in entry.works.iter().filter(|work| work.when == when) {
+        let due = entry.works.iter().filter(|work| work.when == when);
+        // Kernels that are timed run one by one.
+        let timed = due.flat_map(|work| match &work.action {
+            Action::Beside { loops } if seconds.is_some() => &loops[..],
+            _ => std::slice::from_ref(work),
+        });
+        for work in timed.collect::<Vec<_>>() {
             self.run_work((at, entry), work, arena, 0)?;
             if let (Some(seconds), Some(start)) = (&mut seconds, &mut start) {
                 seconds[work.kernel] += start.elapsed().as_secs_f64();
@@ -68,12 +74,23 @@ impl CpuExecutable {
                 }
                 Ok(())
             }
+            Action::Beside { loops } => {
+                let frame = arena.frames[at][0].get_mut().unwrap_or_else(|e| e.into_inner());
+                let contexts = Shareable(&frame.contexts);
+                self.pool.run(loops.len(), &|worker| {
+                    let Action::Loop { steps, .. } = loops[worker].action else {
+                        unreachable!("only loops run beside each other")
+                    };
+                    run_steps(&loops[worker], contexts.get(), (worker, 0..steps));
+                });
+                Ok(())
+            }
             Action::Loop { steps, workers, .. } => {
                 let frames = &arena.frames[at];
                 self.pool.run(*workers, &|worker| {
                     let frame = frames[worker].lock().unwrap_or_else(|e| e.into_inner());
                     let cut = |worker: usize| steps * worker as i64 / *workers as i64;
-                    run_steps(work, &frame, (worker, cut(worker)..cut(worker + 1)));
+                    run_steps(work, &frame.contexts, (worker, cut(worker)..cut(worker + 1)));
                 });
                 Ok(())
             }
@@ -87,15 +104,6 @@ impl CpuExecutable {
         shares: &[Vec<Share>],
         step: i64,
     ) {
-        /// Contexts hold addresses, which a region hands to the pool's threads.
-        struct Shareable<'a>(&'a [Context]);
-        // SAFETY: workers execute disjoint units, and only ever write what is their own.
-        unsafe impl Sync for Shareable<'_> {}
-        impl<'a> Shareable<'a> {
-            fn get(&self) -> &'a [Context] {
-                self.0
-            }
-        }
         let contexts = Shareable(contexts);
         self.pool.run(shares.len(), &|worker| {
             for share in &shares[worker] {
@@ -132,23 +140,37 @@ impl CpuExecutable {
     }
 }
 
+/// Contexts hold addresses, which a region hands to the pool's threads.
+struct Shareable<'a>(&'a [Context]);
+
+// SAFETY: workers execute disjoint units, and only ever write what is their own.
+unsafe impl Sync for Shareable<'_> {}
+
+impl<'a> Shareable<'a> {
+    fn get(&self) -> &'a [Context] {
+        self.0
+    }
+}
+
 /// Runs some steps of a loop on this thread; they cannot fail.
-fn run_steps(looped: &Work, frame: &Frame, (worker, steps): (usize, Range<i64>)) {
+fn run_steps(looped: &Work, contexts: &[Context], (worker, steps): (usize, Range<i64>)) {
     let Action::Loop { works, .. } = &looped.action else { unreachable!("only loops have steps") };
     for step in steps {
         for work in works {
             match &work.action {
                 Action::Run { parts, first, shares, .. } => {
-                    let contexts = &frame.contexts[*first..first + parts.len()];
+                    let contexts = &contexts[*first..first + parts.len()];
                     let all = shares.iter().flatten();
-                    // SAFETY: no other worker has these steps, nor this frame.
+                    // SAFETY: no other worker has these steps, nor what they write.
                     all.for_each(|s| unsafe { execute(parts, contexts, s, (worker, step)) });
                 }
                 Action::Loop { steps: inner, .. } => {
                     let inner = step * inner..(step + 1) * inner;
-                    run_steps(work, frame, (worker, inner));
+                    run_steps(work, contexts, (worker, inner));
                 }
-                Action::Copy { .. } => unreachable!("nothing is copied in loops"),
+                Action::Beside { .. } | Action::Copy { .. } => {
+                    unreachable!("loops hold kernels and loops")
+                }
             }
         }
     }

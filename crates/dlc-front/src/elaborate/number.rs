@@ -1,5 +1,7 @@
 //! Arithmetic of numbers that are known when a model is elaborated: sizes, fractions, truth values.
 
+use std::fmt::Display;
+
 use dlc_kernel::{BinaryOp, DType, Size, UnaryOp};
 
 use super::constraint::{CODE, Comparison, Constraint, Relation};
@@ -117,7 +119,8 @@ impl Elab<'_> {
         Ok(a.exact_div(b))
     }
 
-    fn refuse_zero(&mut self, a: &Size, b: &Size, span: Span) -> Eval<()> {
+    /// Refuses `a / b`, `a // b` and `a % b` if b is 0.
+    pub(super) fn refuse_zero(&mut self, a: &dyn Display, b: &Size, span: Span) -> Eval<()> {
         if b.as_const() != Some(0) {
             return Ok(());
         }

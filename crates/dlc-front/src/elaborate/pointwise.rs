@@ -43,6 +43,11 @@ impl Elab<'_> {
         if self.is_below_steps(op, a, b) {
             return Ok(Val::Bool(true));
         }
+        if let (BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod, Val::Index(_), Val::Int(by)) =
+            (op, a, b)
+        {
+            self.refuse_zero(&"an index", by, span)?;
+        }
         if let Some(index) = affine(op, a, b) {
             return Ok(Val::Index(index));
         }

@@ -134,7 +134,8 @@ fn expectation(positives: &[Rule]) -> String {
         words.insert("`,`");
     }
     if words.contains("an expression") {
-        words.retain(|word| !matches!(*word, "a name" | "a word" | "`:`" | "`,`"));
+        let parts = ["a name", "a word", "`:`", "`,`", "`repeat`"];
+        words.retain(|word| !parts.contains(word));
     }
     if words.contains("a statement") {
         words.retain(|word| !matches!(*word, "an expression" | "a name" | "`<-`"));
@@ -156,6 +157,9 @@ fn hints(place: &Place, positives: &[Rule]) -> Option<&'static str> {
     let value_wanted = positives.iter().any(|rule| describe(*rule) == Some("an expression"));
     if found.is_empty() && value_wanted && before.ends_with(|c: char| "+-*/%@<>|,".contains(c)) {
         return Some("to continue on the next line, start that line with the operator");
+    }
+    if before.ends_with(':') && positives.contains(&Rule::kw_repeat) {
+        return Some("a layer is named by `fc = linear(8)` before, or `named[\"fc\"](linear(8))`");
     }
     match found {
         "=" if operator_wanted => Some("to compare two values write `==`"),
@@ -198,6 +202,7 @@ fn describe(rule: Rule) -> Option<&'static str> {
         Rule::tilde => "`~`",
         Rule::arrow_left => "`<-`",
         Rule::kw_else => "`else`",
+        Rule::kw_repeat => "`repeat`",
         Rule::kw_in => "`in`",
         Rule::kw_with => "`with`",
         Rule::kw_reverse => "`reverse`",

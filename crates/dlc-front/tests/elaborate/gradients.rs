@@ -66,6 +66,22 @@ train Net {
 }
 
 #[test]
+fn a_small_decoder() {
+    let text = "
+model Paint(code: f32[N, 4, 2, 3]) -> f32[N, 1, 8, 11] {
+  code |> conv_transpose(6, 4, stride = 2, pad = 1) |> group_norm(2) |> silu
+       |> conv_transpose(3, [1, 2], pad = [0, 1], stride = [1, 2], output_pad = [0, 1], bias = no)
+       |> instance_norm |> elu |> upsample([2, 1]) |> conv(1, 3, pad = 1)
+}
+train Paint {
+  data tensors(code = f32[N, 4, 2, 3], picture = f32[N, 1, 8, 11])
+  loss mse(Paint(code), picture)
+  optim adadelta()
+}";
+    check(text, &[], 2);
+}
+
+#[test]
 fn attention_in_index_notation() {
     let text = "
 block Attention(A)(x: f32[N, T, D]) -> f32[N, T, D] where D % A == 0 {

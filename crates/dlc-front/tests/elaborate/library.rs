@@ -127,6 +127,23 @@ fn a_row_of_minus_infinity_has_a_softmax_of_zero() {
     assert_close("softmax", &found[0].1.data[3..], &[1.0 / 3.0; 3]);
 }
 
+/// Where a quotient of indices does not come out even, a read is outside; `//` rounds down.
+#[test]
+fn quotients_of_indices() {
+    let found = |equation: &str| {
+        let text = format!("model M(x: f32[3]) {{ {equation}\n y }}");
+        let model = model(&text, Mode::Infer);
+        let x = Array::new([3], vec![5.0, 6.0, 7.0]);
+        results(&model.graph, &[("x".to_string(), x)].into())[0].1.data.clone()
+    };
+    assert_eq!(found("y[i < 6] = x[i / 2]"), [5.0, 0.0, 6.0, 0.0, 7.0, 0.0]);
+    assert_eq!(found("y[i < 6] = x[(i - 3) / 2 + 1]"), [0.0, 5.0, 0.0, 6.0, 0.0, 7.0]);
+    assert_eq!(found("y[i < 3] = x[4*i / 2 / 2]"), [5.0, 6.0, 7.0]);
+    assert_eq!(found("y[i < 5] = sum[k < 2] x[(i + k) / 2]"), [5.0, 6.0, 6.0, 7.0, 7.0]);
+    assert_eq!(found("y[i < 6] = x[i // 2]"), [5.0, 5.0, 6.0, 6.0, 7.0, 7.0]);
+    assert_eq!(found("y[i] = x[i] + (i - 3) / 2"), [3.0, 5.0, 6.0]);
+}
+
 /// Three steps of an optimizer on the loss sum(c * p * p) / 2.
 fn three_steps(optimizer: &str) -> Vec<f64> {
     let text = format!(

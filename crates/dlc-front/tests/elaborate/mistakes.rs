@@ -108,6 +108,7 @@ fn index_equations() {
         "y[n, h, w] = x[n, 0, h, w] where h <= w\n  y",
         "y[n] = sum[c] softmax(x[n, c, 0, 0])\n  y",
         "y[n] = x[n, x[n, 0, 0, 0], 0, 0]\n  y",
+        "y[n] = x[n, 0, n / 0, 0]\n  y",
     ]));
 }
 

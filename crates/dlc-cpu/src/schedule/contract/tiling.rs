@@ -171,6 +171,10 @@ const LINE_IN_ORDER: f64 = 1.0;
 const LINE: i64 = 16;
 /// Units that are enough to share out.
 const ENOUGH_UNITS: i64 = 8;
+/// Numbers of threads that few units should suit.
+const THREADS: [i64; 3] = [2, 4, 8];
+/// What another unit costs, as a part of a whole product.
+const A_UNIT: f64 = 0.0005;
 /// Rows and columns that are a unit's at least, where depths are shared out.
 const PIECE: i64 = 64;
 /// Pieces from which on no depth is shared out.
@@ -412,6 +416,30 @@ impl Divisible {
         let limit = if both <= self.points { limit.max(both) } else { self.points };
         even_block(self.points, limit, multiple)
     }
+
+    /// The block, up to `limit`, whose units can be shared out best: the last one is smaller, and of few
+    /// units one more or less is a lot.
+    fn shared_out(self, limit: i64) -> i64 {
+        let both = lcm(self.step, self.together);
+        let smaller = (1..).map(|blocks| blocks * both).take_while(|&block| block < limit);
+        let cost = |&block: &i64| {
+            let units = div_ceil(self.points, block);
+            let longest: i64 =
+                THREADS.map(|threads| self.longest_share(block, threads)).iter().sum();
+            longest as f64 / self.points as f64 + A_UNIT * units as f64
+        };
+        smaller.chain([limit]).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(limit)
+    }
+
+    /// The most points of so many threads' shares of all units, which are cut as `share.rs` cuts them.
+    fn longest_share(self, block: i64, threads: i64) -> i64 {
+        let units = div_ceil(self.points, block);
+        let cut = |thread: i64| {
+            let unit = (units * thread) as f64 / threads as f64;
+            (unit.round() as i64 * block).min(self.points)
+        };
+        (0..threads).map(|thread| cut(thread + 1) - cut(thread)).max().unwrap_or(0)
+    }
 }
 
 /// Rows and columns of a unit, but enough units to share out: rows and sums take half of the second
@@ -439,6 +467,9 @@ fn blocks(problem: Problem, depth_block: i64, rows: Divisible, columns: Divisibl
         let ways = [fewer_rows, fewer_columns].into_iter().flatten();
         let Some(blocks) = ways.min_by_key(passing) else { break };
         (row_block, column_block) = blocks;
+    }
+    if row_block >= rows.points && problem.batch * problem.shares.count == 1 {
+        column_block = columns.shared_out(column_block);
     }
     (row_block, column_block)
 }
