@@ -409,8 +409,6 @@ def measure(name, case, args, folder):
 
 
 def main():
-    import torch
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
@@ -426,6 +424,8 @@ def main():
     unknown = [name for name in args.cases if name not in known]
     if unknown:
         parser.error(f"there is no case {', '.join(unknown)}; there are {', '.join(known)}")
+    import torch
+
     torch.set_num_threads(1)
     print(f"{'case':16} {'error':>8} {'dlc ms':>10}   peers: ms (ratio)")
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,8 @@
 //! 8. `neighbours`: loops that need nothing of each other stand next to each other.
 //! 9. `slices`: kernels that follow each other are computed part by part, where their temporaries are
 //!    too large for the caches.
-//! 10. `gates`: a contraction and the map that reads it at several places become one kernel, with AVX-512.
+//! 10. `gates`: a contraction and the map that reads it at several places become one kernel, with
+//!     AVX2 if it has few rows.
 //!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
 //! forms of kernels have in common (`piece.rs`).
