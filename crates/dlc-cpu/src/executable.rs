@@ -22,6 +22,7 @@ use dlc_kernel::{
 };
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 /// Bytes that loads outside their buffer read instead.
 #[repr(align(64))]
@@ -75,11 +76,12 @@ impl CpuExecutable {
     /// # Errors
     /// [`BuildError::Memory`] if there is not enough.
     pub fn new(pieces: Pieces) -> Result<CpuExecutable, BuildError> {
+        let start = Instant::now();
         let Pieces { program, entries, lasting: lasting_plan, module, pool, times } = pieces;
         let needed = peak_bytes(&lasting_plan, entries.iter().map(|e| &e.plan));
-        let refuse = || BuildError::Memory { needed, limit: needed - 1 };
-        let lasting = Memory::new(lasting_plan.bytes).ok_or_else(refuse)?;
-        let executable = CpuExecutable {
+        let refused = BuildError::Memory { needed, limit: needed - 1 };
+        let lasting = Memory::new(lasting_plan.bytes).ok_or(refused)?;
+        let mut executable = CpuExecutable {
             program,
             entries,
             lasting,
@@ -91,8 +93,9 @@ impl CpuExecutable {
             times,
             _module: Mutex::new(module),
         };
-        executable.give_back(executable.new_arena().ok_or_else(refuse)?);
         executable.set_defaults();
+        let ms = start.elapsed().as_secs_f64() * 1e3;
+        executable.times.push(StageTime { name: "allocate", ms });
         Ok(executable)
     }
 
@@ -207,7 +210,7 @@ impl CpuExecutable {
 
     fn take_arena(&self) -> Result<Arena, RunError> {
         let free = self.arenas.lock().unwrap_or_else(|e| e.into_inner()).pop();
-        let full = || RunError::Usage("there is no memory for another call at a time".into());
+        let full = || RunError::Usage("there is no memory for the temporaries of a call".into());
         free.or_else(|| self.new_arena()).ok_or_else(full)
     }
 

@@ -90,15 +90,19 @@ impl Isas {
 }
 
 /// Finds equal functions.
-pub fn deduplicate<'c>(parts: impl Iterator<Item = &'c Part>) -> Unique<'c> {
+pub fn deduplicate<'c>(parts: &[&'c Part]) -> Unique<'c> {
+    let hash = |part: &&Part| {
+        let mut hasher = FxHasher::default();
+        part.code.function.stencil.hash(&mut hasher);
+        part.code.leaves.hash(&mut hasher);
+        hasher.finish()
+    };
+    let hashes: Vec<u64> = parts.par_iter().map(hash).collect();
     let mut unique = Unique { parts: Vec::new(), index: Vec::new() };
     let mut by_hash: FxHashMap<u64, Vec<usize>> = FxHashMap::default();
-    for part in parts {
+    for (&part, hash) in parts.iter().zip(hashes) {
         let code = &part.code;
-        let mut hasher = FxHasher::default();
-        code.function.stencil.hash(&mut hasher);
-        code.leaves.hash(&mut hasher);
-        let same_hash = by_hash.entry(hasher.finish()).or_default();
+        let same_hash = by_hash.entry(hash).or_default();
         let equal = |&&at: &&usize| {
             let known: &Part = unique.parts[at];
             known.is_hot() == part.is_hot()

@@ -169,13 +169,16 @@ impl Target for CpuTarget {
         clock.stage("arrange");
         let facts = lower::facts(&program);
         let scheduled = lower::schedule(&program, &facts, self.config(options), &self.choices)?;
-        let (lasting, arenas) = plan(&program, &scheduled, threads, options.memory_limit)?;
         clock.stage("schedule");
         let frontend = isas.frontend_config();
-        let phases: Vec<_> = scheduled.iter().map(|e| lower::generate(e, frontend)).collect();
+        let (planned, phases) = rayon::join(
+            || plan(&program, &scheduled, threads, options.memory_limit),
+            || scheduled.iter().map(|e| lower::generate(e, frontend)).collect::<Vec<_>>(),
+        );
+        let (lasting, arenas) = planned?;
         clock.stage("codegen");
         let parts = phases.iter().flatten().flatten().flat_map(|p| &p.parts);
-        let unique = jit::deduplicate(parts);
+        let unique = jit::deduplicate(&parts.collect::<Vec<_>>());
         let module = jit::Module::new(self.level, isas, &unique.parts)?;
         clock.stage("compile");
         let mut functions = unique.index.iter().map(|&at| module.function(at));

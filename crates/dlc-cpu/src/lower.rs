@@ -147,50 +147,56 @@ pub struct LastingPlan {
 
 /// What holds of the buffers of every entry.
 pub fn facts(program: &Program) -> Vec<Facts> {
-    let entry = |entry| {
-        let mut fixed = fixed_buffers(program, entry);
-        let at_load = find_fixed_work(program, entry, &mut fixed);
-        let in_calls = entry.kernels.iter().zip(&at_load).filter(|(_, at_load)| !**at_load);
-        let read = in_calls.flat_map(|(kernel, _)| kernel.reads());
-        let kept: Vec<BufferId> = read.filter(|id| fixed.contains(id)).collect();
-        let loops = entry.kernels.iter().enumerate();
-        let loops = loops.filter(|(_, k)| matches!(k.form, Form::Loop { .. }));
-        let changing = loops.map(|(at, k)| (at, k.writes().into_iter().collect())).collect();
-        let mut aliases = plan::aliases(program, entry, &kept);
-        let rooms = rooms::rooms(program, entry, &aliases);
-        rooms::overwrite(program, entry, &rooms, &mut aliases);
-        let independent = rooms::independent_steps(entry, &rooms);
-        let neighbours = beside::neighbours(entry, &at_load, &aliases, &independent);
-        let regions = Regions::of(program, entry);
-        Facts { aliases, fixed, at_load, regions, changing, rooms, independent, neighbours }
-    };
-    program.entries.iter().map(entry).collect()
+    program.entries.par_iter().map(|entry| facts_of(program, entry)).collect()
 }
 
-/// By kernel: whether it computes what depends on nothing but parameters that the entry leaves as they
-/// are.
-pub fn fixed_work(program: &Program, entry: &Entry) -> Vec<bool> {
-    find_fixed_work(program, entry, &mut fixed_buffers(program, entry))
+/// What holds of the buffers of an entry.
+pub fn facts_of(program: &Program, entry: &Entry) -> Facts {
+    let Fixed { buffers: fixed, at_load } = Fixed::of(program, entry);
+    let in_calls = entry.kernels.iter().zip(&at_load).filter(|(_, at_load)| !**at_load);
+    let read = in_calls.flat_map(|(kernel, _)| kernel.reads());
+    let kept: Vec<BufferId> = read.filter(|id| fixed.contains(id)).collect();
+    let loops = entry.kernels.iter().enumerate();
+    let loops = loops.filter(|(_, k)| matches!(k.form, Form::Loop { .. }));
+    let changing = loops.map(|(at, k)| (at, k.writes().into_iter().collect())).collect();
+    let mut aliases = plan::aliases(program, entry, &kept);
+    let rooms = rooms::rooms(program, entry, &aliases);
+    rooms::overwrite(program, entry, &rooms, &mut aliases);
+    let independent = rooms::independent_steps(entry, &rooms);
+    let neighbours = beside::neighbours(entry, &at_load, &aliases, &independent);
+    let regions = Regions::of(program, entry);
+    Facts { aliases, fixed, at_load, regions, changing, rooms, independent, neighbours }
 }
 
-/// Adds what is computed from fixed buffers alone to them; says which kernels do that.
-fn find_fixed_work(program: &Program, entry: &Entry, fixed: &mut FxHashSet<BufferId>) -> Vec<bool> {
-    let mut at_load = Vec::with_capacity(entry.kernels.len());
-    for kernel in &entry.kernels {
+/// What depends on nothing but parameters that an entry leaves as they are.
+pub struct Fixed {
+    /// These parameters, and what is computed from them alone.
+    pub buffers: FxHashSet<BufferId>,
+    /// By kernel: whether it computes such a thing.
+    pub at_load: Vec<bool>,
+}
+
+impl Fixed {
+    /// That of an entry.
+    pub fn of(program: &Program, entry: &Entry) -> Fixed {
+        let mut buffers = fixed_parameters(program, entry);
         let own =
             |id: &BufferId| program.buffer(*id).class == Class::Temp && !entry.outputs.contains(id);
-        let (reads, writes) = (kernel.reads(), kernel.writes());
-        let depends = !reads.is_empty() && reads.iter().all(|id| fixed.contains(id));
-        let is_fixed = depends && writes.iter().all(own) && !kernel.may_fail();
-        if is_fixed {
-            fixed.extend(writes);
-        }
-        at_load.push(is_fixed);
+        let is_fixed = |kernel: &Kernel| {
+            let reads = kernel.reads();
+            let depends = !reads.is_empty() && reads.iter().all(|id| buffers.contains(id));
+            let is_fixed = depends && kernel.writes().iter().all(own) && !kernel.may_fail();
+            if is_fixed {
+                buffers.extend(kernel.writes());
+            }
+            is_fixed
+        };
+        let at_load = entry.kernels.iter().map(is_fixed).collect();
+        Fixed { buffers, at_load }
     }
-    at_load
 }
 
-fn fixed_buffers(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
+fn fixed_parameters(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
     let written: FxHashSet<BufferId> = entry.kernels.iter().flat_map(Kernel::writes).collect();
     let all = (0..program.buffers.len() as u32).map(BufferId);
     let keeps = |id: &BufferId| matches!(program.buffer(*id).class, Class::Param | Class::State);

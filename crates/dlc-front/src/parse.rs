@@ -28,7 +28,7 @@ pub use tokens::MAX_NAME_BYTES;
 use crate::ast::Ast;
 use crate::diagnostic::Diagnostic;
 use crate::source::{FileId, Sources};
-use crate::stack::on_large_stack;
+use crate::stack::{each_on_large_stack, on_large_stack};
 
 /// Parses a file of `sources`.
 ///
@@ -38,6 +38,12 @@ use crate::stack::on_large_stack;
 pub fn parse(sources: &Sources, file: FileId) -> (Ast, Vec<Diagnostic>) {
     let text = sources.file(file).text();
     on_large_stack(|| parse_text(text, file))
+}
+
+/// [`parse`] for each of some files, beside each other.
+#[must_use]
+pub fn parse_each(sources: &Sources, files: &[FileId]) -> Vec<(Ast, Vec<Diagnostic>)> {
+    each_on_large_stack(files, |file| parse_text(sources.file(file).text(), file))
 }
 
 fn parse_text(text: &str, file: FileId) -> (Ast, Vec<Diagnostic>) {

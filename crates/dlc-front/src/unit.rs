@@ -10,9 +10,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::ast::{Ast, Block, Def, DefKind, Dim, ExprKind, Ident, Item, Output, StmtKind, Train};
 use crate::diagnostic::{Diagnostic, Style, render};
 use crate::elaborate::{self, DataSpec, DefId, Mode, Model, TrainOverrides, Training};
+use crate::parse::parse_each;
 use crate::source::{FileId, Sources, Span};
 use crate::stack::on_large_stack;
-use crate::{Code, library, parse};
+use crate::{Code, library};
 
 /// A parsed file with the definitions of the standard library that it may refer to.
 #[derive(Clone, Debug)]
@@ -58,19 +59,17 @@ impl Unit {
             Ok(user) => user,
             Err(error) => return Err(ParseFailure { diagnostics: vec![*error], sources }),
         };
-        let (ast, mut diagnostics) = parse(&sources, user);
-        diagnostics.extend(duplicates(&ast));
+        let used = library::used_by(sources.file(user).text());
+        let library = used.into_iter().map(|(name, text)| sources.add(name, text));
+        let files: Vec<FileId> = std::iter::once(user).chain(library).collect();
+        let (asts, errors): (Vec<Ast>, Vec<_>) = parse_each(&sources, &files).into_iter().unzip();
+        let mut errors = errors.into_iter();
+        let mut diagnostics = errors.next().expect("the user's file is the first");
+        diagnostics.extend(duplicates(&asts[0]));
         if !diagnostics.is_empty() {
             return Err(ParseFailure { diagnostics, sources });
         }
-        let mut asts = vec![ast];
-        let used = library::used_by(sources.file(user).text());
-        for (name, text) in used {
-            let file = sources.add(name, text);
-            let (ast, errors) = parse(&sources, file);
-            assert!(errors.is_empty(), "the standard library parses: {errors:?}");
-            asts.push(ast);
-        }
+        errors.for_each(|e| assert!(e.is_empty(), "the standard library parses: {e:?}"));
         let defs = asts.iter().map(index).collect();
         Ok(Unit { sources, user, asts, defs })
     }

@@ -142,7 +142,7 @@ fn access(access: &Access, f: &mut dyn FnMut(&Size) -> Size) -> Access {
 fn body(graph: &Graph, f: &mut dyn FnMut(&Size) -> Size) -> Graph {
     let mut rebuilt = Rebuild::new(graph);
     for value in graph.values() {
-        rebuilt.copy(graph, value, graph.op(value).map_sizes(f));
+        rebuilt.replace(graph, value, graph.op(value).map_sizes(f));
     }
     rebuilt.finish(graph)
 }

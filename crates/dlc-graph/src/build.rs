@@ -152,10 +152,10 @@ impl Graph {
         for value in body.values() {
             let made = match body.op(value) {
                 Op::Source(source) => operands[source.position()],
-                op => {
+                _ => {
                     let read: Operands =
                         body.operands(value).iter().map(|v| image[v.0 as usize]).collect();
-                    self.push(op.clone(), &read, body.origin(value).clone())
+                    self.copy(body, value, &read)
                 }
             };
             image.push(made);

@@ -19,7 +19,10 @@ pub fn differentiate(graph: &Graph) -> Graph {
     if !graph.distinct_ops().any(|op| matches!(op, Op::Grad(_))) {
         return graph;
     }
-    drop_unread(&sweep_all(&yield_expensive(&graph)).prune())
+    match graph.distinct_ops().any(|op| matches!(op, Op::Scan(_))) {
+        true => drop_unread(&sweep_all(&yield_expensive(&graph)).prune()),
+        false => sweep_all(&graph).prune(),
+    }
 }
 
 fn sweep_all(graph: &Graph) -> Graph {
@@ -32,7 +35,7 @@ fn sweep_all(graph: &Graph) -> Graph {
                 let new = sweeps.derivative(graph, value, &wanted[&y]);
                 sweeps.rebuild.set(value, new);
             }
-            op => sweeps.rebuild.copy(graph, value, op.clone()),
+            _ => sweeps.rebuild.copy(graph, value),
         }
     }
     sweeps.rebuild.finish(graph)

@@ -1,6 +1,7 @@
 //! The graph: append-only, hash-consed, well-typed by construction.
 
 use crate::op::{Op, Source};
+use crate::table::Table;
 use crate::{ShapeError, Type};
 use dlc_kernel::Origin;
 use indexmap::IndexSet;
@@ -62,7 +63,7 @@ type Port = u32;
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     nodes: DiGraph<Node, Port>,
-    ops: IndexSet<Op, FxBuildHasher>,
+    ops: Table,
     types: IndexSet<Type, FxBuildHasher>,
     /// Values by the hash of their operation's number and operands.
     known: FxHashMap<u64, SmallVec<[Value; 1]>>,
@@ -76,6 +77,17 @@ impl Graph {
         Graph::default()
     }
 
+    /// An empty graph with room for what `other` holds.
+    pub fn like(other: &Graph) -> Graph {
+        Graph {
+            nodes: DiGraph::with_capacity(other.nodes.node_count(), other.nodes.edge_count()),
+            ops: Table::with_capacity(other.ops.len()),
+            types: IndexSet::with_capacity_and_hasher(other.types.len(), FxBuildHasher),
+            known: FxHashMap::with_capacity_and_hasher(other.len(), FxBuildHasher),
+            ..Graph::default()
+        }
+    }
+
     /// Adds an operation, or finds the equal one. Refuses what has no type.
     pub fn add(
         &mut self,
@@ -86,7 +98,8 @@ impl Graph {
         if self.len() >= MAX_NODES {
             return Err(ShapeError::new(format!("the graph exceeds {MAX_NODES} operations")));
         }
-        self.insert(op.into(), operands, origin)
+        let op = self.ops.add(op.into());
+        self.insert(op, operands, origin)
     }
 
     /// As [`Graph::add`], for passes and rules, whose operations always have a type. The limit on
@@ -96,29 +109,49 @@ impl Graph {
     /// If the operation is refused.
     #[track_caller]
     pub fn push(&mut self, op: impl Into<Op>, operands: &[Value], origin: Origin) -> Value {
-        match self.insert(op.into(), operands, origin) {
+        let op = self.ops.add(op.into());
+        match self.insert(op, operands, origin) {
             Ok(value) => value,
             Err(error) => panic!("a pass built an ill-typed operation: {error}"),
         }
     }
 
-    fn insert(&mut self, op: Op, operands: &[Value], origin: Origin) -> Result<Value, ShapeError> {
-        let known = self.ops.get_index_of(&op);
-        if let Some(value) = known.and_then(|op| self.find(op as u32, operands)) {
+    /// As [`Graph::push`], of the operation of a value of another graph.
+    ///
+    /// # Panics
+    /// If the operation is refused.
+    #[track_caller]
+    pub fn copy(&mut self, from: &Graph, value: Value, operands: &[Value]) -> Value {
+        let node = from.node(value);
+        let added = self.ops.add_shared(from.ops.shared(node.op).clone());
+        match self.insert(added, operands, node.origin.clone()) {
+            Ok(value) => value,
+            Err(error) => panic!("a pass built an ill-typed operation: {error}"),
+        }
+    }
+
+    /// Adds the operation of that number, which may be new. If it is refused, its number stays.
+    fn insert(
+        &mut self,
+        (op, is_new): (u32, bool),
+        operands: &[Value],
+        origin: Origin,
+    ) -> Result<Value, ShapeError> {
+        let hash = hash_of(op, operands);
+        if !is_new && let Some(value) = self.find(hash, op, operands) {
             return Ok(value);
         }
-        let ty = self.infer(&op, operands)?;
+        let ty = self.infer(self.ops.get(op), operands)?;
         let value = Value(self.len() as u32);
-        if let Op::Source(source) = &op {
-            self.claim_source(source, value)?;
+        if let Op::Source(source) = self.ops.get(op) {
+            claim(&mut self.sources, source, value)?;
         }
-        let op = self.ops.insert_full(op).0 as u32;
         let ty = self.types.insert_full(ty).0 as u32;
         let index = self.nodes.add_node(Node { op, ty, origin });
         for (port, operand) in operands.iter().enumerate() {
             self.nodes.add_edge(NodeIndex::new(operand.0 as usize), index, port as Port);
         }
-        self.known.entry(hash_of(op, operands)).or_default().push(value);
+        self.known.entry(hash).or_default().push(value);
         Ok(value)
     }
 
@@ -173,7 +206,7 @@ impl Graph {
 
     /// The operation that makes `value`.
     pub fn op(&self, value: Value) -> &Op {
-        &self.ops[self.node(value).op as usize]
+        self.ops.get(self.node(value).op)
     }
 
     /// The type of `value`. An operation with several results has the type of the first, and
@@ -190,11 +223,16 @@ impl Graph {
     /// What the operation of `value` reads, in order.
     pub fn operands(&self, value: Value) -> Operands {
         let edges = self.nodes.edges_directed(index(value), Direction::Incoming);
-        // petgraph lists edges in reverse order of insertion; the port is the truth.
-        let mut ports: SmallVec<[(Port, Value); 3]> =
-            edges.map(|e| (*e.weight(), Value(e.source().index() as u32))).collect();
-        ports.sort();
-        ports.into_iter().map(|(_, v)| v).collect()
+        let mut operands = Operands::new();
+        for edge in edges {
+            // petgraph lists edges in reverse order of insertion, so the first has the last port.
+            let port = *edge.weight() as usize;
+            if operands.is_empty() {
+                operands.resize(port + 1, Value(u32::MAX));
+            }
+            operands[port] = Value(edge.source().index() as u32);
+        }
+        operands
     }
 
     /// Who reads `value`; ascending, one entry for each reading operand.
@@ -206,7 +244,8 @@ impl Graph {
         users
     }
 
-    /// Every operation once, with its attributes, however often it is used.
+    /// Every operation once, with its attributes, however often it is used; also those that were
+    /// refused.
     pub fn distinct_ops(&self) -> impl Iterator<Item = &Op> {
         self.ops.iter()
     }
@@ -259,21 +298,25 @@ impl Graph {
         &self.nodes[index(value)]
     }
 
-    fn find(&self, op: u32, operands: &[Value]) -> Option<Value> {
+    fn find(&self, hash: u64, op: u32, operands: &[Value]) -> Option<Value> {
         let same = |v: &Value| self.node(*v).op == op && self.operands(*v).as_slice() == operands;
-        self.known.get(&hash_of(op, operands))?.iter().copied().find(same)
+        self.known.get(&hash)?.iter().copied().find(same)
     }
+}
 
-    fn claim_source(&mut self, source: &Source, value: Value) -> Result<(), ShapeError> {
-        match self.sources.entry(source.name.to_string()) {
-            Entry::Occupied(taken) => Err(ShapeError::new(format!(
-                "`{}` is already the name of another input, parameter or state",
-                taken.key()
-            ))),
-            Entry::Vacant(free) => {
-                free.insert(value);
-                Ok(())
-            }
+fn claim(
+    sources: &mut FxHashMap<String, Value>,
+    source: &Source,
+    value: Value,
+) -> Result<(), ShapeError> {
+    match sources.entry(source.name.to_string()) {
+        Entry::Occupied(taken) => Err(ShapeError::new(format!(
+            "`{}` is already the name of another input, parameter or state",
+            taken.key()
+        ))),
+        Entry::Vacant(free) => {
+            free.insert(value);
+            Ok(())
         }
     }
 }

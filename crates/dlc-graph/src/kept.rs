@@ -16,11 +16,13 @@ use std::sync::Arc;
 pub(crate) fn yield_expensive(graph: &Graph) -> Graph {
     let mut new = Rebuild::new(graph);
     for value in graph.values() {
-        let op = match graph.op(value) {
-            Op::Scan(scan) => Scan { body: Arc::new(yielding(scan)), ..scan.clone() }.into(),
-            op => op.clone(),
-        };
-        new.copy(graph, value, op);
+        match graph.op(value) {
+            Op::Scan(scan) => {
+                let body = Arc::new(yielding(scan));
+                new.replace(graph, value, Scan { body, ..scan.clone() }.into());
+            }
+            _ => new.copy(graph, value),
+        }
     }
     new.finish(graph)
 }
@@ -72,7 +74,7 @@ pub(crate) fn drop_unread(graph: &Graph) -> Graph {
             },
             op => op.clone(),
         };
-        new.copy(graph, value, op);
+        new.replace(graph, value, op);
     }
     new.finish(graph)
 }
@@ -95,7 +97,7 @@ fn read_results(graph: &Graph, at: Value, scan: &Scan) -> Vec<usize> {
 fn with_results(body: &Graph, kept: &[usize]) -> Graph {
     let mut new = Rebuild::new(body);
     for value in body.values() {
-        new.copy(body, value, body.op(value).clone());
+        new.copy(body, value);
     }
     for (number, &k) in kept.iter().enumerate() {
         let value = new.at(body.results()[k].value);

@@ -36,6 +36,7 @@ mod print;
 mod reader;
 mod rebuild;
 mod scan;
+mod table;
 mod ty;
 mod verify;
 

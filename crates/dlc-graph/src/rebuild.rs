@@ -10,7 +10,7 @@ impl Graph {
         let mut pruned = Rebuild::new(self);
         for value in self.values() {
             if live[value.0 as usize] || matches!(self.op(value), Op::Source(_)) {
-                pruned.copy(self, value, self.op(value).clone());
+                pruned.copy(self, value);
             }
         }
         pruned.finish(self)
@@ -25,7 +25,7 @@ pub(crate) struct Rebuild {
 
 impl Rebuild {
     pub fn new(old: &Graph) -> Rebuild {
-        Rebuild { graph: Graph::new(), new: vec![None; old.len()] }
+        Rebuild { graph: Graph::like(old), new: vec![None; old.len()] }
     }
 
     /// What became of an old value.
@@ -43,8 +43,15 @@ impl Rebuild {
         self.new[old.0 as usize] = Some(new);
     }
 
+    /// Copies the old value's operation.
+    pub fn copy(&mut self, old: &Graph, value: Value) {
+        let operands = self.operands(old, value);
+        let new = self.graph.copy(old, value, &operands);
+        self.set(value, new);
+    }
+
     /// Puts `op` in the place of the old value's operation.
-    pub fn copy(&mut self, old: &Graph, value: Value, op: Op) {
+    pub fn replace(&mut self, old: &Graph, value: Value, op: Op) {
         let operands = self.operands(old, value);
         let new = self.graph.push(op, &operands, old.origin(value).clone());
         self.set(value, new);

@@ -274,8 +274,7 @@ impl<'g> Taking<'g> {
             let read = self.body.operands(value);
             let read: Operands =
                 read.iter().map(|v| image[v.0 as usize].expect("it comes before")).collect();
-            let new =
-                body.push(self.body.op(value).clone(), &read, self.body.origin(value).clone());
+            let new = body.copy(&self.body, value, &read);
             image[value.0 as usize] = Some(new);
         }
         for (k, result) in results.iter().enumerate() {

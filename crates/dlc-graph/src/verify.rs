@@ -115,7 +115,7 @@ fn verify_body(fused: &Fused, operands: &Operands) -> Result<(), String> {
     for value in body.values() {
         let op = body.op(value);
         match (op.rules().lower(), fused.kind) {
-            (Lowering::Source | Lowering::Point(_), _) => {}
+            (Lowering::Source | Lowering::Each(_) | Lowering::Point(_), _) => {}
             (Lowering::Concat { .. }, FusedKind::Map) => {}
             (Lowering::Fold(fold), FusedKind::Row) => folds.push(domain(body, value, fold)),
             (Lowering::Contract(_), FusedKind::Contract) => contractions += 1,

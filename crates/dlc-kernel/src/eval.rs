@@ -172,7 +172,7 @@ impl Execution<'_> {
         exprs: &Exprs,
         steps: &[Step],
     ) -> Result<(), RunError> {
-        let mut values: Vec<_> = steps.iter().map(|s| Values::new(exprs, [root(s)])).collect();
+        let mut values: Vec<_> = steps.iter().map(|s| Values::new(exprs, [s.value()])).collect();
         let inner = extents(inner);
         for row in self.points(outer) {
             let mut folds = vec![f64::NAN; steps.len()];
@@ -180,7 +180,7 @@ impl Execution<'_> {
                 let values = &mut values[k];
                 match step {
                     Step::Fold(op, _) => {
-                        folds[k] = self.fold(*op, values, root(step), (&row, &inner), &folds)?;
+                        folds[k] = self.fold(*op, values, step.value(), (&row, &inner), &folds)?;
                     }
                     Step::StoreRow(store) => {
                         // Inner axes do not occur; any point of the row serves.
@@ -380,14 +380,6 @@ impl Execution<'_> {
             coords[dim] = index;
         }
         Ok(array.position(&coords))
-    }
-}
-
-/// What a step computes.
-fn root(step: &Step) -> ExprId {
-    match step {
-        Step::Fold(_, element) => *element,
-        Step::StoreRow(store) | Step::StoreEach(store) => store.value,
     }
 }
 

@@ -173,16 +173,29 @@ impl Exprs {
 
     /// The nodes that `roots` need, operands before users.
     pub fn reachable(&self, roots: impl IntoIterator<Item = ExprId>) -> Vec<ExprId> {
-        let mut needed = vec![false; self.len()];
-        roots.into_iter().for_each(|root| needed[root.0 as usize] = true);
-        for at in (0..self.len()).rev() {
-            if needed[at] {
-                for operand in self.nodes[at].operands() {
-                    needed[operand.0 as usize] = true;
-                }
+        self.reachable_beyond(roots, &mut vec![false; self.len()])
+    }
+
+    /// The nodes that `roots` need and that `seen` lacks, operands before users; then it has them.
+    pub fn reachable_beyond(
+        &self,
+        roots: impl IntoIterator<Item = ExprId>,
+        seen: &mut [bool],
+    ) -> Vec<ExprId> {
+        let mut found = Vec::new();
+        let mut see = |id: ExprId, found: &mut Vec<ExprId>| {
+            if !std::mem::replace(&mut seen[id.0 as usize], true) {
+                found.push(id);
             }
+        };
+        roots.into_iter().for_each(|root| see(root, &mut found));
+        let mut next = 0;
+        while let Some(&id) = found.get(next) {
+            self.get(id).for_each_operand(|operand| see(operand, &mut found));
+            next += 1;
         }
-        (0..self.len() as u32).map(ExprId).filter(|id| needed[id.0 as usize]).collect()
+        found.sort_unstable();
+        found
     }
 
     /// What the loads among the nodes that `roots` need read, and where.
@@ -225,15 +238,22 @@ impl Exprs {
 impl Expr {
     /// The nodes it reads, in order.
     pub fn operands(&self) -> SmallVec<[ExprId; 3]> {
+        let mut operands = SmallVec::new();
+        self.for_each_operand(|operand| operands.push(operand));
+        operands
+    }
+
+    /// Calls `visit` with each node it reads, in order.
+    pub fn for_each_operand(&self, mut visit: impl FnMut(ExprId)) {
         match self {
-            Expr::Const(_) | Expr::Extent(..) | Expr::Axis(_) | Expr::Inside(_) => SmallVec::new(),
-            Expr::Folded(_) => SmallVec::new(),
-            Expr::Load { lookups, .. } => lookups.iter().map(|l| l.index).collect(),
-            Expr::Unary(_, x) | Expr::Cast(_, x) => [*x].into_iter().collect(),
-            Expr::Binary(_, a, b) => [*a, *b].into_iter().collect(),
-            Expr::Select(a, b, c) => [*a, *b, *c].into_iter().collect(),
+            Expr::Const(_) | Expr::Extent(..) | Expr::Axis(_) | Expr::Inside(_) => {}
+            Expr::Folded(_) => {}
+            Expr::Load { lookups, .. } => lookups.iter().for_each(|l| visit(l.index)),
+            Expr::Unary(_, x) | Expr::Cast(_, x) => visit(*x),
+            Expr::Binary(_, a, b) => [*a, *b].into_iter().for_each(visit),
+            Expr::Select(a, b, c) => [*a, *b, *c].into_iter().for_each(visit),
             Expr::Random { seed, step, element, .. } => {
-                [*seed, *step, *element].into_iter().collect()
+                [*seed, *step, *element].into_iter().for_each(visit);
             }
         }
     }

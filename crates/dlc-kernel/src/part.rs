@@ -82,8 +82,17 @@ impl Kernel {
             let all = start.iter().chain(body).flat_map(Kernel::reads);
             return unique(all.filter(|id| !written.contains(id)).collect());
         }
+        let mut seen = Vec::new();
         for part in self.parts() {
-            reads.extend(part.loads().map(|load| load.0));
+            // The parts of a map have nodes of their own, those of other forms share theirs.
+            if seen.is_empty() || matches!(self.form, Form::Map { .. }) {
+                seen = vec![false; part.exprs.len()];
+            }
+            for id in part.exprs.reachable_beyond(part.roots, &mut seen) {
+                if let Expr::Load { buffer, .. } = part.exprs.get(id) {
+                    reads.push(*buffer);
+                }
+            }
         }
         match &self.form {
             Form::Reshape { src, .. } => reads.push(*src),
@@ -95,17 +104,18 @@ impl Kernel {
 
     /// The buffers it writes, each once, in order of first use.
     pub fn writes(&self) -> Vec<BufferId> {
-        let parts = self.parts();
-        let mut writes: Vec<_> = parts.iter().flat_map(|p| &p.stores).map(|s| s.buffer).collect();
-        match &self.form {
-            Form::Scatter { buffer, .. } => writes.push(*buffer),
-            Form::Reshape { dst, .. } => writes.push(*dst),
+        let of = |store: &Store| store.buffer;
+        unique(match &self.form {
+            Form::Map { segments } => segments.iter().flat_map(|s| &s.stores).map(of).collect(),
+            Form::Row { steps, .. } => steps.iter().filter_map(Step::store).map(of).collect(),
+            Form::Contract { stores, .. } => stores.iter().map(of).collect(),
+            Form::Scatter { buffer, .. } => vec![*buffer],
+            Form::Reshape { dst, .. } => vec![*dst],
+            Form::Check { .. } => Vec::new(),
             Form::Loop { start, body, .. } => {
-                writes.extend(start.iter().chain(body).flat_map(Kernel::writes));
+                start.iter().chain(body).flat_map(Kernel::writes).collect()
             }
-            _ => {}
-        }
-        unique(writes)
+        })
     }
 
     /// Whether it can set the error word: a check, or an index found in data.
@@ -156,7 +166,9 @@ fn row_parts<'a>(
 }
 
 fn unique(mut ids: Vec<BufferId>) -> Vec<BufferId> {
-    let mut seen = rustc_hash::FxHashSet::default();
-    ids.retain(|&id| seen.insert(id));
+    if ids.len() > 1 {
+        let mut seen = rustc_hash::FxHashSet::default();
+        ids.retain(|&id| seen.insert(id));
+    }
     ids
 }

@@ -282,11 +282,7 @@ impl KernelText<'_> {
         writeln!(f, "  row out{} in{}", domain(0, outer), domain(outer.len(), inner))?;
         let axes = [outer, inner].concat();
         let folded = join((outer.len()..axes.len()).map(|i| Axis(i as u32)));
-        let roots = steps.iter().map(|step| match step {
-            Step::Fold(_, id) => *id,
-            Step::StoreRow(store) | Step::StoreEach(store) => store.value,
-        });
-        let mut body = Body::new(self.program, exprs, &axes, roots);
+        let mut body = Body::new(self.program, exprs, &axes, steps.iter().map(Step::value));
         for (k, step) in steps.iter().enumerate() {
             match step {
                 Step::Fold(op, id) => body.line(&format!("f{k} = {op}[{folded}]"), *id),

@@ -89,6 +89,24 @@ pub enum Step {
     StoreEach(Store),
 }
 
+impl Step {
+    /// What it computes.
+    pub fn value(&self) -> ExprId {
+        match self {
+            Step::Fold(_, element) => *element,
+            Step::StoreRow(store) | Step::StoreEach(store) => store.value,
+        }
+    }
+
+    /// What it stores, if it stores anything.
+    pub fn store(&self) -> Option<&Store> {
+        match self {
+            Step::Fold(..) => None,
+            Step::StoreRow(store) | Step::StoreEach(store) => Some(store),
+        }
+    }
+}
+
 /// What a scatter does to an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScatterMode {

@@ -29,7 +29,7 @@ pub fn class(graph: &Graph, value: Value) -> Class {
     }
     match graph.op(value).rules().lower() {
         Lowering::Source => Class::Source,
-        Lowering::Point(_) => Class::Point,
+        Lowering::Each(_) | Lowering::Point(_) => Class::Point,
         Lowering::Fold(_) => Class::Fold,
         Lowering::Contract(_) => Class::Contract,
         _ => Class::Whole,

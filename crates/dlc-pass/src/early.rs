@@ -126,8 +126,7 @@ impl Part<'_> {
             }
             open.pop();
             let operands: Vec<Value> = operands.iter().map(|v| self.made[v]).collect();
-            let (op, origin) = (self.graph.op(top).clone(), self.graph.origin(top).clone());
-            let made = self.new.push(op, &operands, origin);
+            let made = self.new.copy(self.graph, top, &operands);
             self.made.insert(top, made);
         }
         self.made[&value]

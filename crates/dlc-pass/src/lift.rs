@@ -59,7 +59,7 @@ impl Lift<'_> {
         let varies = operands.iter().any(|o| o.stacked);
         if !varies && (free || !self.everything) {
             let operands: Operands = operands.iter().map(|o| o.value).collect();
-            return Lifted::same(to.push(op.clone(), &operands, origin.clone()));
+            return Lifted::same(to.copy(body, value, &operands));
         }
         Lifted::stacked(self.stacked_node(to, op, operands, origin))
     }
@@ -243,8 +243,7 @@ fn take_in_views(graph: &Graph, body: &Graph, operands: &[Value]) -> (Graph, Ope
         let (base, views) = chain.split_last().expect("a chain has a base");
         let known = sources.get(base).copied();
         let made = known.unwrap_or_else(|| taken.push(graph.op(*base).clone(), &[], None));
-        let mut view =
-            |x, v: &Value| taken.push(graph.op(*v).clone(), &[x], graph.origin(*v).clone());
+        let mut view = |x, v: &Value| taken.copy(graph, *v, &[x]);
         read.push(views.iter().rev().fold(made, &mut view));
     }
     let results = taken.inline(body, &read);

@@ -40,7 +40,10 @@ pub fn reads(graph: &Graph, value: Value) -> Vec<Read> {
     let axes = domain(graph, value);
     match graph.op(value).rules().lower() {
         Lowering::Source | Lowering::Never => {}
-        Lowering::Point(_) => return trace(graph, value, identity(axes.len()), axes),
+        Lowering::Each(_) | Lowering::Point(_) => {
+            let direct = trace_one(graph, value, &identity(axes.len()), &axes);
+            return look_through(graph, direct, axes);
+        }
         Lowering::Fold(reduce) => {
             let rank = graph.ty(operands[0]).rank();
             let at = fold_coords(rank, &reduce.axes);
@@ -118,7 +121,7 @@ fn look_through(graph: &Graph, mut pending: Vec<Read>, axes: Shape) -> Vec<Read>
             found.push(read);
             continue;
         }
-        let mut inner = trace_one(graph, read.value, &read.at, axes.clone());
+        let mut inner = trace_one(graph, read.value, &read.at, &axes);
         if read.mode == Mode::Guarded {
             inner
                 .iter_mut()
@@ -131,19 +134,24 @@ fn look_through(graph: &Graph, mut pending: Vec<Read>, axes: Shape) -> Vec<Read>
     found
 }
 
-fn trace(graph: &Graph, value: Value, at: Coords, axes: Shape) -> Vec<Read> {
-    let direct = trace_one(graph, value, &at, axes.clone());
-    look_through(graph, direct, axes)
-}
-
-fn trace_one(graph: &Graph, value: Value, at: &[Index], axes: Shape) -> Vec<Read> {
-    let Lowering::Point(rule) = graph.op(value).rules().lower() else {
-        unreachable!("only pointwise operations are looked through")
-    };
+/// What the operation of `value` itself reads at `at`, each place once.
+fn trace_one(graph: &Graph, value: Value, at: &[Index], axes: &[Size]) -> Vec<Read> {
     let operands = graph.operands(value);
-    let mut tracer = Tracer { graph, operands, axes, exprs: Exprs::new(), reads: Vec::new() };
-    rule(&mut tracer, at);
-    tracer.reads
+    let mut reads: Vec<Read> = Vec::with_capacity(operands.len());
+    match graph.op(value).rules().lower() {
+        Lowering::Each(_) => {
+            for &value in &operands {
+                if reads.iter().all(|read| read.value != value) {
+                    reads.push(Read { value, at: at.into(), mode: Mode::Inside });
+                }
+            }
+        }
+        Lowering::Point(rule) => {
+            rule(&mut Tracer { graph, operands, axes, exprs: Exprs::new(), reads: &mut reads }, at);
+        }
+        _ => unreachable!("only pointwise operations are looked through"),
+    }
+    reads
 }
 
 fn mode_of(access: &Access, shape: &[Size], axes: &[Size]) -> Mode {
@@ -156,9 +164,9 @@ fn mode_of(access: &Access, shape: &[Size], axes: &[Size]) -> Mode {
 struct Tracer<'a> {
     graph: &'a Graph,
     operands: Operands,
-    axes: Shape,
+    axes: &'a [Size],
     exprs: Exprs,
-    reads: Vec<Read>,
+    reads: &'a mut Vec<Read>,
 }
 
 impl Tracer<'_> {
@@ -183,7 +191,7 @@ impl Points for Tracer<'_> {
     }
 
     fn axes(&self) -> &[Size] {
-        &self.axes
+        self.axes
     }
 
     fn shape(&self, k: usize) -> &[Size] {
@@ -195,7 +203,7 @@ impl Points for Tracer<'_> {
     }
 
     fn operand_or(&mut self, k: usize, access: &Access, _: f64) -> ExprId {
-        let mode = mode_of(access, &self.graph.ty(self.operands[k]).shape, &self.axes);
+        let mode = mode_of(access, &self.graph.ty(self.operands[k]).shape, self.axes);
         self.note(k, &access.coords, mode)
     }
 

@@ -149,13 +149,15 @@ impl<'g> Again<'g> {
                 continue;
             }
             pending.pop();
-            let (op, origin) = (self.graph.op(top).clone(), self.graph.origin(top).clone());
             let made = match again {
                 true => {
                     let operands: Operands = operands.iter().map(|v| self.copies[v]).collect();
-                    new.push(op, &operands, origin)
+                    new.copy(self.graph, top, &operands)
                 }
-                false => new.push(whole(new, self.images[&top]), &[self.images[&top]], origin),
+                false => {
+                    let (image, origin) = (self.images[&top], self.graph.origin(top).clone());
+                    new.push(whole(new, image), &[image], origin)
+                }
             };
             self.copies.insert(top, made);
         }

@@ -12,6 +12,8 @@ use std::collections::BinaryHeap;
 
 /// A node of the old graph whose operands are already values of the new one.
 pub struct Node<'a> {
+    /// The old graph.
+    pub graph: &'a Graph,
     /// Its value in the old graph.
     pub old: Value,
     /// Its operation.
@@ -26,7 +28,7 @@ pub struct Node<'a> {
 /// results.
 pub fn rebuild(old: &Graph, mut make: impl FnMut(&mut Graph, Node<'_>) -> Value) -> Graph {
     let live = old.live();
-    let mut new = Graph::new();
+    let mut new = Graph::like(old);
     let mut image: Vec<Option<Value>> = vec![None; old.len()];
     for value in old.values() {
         let op = old.op(value);
@@ -34,7 +36,7 @@ pub fn rebuild(old: &Graph, mut make: impl FnMut(&mut Graph, Node<'_>) -> Value)
             continue;
         }
         let operands = old.operands(value).iter().map(|&v| mapped(&image, v)).collect();
-        let node = Node { old: value, op, operands, origin: old.origin(value) };
+        let node = Node { graph: old, old: value, op, operands, origin: old.origin(value) };
         image[value.0 as usize] = Some(make(&mut new, node));
     }
     for result in old.results() {
@@ -45,7 +47,7 @@ pub fn rebuild(old: &Graph, mut make: impl FnMut(&mut Graph, Node<'_>) -> Value)
 
 /// The node as it is.
 pub fn copy(new: &mut Graph, node: &Node<'_>) -> Value {
-    new.push(node.op.clone(), &node.operands, node.origin.clone())
+    new.copy(node.graph, node.old, &node.operands)
 }
 
 /// Without dead nodes.

@@ -308,8 +308,7 @@ impl<'a> Splitting<'a> {
             open.extend(operands.iter().filter(|v| !self.inside.contains_key(v)));
             if open.len() == before {
                 let read: Vec<Value> = operands.iter().map(|v| self.inside[v]).collect();
-                let (op, origin) = (self.body.op(value).clone(), self.body.origin(value).clone());
-                let made = self.new.push(op, &read, origin);
+                let made = self.new.copy(self.body, value, &read);
                 self.inside.insert(value, made);
             }
         }

@@ -19,7 +19,7 @@ pub(crate) fn checking(step: &Graph) -> (Graph, Vec<String>) {
         }
         let operands = step.operands(value);
         let operands: Operands = operands.iter().filter_map(|v| image[v.0 as usize]).collect();
-        let made = graph.push(op.clone(), &operands, step.origin(value).clone());
+        let made = graph.copy(&step, value, &operands);
         image.push(Some(made));
         if let Some(maker) = maker(&step, value) {
             let axes: Vec<u32> = (0..graph.ty(made).rank() as u32).collect();

@@ -13,7 +13,7 @@ use super::pad::pad;
 use super::piece::pieces;
 use super::winograd;
 use crate::caches::Caches;
-use crate::lower::{Facts, facts};
+use crate::lower::{Facts, facts_of};
 use crate::schedule::Config;
 use crate::schedule::contract::{Choices, ContractSchedule};
 use crate::schedule::domain::{AxisSet, extents};
@@ -29,9 +29,12 @@ type Layout = FxHashMap<BufferId, usize>;
 
 /// Puts the channels of convolutions last, where that pays.
 pub(super) fn channels_last(mut program: Program, config: Config) -> Program {
-    let facts = facts(&program);
-    for (at, facts) in facts.iter().enumerate() {
+    for at in 0..program.entries.len() {
         let chains = Chains::new(&program, &program.entries[at]);
+        if chains.seeds.is_empty() {
+            continue;
+        }
+        let facts = &facts_of(&program, &program.entries[at]);
         let mut looked_at = FxHashSet::default();
         for &seed in &chains.seeds {
             if looked_at.contains(&seed.0) {

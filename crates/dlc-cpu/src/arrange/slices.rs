@@ -9,7 +9,7 @@ mod sums;
 
 use super::piece::pieces;
 use super::substitute::Substitution;
-use crate::lower::fixed_work;
+use crate::lower::Fixed;
 use dlc_kernel::{
     Axis, BufferId, Class, Entry, Exprs, Form, Index, Kernel, Program, Segment, Size, Step,
 };
@@ -102,7 +102,7 @@ impl Chain {
         if !kernels.iter().any(|kernel| begins_chain(program, kernel)) {
             return Vec::new();
         }
-        let fixed = fixed_work(program, entry);
+        let fixed = Fixed::of(program, entry).at_load;
         let mut lives: FxHashMap<BufferId, (usize, usize)> = FxHashMap::default();
         for (k, kernel) in kernels.iter().enumerate() {
             let touched = [kernel.writes(), kernel.reads()].concat();

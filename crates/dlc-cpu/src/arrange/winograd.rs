@@ -22,7 +22,7 @@ mod transform;
 
 use super::entries::replace_kernels;
 use crate::level::Level;
-use crate::lower::facts;
+use crate::lower::Fixed;
 use crate::schedule::Config;
 use dlc_kernel::{BufferId, Kernel, Program};
 use pattern::{TAPS, Task, Windowed};
@@ -50,10 +50,11 @@ pub const SIZES: [i64; 2] = [2, 4];
 /// Replaces contractions by transforms and products in tiles of some `sizes`, where that takes less
 /// than `limit` times the cycles of the contraction.
 pub fn winograd(program: Program, config: Config, sizes: &[i64], limit: f64) -> Program {
-    let facts = facts(&program);
+    let fixed = program.entries.iter().map(|entry| Fixed::of(&program, entry).buffers);
+    let fixed: Vec<FxHashSet<BufferId>> = fixed.collect();
     replace_kernels(program, |program, at, kernel| {
         let rewritten = Windowed::find(program, &kernel).and_then(|windowed| {
-            let (cycles, tiles) = cheapest(&windowed, &facts[at].fixed, config.level, sizes)?;
+            let (cycles, tiles) = cheapest(&windowed, &fixed[at], config.level, sizes)?;
             let cheaper = cycles < limit * direct_cycles(&windowed, config.level);
             match windowed.task {
                 _ if !cheaper => None,

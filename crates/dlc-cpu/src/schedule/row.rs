@@ -104,9 +104,9 @@ impl<'k> RowSchedule<'k> {
         let mut axes = extents(outer)?;
         axes.extend(extents(inner)?);
         let mut domain = Domain::new(site, exprs, axes)?;
-        let all_stores: Vec<&Store> = steps.iter().filter_map(store_of).collect();
+        let all_stores: Vec<&Store> = steps.iter().filter_map(Step::store).collect();
         let mut stores = place_stores(site, &domain, all_stores)?;
-        let roots: Vec<ExprId> = steps.iter().map(value_of).collect();
+        let roots: Vec<ExprId> = steps.iter().map(Step::value).collect();
         let groups = [site.steps, outer.len() - site.steps, inner.len()];
         let kept = domain.merge(&roots, &mut stores, &mut [], &groups);
         let mut schedule = RowSchedule {
@@ -355,7 +355,7 @@ impl<'k> RowSchedule<'k> {
         // By step that is a fold: the pass after which it is known.
         let mut known = vec![0; steps.len()];
         for (k, step) in steps.iter().enumerate() {
-            let value = value_of(step);
+            let value = step.value();
             let used = self.domain.reachable(&[value]);
             let at = used.iter().map(|&id| match self.domain.exprs.get(id) {
                 Expr::Folded(step) => known[*step as usize],
@@ -401,20 +401,6 @@ impl Pass {
     pub fn roots(&self) -> Vec<ExprId> {
         let folds = self.folds.iter().map(|f| f.value);
         folds.chain(self.stores.iter().map(|s| s.value)).collect()
-    }
-}
-
-fn store_of(step: &Step) -> Option<&Store> {
-    match step {
-        Step::Fold(..) => None,
-        Step::StoreRow(store) | Step::StoreEach(store) => Some(store),
-    }
-}
-
-fn value_of(step: &Step) -> ExprId {
-    match step {
-        Step::Fold(_, value) => *value,
-        Step::StoreRow(store) | Step::StoreEach(store) => store.value,
     }
 }
 

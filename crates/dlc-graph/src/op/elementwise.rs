@@ -1,10 +1,17 @@
 //! Scalar operations on every element.
 
 use super::{
-    Binary, Cast, Lowering, OpText, Operation, Sample, Select, Site, StopGradient, Unary, arity,
+    Binary, Cast, Elementwise, Lowering, OpText, Operation, Sample, Select, Site, StopGradient,
+    Unary, arity,
 };
 use crate::{Graph, ShapeError, Type, Value};
-use dlc_kernel::{Array, BinaryOp, DType, Expr, UnaryOp};
+use dlc_kernel::{Array, BinaryOp, DType, Expr, ExprId, UnaryOp};
+
+impl Elementwise for Unary {
+    fn element(&self, operands: &[ExprId]) -> Expr {
+        Expr::Unary(self.0, operands[0])
+    }
+}
 
 impl Operation for Unary {
     fn text(&self) -> OpText {
@@ -24,10 +31,7 @@ impl Operation for Unary {
     }
 
     fn lower(&self) -> Lowering<'_> {
-        Lowering::Point(Box::new(|points, at| {
-            let x = points.operand(0, at);
-            points.exprs().add(Expr::Unary(self.0, x))
-        }))
+        Lowering::Each(self)
     }
 
     fn eval(&self, operands: &[&Array], types: &[&Type]) -> Vec<Array> {
@@ -115,6 +119,12 @@ fn unary_grad(op: UnaryOp, g: &mut Graph, at: &Site<'_>) -> Option<Value> {
     })
 }
 
+impl Elementwise for Binary {
+    fn element(&self, operands: &[ExprId]) -> Expr {
+        Expr::Binary(self.0, operands[0], operands[1])
+    }
+}
+
 impl Operation for Binary {
     fn text(&self) -> OpText {
         OpText::new(self.0.name(), vec![])
@@ -139,10 +149,7 @@ impl Operation for Binary {
     }
 
     fn lower(&self) -> Lowering<'_> {
-        Lowering::Point(Box::new(|points, at| {
-            let (a, b) = (points.operand(0, at), points.operand(1, at));
-            points.exprs().add(Expr::Binary(self.0, a, b))
-        }))
+        Lowering::Each(self)
     }
 
     fn eval(&self, operands: &[&Array], types: &[&Type]) -> Vec<Array> {
@@ -254,6 +261,12 @@ fn pow_exponent_grad(g: &mut Graph, at: &Site<'_>) -> Value {
     g.push(Select, &[flat, zero, product], o.clone())
 }
 
+impl Elementwise for Select {
+    fn element(&self, operands: &[ExprId]) -> Expr {
+        Expr::Select(operands[0], operands[1], operands[2])
+    }
+}
+
 impl Operation for Select {
     fn text(&self) -> OpText {
         OpText::new("select", vec![])
@@ -281,11 +294,7 @@ impl Operation for Select {
     }
 
     fn lower(&self) -> Lowering<'_> {
-        Lowering::Point(Box::new(|points, at| {
-            let condition = points.operand(0, at);
-            let (a, b) = (points.operand(1, at), points.operand(2, at));
-            points.exprs().add(Expr::Select(condition, a, b))
-        }))
+        Lowering::Each(self)
     }
 
     fn eval(&self, operands: &[&Array], _: &[&Type]) -> Vec<Array> {
@@ -311,6 +320,12 @@ impl Operation for Select {
     }
 }
 
+impl Elementwise for Cast {
+    fn element(&self, operands: &[ExprId]) -> Expr {
+        Expr::Cast(self.0, operands[0])
+    }
+}
+
 impl Operation for Cast {
     fn text(&self) -> OpText {
         OpText::new("cast", vec![("to", self.0.to_string())])
@@ -328,10 +343,7 @@ impl Operation for Cast {
     }
 
     fn lower(&self) -> Lowering<'_> {
-        Lowering::Point(Box::new(|points, at| {
-            let x = points.operand(0, at);
-            points.exprs().add(Expr::Cast(self.0, x))
-        }))
+        Lowering::Each(self)
     }
 
     fn eval(&self, operands: &[&Array], _: &[&Type]) -> Vec<Array> {

@@ -1,16 +1,24 @@
 //! How an operation becomes part of a kernel: a class, not a routine.
 
 use super::{Contract, Fused, Overwrite, Reduce, Scan, ScatterAdd};
-use dlc_kernel::{Access, ExprId, Exprs, Index, Size};
+use dlc_kernel::{Access, Expr, ExprId, Exprs, Index, Size};
 
 /// The value of a pointwise operation at a point, as an expression.
 pub type PointRule<'a> = Box<dyn Fn(&mut dyn Points, &[Index]) -> ExprId + 'a>;
+
+/// A scalar operation on the elements of all operands at one place.
+pub trait Elementwise {
+    /// The element of the result, of those of the operands.
+    fn element(&self, operands: &[ExprId]) -> Expr;
+}
 
 /// The class of kernel that computes an operation. Fusion asks for the class, never for the name.
 pub enum Lowering<'a> {
     /// From outside: a buffer.
     Source,
-    /// The value at each point is an expression of operands' values: `rule(points, at)` gives the
+    /// The value at each point is an expression of the operands' values at that point.
+    Each(&'a dyn Elementwise),
+    /// The value at each point is an expression of operands' values at any points: `rule(points, at)` gives the
     /// value at the coordinates `at`, which are inside the result.
     Point(PointRule<'a>),
     /// A row kernel.

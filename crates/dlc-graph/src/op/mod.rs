@@ -18,7 +18,7 @@ mod source;
 mod view;
 
 pub(crate) use gather::id_outside;
-pub use lowering::{Lowering, PointRule, Points};
+pub use lowering::{Elementwise, Lowering, PointRule, Points};
 pub(crate) use reduce::fold_name;
 pub(crate) use source::known;
 

@@ -146,7 +146,7 @@ impl<'a> Copier<'a> {
 
     fn push(&mut self, old: &Graph, value: Value) {
         let operands: Operands = old.operands(value).iter().map(|v| self.image[v]).collect();
-        let made = self.graph.push(old.op(value).clone(), &operands, old.origin(value).clone());
+        let made = self.graph.copy(old, value, &operands);
         self.image.insert(value, made);
     }
 }

@@ -96,7 +96,7 @@ impl Merged {
             return;
         }
         let operands: Operands = old.operands(value).iter().map(|v| self.image[v]).collect();
-        let made = self.graph.push(old.op(value).clone(), &operands, old.origin(value).clone());
+        let made = self.graph.copy(old, value, &operands);
         self.image.insert(value, made);
     }
 
@@ -113,7 +113,7 @@ impl Merged {
             let operands: Operands = operands.iter().map(&mut input).collect();
             let results = match old.op(member) {
                 Op::Fused(fused) => body.inline(&fused.body, &operands),
-                op => vec![body.push(op.clone(), &operands, old.origin(member).clone())],
+                _ => vec![body.copy(old, member, &operands)],
             };
             for (k, result) in results.iter().enumerate() {
                 // Two members may turn out to compute one thing; each has a result of its own.

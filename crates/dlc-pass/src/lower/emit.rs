@@ -60,11 +60,18 @@ impl<'a> Emitter<'a> {
         if let Some(&known) = self.memo.get(&key) {
             return known;
         }
-        let Lowering::Point(rule) = self.graph.op(value).rules().lower() else {
-            panic!("{value} is evaluated at a point, but it is neither pointwise nor in memory")
-        };
         let operands = self.graph.operands(value);
-        let made = rule(&mut OperandPoints { emitter: self, operands }, at);
+        let made = match self.graph.op(value).rules().lower() {
+            Lowering::Each(op) => {
+                let made: SmallVec<[ExprId; 3]> =
+                    operands.iter().map(|&operand| self.value(operand, at)).collect();
+                self.exprs.add(op.element(&made))
+            }
+            Lowering::Point(rule) => rule(&mut OperandPoints { emitter: self, operands }, at),
+            _ => {
+                panic!("{value} is evaluated at a point, but it is neither pointwise nor in memory")
+            }
+        };
         self.memo.insert(key, made);
         made
     }

@@ -64,11 +64,11 @@ pub fn flatten(graph: &Graph) -> Flat {
             Op::Part(Part(k)) if matches!(graph.op(graph.operands(value)[0]), Op::Scan(_)) => {
                 flat.parts[&graph.operands(value)[0]][*k as usize]
             }
-            op => {
+            _ => {
                 let operands = graph.operands(value);
                 let operands: Vec<Value> =
                     operands.iter().map(|v| flat.image[v.0 as usize]).collect();
-                flat.graph.push(op.clone(), &operands, graph.origin(value).clone())
+                flat.graph.copy(graph, value, &operands)
             }
         };
         flat.inside.resize(flat.graph.len(), None);

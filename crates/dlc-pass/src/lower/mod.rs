@@ -235,7 +235,9 @@ impl<'a> EntryBuilder<'a> {
             }
             Lowering::Fold(_) => self.single(value, FusedKind::Row),
             Lowering::Contract(_) => self.single(value, FusedKind::Contract),
-            Lowering::Point(_) | Lowering::Concat { .. } => self.single(value, FusedKind::Map),
+            Lowering::Each(_) | Lowering::Point(_) | Lowering::Concat { .. } => {
+                self.single(value, FusedKind::Map)
+            }
         };
         self.push_kernel(value, form);
         self.settle(value);

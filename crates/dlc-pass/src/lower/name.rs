@@ -95,15 +95,15 @@ fn is_update(graph: &Graph, value: Value) -> bool {
 /// The telling operations among `values`, each once, at most three.
 fn words(graph: &Graph, values: impl Iterator<Item = Value>) -> Vec<&'static str> {
     let mut words: Vec<&'static str> = Vec::new();
-    let mut plain = "";
+    let mut plain = None;
+    let name = |value| graph.op(value).rules().text().name;
     for value in values {
-        let name = graph.op(value).rules().text().name;
         let word = match (class(graph, value), graph.op(value)) {
-            (Class::Fold | Class::Contract | Class::Whole, _) => name,
+            (Class::Fold | Class::Contract | Class::Whole, _) => name(value),
             (_, Op::Binary(op)) if op.0 == BinaryOp::Max && has_zero(graph, value) => "relu",
-            (_, Op::Unary(_) | Op::Gather(_) | Op::Random(_)) => name,
+            (_, Op::Unary(_) | Op::Gather(_) | Op::Random(_)) => name(value),
             (Class::Point, _) | (_, Op::View(_)) => {
-                plain = name;
+                plain = Some(value);
                 continue;
             }
             _ => continue,
@@ -116,8 +116,8 @@ fn words(graph: &Graph, values: impl Iterator<Item = Value>) -> Vec<&'static str
         words.retain(|w| !["reduce_max", "exp", "reduce_sum", "neg"].contains(w));
         words.insert(0, "softmax");
     }
-    if words.is_empty() && !plain.is_empty() {
-        words.push(plain);
+    if words.is_empty() {
+        words.extend(plain.map(name));
     }
     words.truncate(3);
     words

@@ -17,7 +17,7 @@ mod positions;
 mod selects;
 mod views;
 
-use crate::rewrite::rebuild;
+use crate::rewrite::{copy, rebuild};
 use dlc_graph::op::Op;
 use dlc_graph::{Graph, Shape, Type, Value};
 use dlc_kernel::{BinaryOp, Origin, Scalar, UnaryOp};
@@ -65,7 +65,8 @@ pub fn simplify(graph: &Graph) -> Graph {
     let old_uses = old_uses(graph);
     rebuild(graph, |new, node| {
         let mut rewriter = Rewriter { g: new, uses: &uses };
-        let value = rewriter.make(node.op.clone(), &node.operands, node.origin);
+        let at = At { op: node.op, operands: &node.operands, origin: node.origin };
+        let value = rewriter.simpler(&at).unwrap_or_else(|| copy(new, &node));
         *uses.0.entry(value).or_default() += old_uses[node.old.0 as usize];
         value
     })
@@ -105,11 +106,13 @@ impl Rewriter<'_> {
     /// The simplest known value of `op` on `operands`.
     fn make(&mut self, op: impl Into<Op>, operands: &[Value], origin: &Origin) -> Value {
         let op = op.into();
-        let at = At { op: &op, operands, origin };
-        if let Some(value) = rules().find_map(|rule| (rule.apply)(self, &at)) {
-            return value;
-        }
-        self.g.push(op, operands, origin.clone())
+        let simpler = self.simpler(&At { op: &op, operands, origin });
+        simpler.unwrap_or_else(|| self.g.push(op, operands, origin.clone()))
+    }
+
+    /// What some rule makes of an operation.
+    fn simpler(&mut self, at: &At<'_>) -> Option<Value> {
+        rules().find_map(|rule| (rule.apply)(self, at))
     }
 
     fn unary(&mut self, op: UnaryOp, x: Value, origin: &Origin) -> Value {

@@ -63,7 +63,7 @@ impl<'k> Attention<'k> {
         let (scores, values) = (Product::new(program, scores)?, Product::new(program, values)?);
         let Form::Row { outer, inner, exprs, steps } = &weights.form else { return None };
         let axes = [&outer[..], inner].concat();
-        let roots = steps.iter().map(super::row::root);
+        let roots = steps.iter().map(Step::value);
         let kept: Vec<&Store> = steps.iter().filter_map(stored_once).collect();
         let destinations = kept.iter().map(|store| destination(store));
         let weights = Domain::new(program, (&axes, 0), exprs, roots, destinations);

@@ -2,7 +2,7 @@
 
 use super::{THREADS, WARP};
 use crate::place::{Domain, destination};
-use dlc_kernel::{Expr, Program, Size, Step, Store};
+use dlc_kernel::{Expr, Program, Size, Step};
 use std::fmt;
 use std::ops::Range;
 
@@ -73,8 +73,8 @@ impl<'k> RowSchedule<'k> {
         steps: &[Step],
     ) -> RowSchedule<'k> {
         let axes = [outer, inner].concat();
-        let roots = steps.iter().map(root);
-        let destinations = steps.iter().filter_map(store).map(destination);
+        let roots = steps.iter().map(Step::value);
+        let destinations = steps.iter().filter_map(Step::store).map(destination);
         let mut domain = Domain::new(program, (&axes, loops), exprs, roots, destinations);
         let border = domain.merge(outer.len() - loops);
         let length: i64 = domain.extents[border..].iter().product();
@@ -121,7 +121,7 @@ impl<'k> RowSchedule<'k> {
 
     /// The folds that a step needs.
     fn folds_of(&self, step: &Step) -> Vec<u32> {
-        let nodes = self.domain.exprs.reachable([root(step)]);
+        let nodes = self.domain.exprs.reachable([step.value()]);
         let folded = |id| match self.domain.exprs.get(id) {
             Expr::Folded(k) => Some(*k),
             _ => None,
@@ -187,21 +187,6 @@ fn is_column(domain: &Domain<'_>, border: usize) -> bool {
     let places = || domain.loads.values().filter(|p| p.step(inner) != Some(0));
     let along = |axis: usize| places().filter(|p| p.step(axis) == Some(1)).count();
     domain.extents[outer] > 1 && along(outer) > along(inner)
-}
-
-/// What a step computes.
-pub fn root(step: &Step) -> dlc_kernel::ExprId {
-    match step {
-        Step::Fold(_, element) => *element,
-        Step::StoreRow(store) | Step::StoreEach(store) => store.value,
-    }
-}
-
-fn store(step: &Step) -> Option<&Store> {
-    match step {
-        Step::Fold(..) => None,
-        Step::StoreRow(store) | Step::StoreEach(store) => Some(store),
-    }
 }
 
 impl fmt::Display for RowSchedule<'_> {

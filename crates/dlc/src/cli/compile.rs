@@ -3,6 +3,7 @@
 use super::options::{Codegen, Selection};
 use dlc::pipeline::{self, EntryGraph, Lowered};
 use dlc::{AnyTarget, Compiler, Error, Report};
+use dlc_kernel::StageTime;
 use dlc_ptx::{Manifest, PtxTarget};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,7 @@ struct Dumps<'a> {
 /// Compiles, shows what was asked for, and reports what was done.
 pub fn run(args: &Args) -> Result<(), Error> {
     let compiler = args.codegen.compiler()?;
+    let start = Instant::now();
     let output = args.output.as_deref().map(|path| Output::new(path, &compiler)).transpose()?;
     let module = compiler.compile_file(&args.selection.file)?;
     let mut dumps = Dumps::new(&args.emit, &compiler)?;
@@ -62,7 +64,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
         return stop_after(&entries, pass, &compiler);
     }
     let level = compiler.options().opt_level;
-    let lowered = pipeline::lower(&entries, level, &mut |kind, dump| dumps.add(kind, dump));
+    let front = StageTime { name: "front", ms: start.elapsed().as_secs_f64() * 1e3 };
+    let mut lowered = pipeline::lower(&entries, level, &mut |kind, dump| dumps.add(kind, dump));
+    lowered.stages.insert(0, front);
     let target = compiler.target_ref();
     for stage in target.stages() {
         if dumps.wants(stage) {
