@@ -30,7 +30,7 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     INDEX.keys().copied()
 }
 
-/// The files with all definitions blanked out that `text` cannot refer to. Lines and columns stay.
+/// The files that `text` can refer to, with all other definitions blanked out. Lines and columns stay.
 pub(crate) fn used_by(text: &str) -> Vec<(&'static str, String)> {
     let mut used: FxHashSet<&'static str> = FxHashSet::default();
     let mut open: Vec<&'static str> = known(text).collect();
@@ -40,8 +40,9 @@ pub(crate) fn used_by(text: &str) -> Vec<(&'static str, String)> {
             open.extend(known(&FILES[*file].1[range.clone()]));
         }
     }
-    let files = FILES.iter().enumerate();
-    files.map(|(file, (name, _))| (*name, masked(file, &used))).collect()
+    let is_used = |file: &usize| used.iter().any(|name| INDEX[name].0 == *file);
+    let files = (0..FILES.len()).filter(is_used);
+    files.map(|file| (FILES[file].0, masked(file, &used))).collect()
 }
 
 fn masked(file: usize, used: &FxHashSet<&str>) -> String {

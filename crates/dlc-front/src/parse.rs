@@ -43,7 +43,7 @@ pub fn parse(sources: &Sources, file: FileId) -> (Ast, Vec<Diagnostic>) {
 /// [`parse`] for each of some files, beside each other.
 #[must_use]
 pub fn parse_each(sources: &Sources, files: &[FileId]) -> Vec<(Ast, Vec<Diagnostic>)> {
-    each_on_large_stack(files, |file| parse_text(sources.file(file).text(), file))
+    each_on_large_stack(files, |&file| parse_text(sources.file(file).text(), file))
 }
 
 fn parse_text(text: &str, file: FileId) -> (Ast, Vec<Diagnostic>) {

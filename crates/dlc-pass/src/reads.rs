@@ -114,10 +114,14 @@ pub fn trace_read(graph: &Graph, value: Value, at: Coords) -> Vec<Read> {
 }
 
 fn look_through(graph: &Graph, mut pending: Vec<Read>, axes: Shape) -> Vec<Read> {
+    let ends = |r: &Read| r.mode == Mode::Lookup || class(graph, r.value) != Class::Free;
+    if pending.iter().all(ends) {
+        return pending;
+    }
     let mut found = Vec::new();
     pending.reverse();
     while let Some(read) = pending.pop() {
-        if class(graph, read.value) != Class::Free || read.mode == Mode::Lookup {
+        if ends(&read) {
             found.push(read);
             continue;
         }
@@ -138,6 +142,9 @@ fn look_through(graph: &Graph, mut pending: Vec<Read>, axes: Shape) -> Vec<Read>
 fn trace_one(graph: &Graph, value: Value, at: &[Index], axes: &[Size]) -> Vec<Read> {
     let operands = graph.operands(value);
     let mut reads: Vec<Read> = Vec::with_capacity(operands.len());
+    if operands.is_empty() {
+        return reads;
+    }
     match graph.op(value).rules().lower() {
         Lowering::Each(_) => {
             for &value in &operands {

@@ -59,7 +59,7 @@ enum Command {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
+    let result = dlc_front::on_large_stack(|| match cli.command {
         Command::Check(args) => check::run(&args),
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),
@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
         Command::Data(args) => data::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Targets(args) => targets::run(&args),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
