@@ -79,8 +79,8 @@ impl CpuExecutable {
         let start = Instant::now();
         let Pieces { program, entries, lasting: lasting_plan, module, pool, times } = pieces;
         let needed = peak_bytes(&lasting_plan, entries.iter().map(|e| &e.plan));
-        let refused = BuildError::Memory { needed, limit: needed - 1 };
-        let lasting = Memory::new(lasting_plan.bytes).ok_or(refused)?;
+        let refused = || BuildError::Memory { needed, limit: needed.saturating_sub(1) };
+        let lasting = Memory::new(lasting_plan.bytes).ok_or_else(refused)?;
         let mut executable = CpuExecutable {
             program,
             entries,

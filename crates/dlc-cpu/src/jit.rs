@@ -57,8 +57,6 @@ impl Call {
 pub struct Unique<'c> {
     /// Each function once, as part of the first kernel it is for.
     pub parts: Vec<&'c Part>,
-    /// By part: whether its code should be as good as can be.
-    pub hot: Vec<bool>,
     /// For every part that was given, the position of its function in `parts`.
     pub index: Vec<usize>,
 }
@@ -80,9 +78,9 @@ impl Isas {
         Ok(Isas { cold: level.isa(Effort::Least)?, hot: level.isa(Effort::of(opt_level))? })
     }
 
-    /// The one for a function that is hot, or not.
-    pub fn of(&self, is_hot: bool) -> &dyn TargetIsa {
-        if is_hot { &*self.hot } else { &*self.cold }
+    /// The one for a part.
+    pub fn of(&self, part: &Part) -> &dyn TargetIsa {
+        if part.is_hot() { &*self.hot } else { &*self.cold }
     }
 
     /// What functions and their callers agree on.
@@ -91,30 +89,29 @@ impl Isas {
     }
 }
 
-/// Finds equal functions among parts that are hot, or not.
-pub fn deduplicate<'c>(parts: &[(&'c Part, bool)]) -> Unique<'c> {
-    let hash = |(part, _): &(&Part, bool)| {
+/// Finds equal functions.
+pub fn deduplicate<'c>(parts: &[&'c Part]) -> Unique<'c> {
+    let hash = |part: &&Part| {
         let mut hasher = FxHasher::default();
         part.code.function.stencil.hash(&mut hasher);
         part.code.leaves.hash(&mut hasher);
         hasher.finish()
     };
     let hashes: Vec<u64> = parts.par_iter().map(hash).collect();
-    let mut unique = Unique { parts: Vec::new(), hot: Vec::new(), index: Vec::new() };
+    let mut unique = Unique { parts: Vec::new(), index: Vec::new() };
     let mut by_hash: FxHashMap<u64, Vec<usize>> = FxHashMap::default();
-    for (&(part, is_hot), hash) in parts.iter().zip(hashes) {
+    for (&part, hash) in parts.iter().zip(hashes) {
         let code = &part.code;
         let same_hash = by_hash.entry(hash).or_default();
         let equal = |&&at: &&usize| {
             let known: &Part = unique.parts[at];
-            unique.hot[at] == is_hot
+            known.is_hot() == part.is_hot()
                 && known.code.leaves == code.leaves
                 && known.code.function.stencil == code.function.stencil
         };
         let at = same_hash.iter().find(equal).copied().unwrap_or_else(|| {
             same_hash.push(unique.parts.len());
             unique.parts.push(part);
-            unique.hot.push(is_hot);
             unique.parts.len() - 1
         });
         unique.index.push(at);
@@ -194,25 +191,20 @@ fn finish(
 }
 
 impl Module {
-    /// Compiles functions and the leaves they call.
+    /// Compiles the functions of `parts` and the leaves they call.
     ///
     /// # Errors
     /// [`BuildError::Kernel`] if the code generator refuses a function, [`BuildError::Machine`] if
     /// there is no executable memory.
-    pub fn new(level: Level, isas: Isas, functions: &Unique) -> Result<Module, BuildError> {
-        let leaves = leaves(&functions.parts);
+    pub fn new(level: Level, isas: Isas, parts: &[&Part]) -> Result<Module, BuildError> {
+        let leaves = leaves(parts);
         let refuse = |message| BuildError::Kernel { kernel: "code".into(), message };
         let (compiled, compiled_leaves) = rayon::join(
             || {
-                let one = |context: &mut Context, (part, &is_hot): (&&Part, &bool)| {
-                    compile_in(context, isas.of(is_hot), &part.code)
+                let one = |context: &mut Context, part: &&Part| {
+                    compile_in(context, isas.of(part), &part.code)
                 };
-                let all = functions
-                    .parts
-                    .par_iter()
-                    .zip(&functions.hot)
-                    .with_max_len(1)
-                    .map_init(Context::new, one);
+                let all = parts.par_iter().with_max_len(1).map_init(Context::new, one);
                 all.collect::<Result<Vec<_>, _>>()
             },
             || leaves.par_iter().map(|l| compile_leaf(level, l)).collect::<Result<Vec<_>, _>>(),

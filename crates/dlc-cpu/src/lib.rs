@@ -177,9 +177,9 @@ impl Target for CpuTarget {
         );
         let (lasting, arenas) = planned?;
         clock.stage("codegen");
-        let parts: Vec<_> = phases.iter().flat_map(|p| codegen::parts_by_heat(p)).collect();
-        let unique = jit::deduplicate(&parts);
-        let module = jit::Module::new(self.level, isas, &unique)?;
+        let parts = phases.iter().flatten().flatten().flat_map(|p| &p.parts);
+        let unique = jit::deduplicate(&parts.collect::<Vec<_>>());
+        let module = jit::Module::new(self.level, isas, &unique.parts)?;
         clock.stage("compile");
         let mut functions = unique.index.iter().map(|&at| module.function(at));
         let entries = scheduled

@@ -2,7 +2,7 @@
 //!
 //! They name kernels, never addresses, and depend on program, level and optimization level alone.
 
-use crate::codegen::{Part, Phase, parts_by_heat};
+use crate::codegen::{Part, Phase};
 use crate::jit::{self, Compiled, Isas};
 use crate::level::{Effort, Level};
 use crate::lower::{ScheduledEntry, generate};
@@ -34,7 +34,7 @@ pub fn clif(level: Level, entries: &[ScheduledEntry]) -> Result<String, BuildErr
     let frontend = level.isa(Effort::Least)?.frontend_config();
     let mut text = String::new();
     for scheduled in entries {
-        for_functions(scheduled, &generate(scheduled, frontend), |title, part, _| {
+        for_functions(scheduled, &generate(scheduled, frontend), |title, part| {
             let _ = writeln!(text, "; {title}\n{}", part.code.function.display());
             Ok(())
         })?;
@@ -57,8 +57,8 @@ pub fn assembly(
     let mut leaves = Vec::new();
     let refuse = |message| BuildError::Kernel { kernel: "code".into(), message };
     for scheduled in entries {
-        for_functions(scheduled, &generate(scheduled, frontend), |title, part, is_hot| {
-            let compiled = jit::compile(isas.of(is_hot), &part.code).map_err(refuse)?;
+        for_functions(scheduled, &generate(scheduled, frontend), |title, part| {
+            let compiled = jit::compile(isas.of(part), &part.code).map_err(refuse)?;
             let _ = writeln!(text, "; {title}\n{}", instructions(level, &compiled));
             leaves.extend(part.code.leaves.iter().cloned());
             Ok(())
@@ -72,14 +72,13 @@ pub fn assembly(
     Ok(text)
 }
 
-/// `each` for all functions of an entry, with a title (entry, kernel, phase and part where there are
-/// several) and whether it is hot.
+/// `each` for all functions of an entry, with a title: entry, kernel, phase and part where there
+/// are several.
 fn for_functions(
     scheduled: &ScheduledEntry,
     phases: &[Vec<Phase>],
-    mut each: impl FnMut(&str, &Part, bool) -> Result<(), BuildError>,
+    mut each: impl FnMut(&str, &Part) -> Result<(), BuildError>,
 ) -> Result<(), BuildError> {
-    let mut heat = parts_by_heat(phases).into_iter();
     for (leaf, phases) in scheduled.leaves.iter().zip(phases) {
         for (i, phase) in phases.iter().enumerate() {
             for (k, part) in phase.parts.iter().enumerate() {
@@ -90,7 +89,7 @@ fn for_functions(
                 if phase.parts.len() > 1 {
                     let _ = write!(title, ", part {k}");
                 }
-                each(&title, part, heat.next().is_some_and(|(_, is_hot)| is_hot))?;
+                each(&title, part)?;
             }
         }
     }

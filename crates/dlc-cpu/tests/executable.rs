@@ -188,7 +188,7 @@ fn updates_from_several_threads_all_count() {
 fn the_build_says_how_long_it_took() {
     let executable = build(&pure(10));
     let names: Vec<_> = executable.stage_times().iter().map(|t| t.name).collect();
-    assert_eq!(names, ["arrange", "schedule", "codegen", "compile", "link"]);
+    assert_eq!(names, ["arrange", "schedule", "codegen", "compile", "link", "allocate"]);
     assert!(executable.stage_times().iter().all(|t| t.ms >= 0.0));
 }
 

@@ -58,7 +58,7 @@ fn start<'s, T: Send + 's>(
     scope: &'s Scope<'s, '_>,
     work: impl FnOnce() -> T + Send + 's,
 ) -> Option<ScopedJoinHandle<'s, T>> {
-    let thread = std::thread::Builder::new().name("dlc-front".into()).stack_size(STACK_BYTES);
+    let thread = std::thread::Builder::new().name("dlc".into()).stack_size(STACK_BYTES);
     let run = || {
         IS_LARGE.set(true);
         work()

@@ -97,3 +97,24 @@ impl Equivalent<Shared> for Sought<'_> {
         self.hash == shared.hash && *self.op == *shared.op
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{Binary, Unary};
+    use dlc_kernel::{BinaryOp, UnaryOp};
+
+    #[test]
+    fn an_operation_has_one_number_wherever_it_comes_from() {
+        let (exp, log) = (Unary(UnaryOp::Exp), Unary(UnaryOp::Log));
+        let mut one = Table::default();
+        assert_eq!([one.add(exp.into()), one.add(log.into())], [(0, true), (1, true)]);
+        assert_eq!(one.add(Unary(UnaryOp::Exp).into()), (0, false));
+        let mut other = Table::with_capacity(one.len());
+        assert_eq!(other.add_shared(one.shared(1).clone()), (0, true));
+        assert_eq!(other.add(Unary(UnaryOp::Log).into()), (0, false));
+        assert_eq!(other.add_shared(one.shared(1).clone()), (0, false));
+        assert_eq!(other.add(Binary(BinaryOp::Add).into()), (1, true));
+        assert_eq!(other.get(0), one.get(1));
+    }
+}

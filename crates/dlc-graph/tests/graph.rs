@@ -335,6 +335,29 @@ fn equal_operations_are_one_and_sources_are_unique() {
 }
 
 #[test]
+fn a_refused_operation_can_be_added_where_it_fits() {
+    let mut g = Graph::new();
+    let x = scalar_input(&mut g, "x");
+    let n = source(&mut g, "n", SourceClass::Input, Type::scalar(DType::I32));
+    assert!(g.add(Binary(BinaryOp::Add), &[x, n], None).is_err());
+    let sum = g.push(Binary(BinaryOp::Add), &[x, x], None);
+    assert_eq!(g.values().collect::<Vec<_>>(), [x, n, sum]);
+}
+
+#[test]
+fn a_copy_is_what_would_have_been_added() {
+    let mut from = Graph::new();
+    let x = scalar_input(&mut from, "x");
+    let exp = from.push(Unary(UnaryOp::Exp), &[x], None);
+    let mut to = Graph::like(&from);
+    let source = to.copy(&from, x, &[]);
+    let copied = to.copy(&from, exp, &[source]);
+    assert_eq!(to.push(Unary(UnaryOp::Exp), &[source], None), copied);
+    let twice = to.copy(&from, exp, &[copied]);
+    assert_eq!(to.operands(twice).as_slice(), [copied]);
+}
+
+#[test]
 fn limits_are_errors_that_name_them() {
     let mut g = Graph::new();
     let error = |found: Result<Value, dlc_graph::ShapeError>| found.expect_err("refused").message;

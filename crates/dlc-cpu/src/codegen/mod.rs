@@ -35,7 +35,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use dlc_kernel::BufferId;
-pub use part::{Code, Part, Phase, When, parts_by_heat};
+pub use part::{Code, Part, Phase, When};
 use rustc_hash::FxHashMap;
 
 /// Lanes of a vector.

@@ -30,24 +30,12 @@ pub struct Part {
 
 /// Nanoseconds of a part's work below which better code does not pay for the time to compile it.
 const WORTH_OPTIMIZING: f64 = 1e4;
-/// The share of an entry's work below which it does not, either.
-const SHARE_WORTH_OPTIMIZING: f64 = 2e-4;
 
 impl Part {
-    /// Nanoseconds of its work, about.
-    fn work(&self) -> f64 {
-        self.units as f64 * self.unit_cost
+    /// Whether its own instructions take so much time that they should be as good as can be.
+    pub fn is_hot(&self) -> bool {
+        !self.code.is_control && self.units as f64 * self.unit_cost >= WORTH_OPTIMIZING
     }
-}
-
-/// All parts of an entry, in order, and whether their own instructions take so much time that they should
-/// be as good as can be.
-pub fn parts_by_heat(phases: &[Vec<Phase>]) -> Vec<(&Part, bool)> {
-    let parts: Vec<&Part> = phases.iter().flatten().flat_map(|phase| &phase.parts).collect();
-    let all: f64 = parts.iter().map(|part| part.work()).sum();
-    let worth = WORTH_OPTIMIZING.max(SHARE_WORTH_OPTIMIZING * all);
-    let is_hot = |part: &Part| !part.code.is_control && part.work() >= worth;
-    parts.into_iter().map(|part| (part, is_hot(part))).collect()
 }
 
 /// When a phase runs.
