@@ -1,12 +1,11 @@
 //! What a kernel costs at least: arithmetic and bytes moved, whatever the schedule.
 //!
-//! A multiply-add of a contraction counts as 2 operations, any other scalar operation as 1; every
-//! buffer is counted once per kernel that touches it, but for what is written over: that counts as
-//! far as it is. Sizes must be bound; unbound ones count 1.
-//! Counts saturate.
+//! A multiply-add of a contraction counts as 2 operations, any other scalar operation as 1. A buffer
+//! counts once for each kernel that touches it, and no further than the kernel has points that do: of a
+//! table, the rows that are looked up. Sizes must be bound; unbound ones count 1. Counts saturate.
 
 use crate::{BufferId, Expr, ExprId, Exprs, Form, Kernel, Program, ScatterMode, Size, Step};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 impl Kernel {
     /// Floating-point and integer operations.
@@ -45,22 +44,37 @@ impl Kernel {
         }
     }
 
-    /// Bytes of all buffers it reads and writes.
+    /// Bytes that it reads and writes.
     pub fn bytes(&self, program: &Program) -> u64 {
-        let bytes = |id: BufferId| {
-            let buffer = program.buffer(id);
-            times(points(&buffer.shape), buffer.dtype.bytes() as u64)
-        };
         if let Form::Reshape { .. } = self.form {
             return 0;
         }
-        let reads = self.reads().into_iter();
-        if let Form::Scatter { mode: ScatterMode::Overwrite, axes, buffer, .. } = &self.form {
-            let written = times(points(axes), program.buffer(*buffer).dtype.bytes() as u64);
-            return reads.map(bytes).fold(written, u64::saturating_add);
-        }
-        let touched: FxHashSet<_> = reads.chain(self.writes()).collect();
+        let reached = self.reached();
+        let bytes = |id: BufferId| {
+            let buffer = program.buffer(id);
+            let elements = points(&buffer.shape);
+            let reached = reached.get(&id).map_or(elements, |&reached| reached.min(elements));
+            times(reached, buffer.dtype.bytes() as u64)
+        };
+        let touched: FxHashSet<_> = self.reads().into_iter().chain(self.writes()).collect();
         touched.into_iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// By buffer: how many points touch it, if they alone do.
+    fn reached(&self) -> FxHashMap<BufferId, u64> {
+        let mut reached = FxHashMap::default();
+        let mut reach = |id: BufferId, axes: &[Size]| {
+            let count: &mut u64 = reached.entry(id).or_default();
+            *count = count.saturating_add(points(axes));
+        };
+        for part in self.parts() {
+            part.loads().for_each(|(id, ..)| reach(id, &part.axes));
+            part.stores.iter().for_each(|store| reach(store.buffer, &part.axes));
+        }
+        if let Form::Scatter { mode: ScatterMode::Overwrite, axes, buffer, .. } = &self.form {
+            reach(*buffer, axes);
+        }
+        reached
     }
 }
 

@@ -117,7 +117,8 @@ pub trait Target {
     /// The name a user gives it by: `x86-64-v3`.
     fn name(&self) -> &str;
 
-    /// Compiles `program` and allocates its parameters, state and temporaries.
+    /// Compiles `program` and allocates its parameters and state. Temporaries are planned, and refused if
+    /// they are too much; a target may allocate them when they are first needed.
     fn build(
         &self,
         program: &Program,

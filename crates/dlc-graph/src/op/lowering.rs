@@ -18,8 +18,8 @@ pub enum Lowering<'a> {
     Source,
     /// The value at each point is an expression of the operands' values at that point.
     Each(&'a dyn Elementwise),
-    /// The value at each point is an expression of operands' values at any points: `rule(points, at)` gives the
-    /// value at the coordinates `at`, which are inside the result.
+    /// The value at each point is an expression of operands' values at any points: `rule(points, at)`
+    /// gives the value at the coordinates `at`, which are inside the result.
     Point(PointRule<'a>),
     /// A row kernel.
     Fold(&'a Reduce),

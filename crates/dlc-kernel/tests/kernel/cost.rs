@@ -38,6 +38,15 @@ fn reads_writes_and_failures_of_a_training_step() {
 }
 
 #[test]
+fn bytes_are_what_points_reach() {
+    let program = training();
+    let bytes = program.entries[0].kernels.iter().map(|kernel| kernel.bytes(&program) / 4);
+    // Three rows of four, ids, three rows; all rows, the loss; ids, all of the gradient; what is checked;
+    // the table, once, its gradient, the rate.
+    assert_eq!(bytes.collect::<Vec<_>>(), [6 + 3 + 6, 6 + 1, 3 + 8, 1 + 8, 8 + 8 + 1]);
+}
+
+#[test]
 fn huge_counts_saturate() {
     let mut program = conv();
     let Form::Contract { reduce, .. } = &mut program.entries[0].kernels[0].form else {
