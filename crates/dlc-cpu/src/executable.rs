@@ -1,9 +1,9 @@
 //! A compiled program with its storage.
 //!
 //! Parameters, state and run-time scalars lie in one block for good; every call works in an arena
-//! taken from a free list, so that calls which update nothing run side by side. Calls of all entries
-//! take turns in one arena if none runs beside another. A call that
-//! updates is alone: the lock below is the discipline all the `unsafe` code here relies on.
+//! taken from a free list, or made if there is none, so that calls which update nothing run side by
+//! side. Calls of all entries take turns in one arena if none runs beside another. A call that updates
+//! is alone: the lock below is the discipline all the `unsafe` code here relies on.
 
 mod run;
 

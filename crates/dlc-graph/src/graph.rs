@@ -110,10 +110,7 @@ impl Graph {
     #[track_caller]
     pub fn push(&mut self, op: impl Into<Op>, operands: &[Value], origin: Origin) -> Value {
         let op = self.ops.add(op.into());
-        match self.insert(op, operands, origin) {
-            Ok(value) => value,
-            Err(error) => panic!("a pass built an ill-typed operation: {error}"),
-        }
+        well_typed(self.insert(op, operands, origin))
     }
 
     /// As [`Graph::push`], of the operation of a value of another graph.
@@ -124,10 +121,7 @@ impl Graph {
     pub fn copy(&mut self, from: &Graph, value: Value, operands: &[Value]) -> Value {
         let node = from.node(value);
         let added = self.ops.add_shared(from.ops.shared(node.op).clone());
-        match self.insert(added, operands, node.origin.clone()) {
-            Ok(value) => value,
-            Err(error) => panic!("a pass built an ill-typed operation: {error}"),
-        }
+        well_typed(self.insert(added, operands, node.origin.clone()))
     }
 
     /// Adds the operation of that number, which may be new. If it is refused, its number stays.
@@ -301,6 +295,14 @@ impl Graph {
     fn find(&self, hash: u64, op: u32, operands: &[Value]) -> Option<Value> {
         let same = |v: &Value| self.node(*v).op == op && self.operands(*v).as_slice() == operands;
         self.known.get(&hash)?.iter().copied().find(same)
+    }
+}
+
+#[track_caller]
+fn well_typed(added: Result<Value, ShapeError>) -> Value {
+    match added {
+        Ok(value) => value,
+        Err(error) => panic!("a pass built an ill-typed operation: {error}"),
     }
 }
 
