@@ -19,7 +19,9 @@ const FEW_LINES: f64 = 448.0;
 /// Cycles to bring a line from memory that is asked for ahead. Other work hides them, if it needs
 /// nothing from there.
 const LINE_FROM_MEMORY: f64 = 12.0;
-/// The same of a line that only the processor may guess.
+/// The same of a line in order that the largest cache has.
+const LINE_FROM_LAST_CACHE: f64 = 5.0;
+/// The same of a line from memory that only the processor may guess.
 const LINE_UNASKED: f64 = 16.0;
 /// Floats that are too many for the caches of a core.
 const FAR_FLOATS: i64 = 256 << 10;
@@ -101,13 +103,8 @@ impl Supply {
     }
 }
 
-/// Whether an operand of so many elements comes from beyond the caches of a core.
-fn is_far(floats: i64) -> bool {
-    floats > FAR_FLOATS
-}
-
-/// Cycles that the few positions of one side wait for the other to come from memory: meanwhile, one
-/// tile of every panel can be computed.
+/// Cycles that the few positions of one side wait for the other to come from beyond a core's own caches:
+/// meanwhile, one tile of every panel can be computed.
 fn waiting(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let terms = problem.depth.points();
     let few = [rows, columns].map(|cut| cut.offer.points <= FEW);
@@ -116,12 +113,14 @@ fn waiting(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
     let step = cycles(height, div_ceil(width, problem.level.lanes()), 1.0);
     let wait = |cut: Cut, extent: i64, line: f64| {
         let steps = cut.offer.points as f64 / extent.max(1) as f64 * terms as f64;
-        let is_far = is_far(cut.offer.points.saturating_mul(terms));
+        let is_far = cut.offer.points.saturating_mul(terms) > FAR_FLOATS;
         let one = (extent as f64 / LINE as f64 * line - step).max(0.0);
         if is_far { steps * one } else { 0.0 }
     };
+    let is_cached = !columns.supply.is_direct() && columns.offer.origin != Origin::Memory;
+    let line = if is_cached { LINE_FROM_LAST_CACHE } else { LINE_FROM_MEMORY };
     match few {
-        [true, false] => wait(columns, width, LINE_FROM_MEMORY),
+        [true, false] => wait(columns, width, line),
         [false, true] => wait(rows, height, LINE_UNASKED),
         _ => 0.0,
     }
