@@ -49,7 +49,7 @@ fn combined(e: &mut Exprs, gates: i64, mut gate: impl FnMut(&mut Exprs, i64) -> 
 
 #[test]
 fn sums_are_those_of_the_interpreter() {
-    // Bundles that divide the width, a width in one bundle, and one that no bundle divides.
+    // Bundles that divide the width, a width in one bundle, and ones whose last bundle is shorter.
     for width in [1, 2, 15, 16, 17, 48, 64, 100, 130, 1031] {
         for (rows, gates, depth) in [(1, 4, 20), (7, 3, 33), (2, 2, 1200)] {
             let program = several_sums(rows, width, gates, depth);
@@ -105,7 +105,7 @@ fn stored(buffer: BufferId, access: Access, value: ExprId) -> Store {
 
 #[test]
 fn gates_are_made_and_used_in_one_kernel() {
-    for (rows, width) in [(1, 32), (5, 20), (9, 96), (1, 200), (30, 40)] {
+    for (rows, width) in [(1, 32), (5, 20), (9, 96), (7, 100), (1, 200), (30, 40)] {
         for kept in [false, true] {
             let program = recurrence(rows, width, kept);
             check(&program, &noise_inputs(&program, 2), 1e-5);

@@ -328,11 +328,9 @@ impl Contraction<'_, '_> {
     fn store_run(&self, e: &mut Emitter, point: &Point, (axis, run): (Axis, Run), sums: Value) {
         let s = self.schedule;
         if let Some(leaf) = &s.ending {
-            let before = e.b.ins().ineg(run.start);
-            let room = e.add_scaled(sums, before, 4);
+            let room = room_of(e, run, sums);
             let count = e.b.ins().isub(run.end, run.start);
-            let mut ev = self.evaluator(point);
-            stretch::call_in(e, &mut ev, leaf, room, [run.start, count]);
+            stretch::call_in(e, &mut self.evaluator(point), leaf, room, [run.start, count]);
             return;
         }
         let distance = s.bundle.map_or(0, |bundle| 4 * bundle.points);
@@ -350,6 +348,12 @@ impl Contraction<'_, '_> {
             self.store(e, ev, &sums);
         });
     }
+}
+
+/// Where a leaf's scratch room begins that has the sums of a run at `sums`.
+fn room_of(e: &mut Emitter, run: Run, sums: Value) -> Value {
+    let before = e.b.ins().ineg(run.start);
+    e.add_scaled(sums, before, 4)
 }
 
 /// The sum of all lanes and `rest`.

@@ -72,19 +72,31 @@ pub(super) fn call_lines(
     run: [Value; 2],
     lines: [Value; 2],
 ) -> Vec<Value> {
+    let room = room(e, stretch);
+    call_lines_in(e, ev, stretch, room, run, lines)
+}
+
+/// [`call_lines`] with a scratch room that begins at `room`.
+pub(super) fn call_lines_in(
+    e: &mut Emitter,
+    ev: &mut Evaluator,
+    stretch: &Stretch,
+    room: Value,
+    run: [Value; 2],
+    lines: [Value; 2],
+) -> Vec<Value> {
     let Some(window) = &stretch.window else {
-        return call_leaf_lines(e, ev, stretch, run, lines);
+        return call_leaf_lines(e, ev, stretch, room, run, lines);
     };
     let down = stretch.lines.expect("it has lines");
     match &window.beyond {
         Some(beyond) if beyond.lines.is_some() => {
-            call_leaf_lines(e, ev, beyond, run, lines);
+            call_leaf_lines(e, ev, beyond, room, run, lines);
         }
         Some(beyond) => {
             let points = e.b.ins().imul(run[1], lines[1]);
             ev.enter();
             ev.set_axis(down, lines[0]);
-            let room = room(e, beyond);
             call_leaf(e, ev, beyond, room, [run[0], points]);
             ev.leave();
         }
@@ -100,7 +112,7 @@ pub(super) fn call_lines(
         [low, e.b.ins().isub(high, low)]
     };
     let [run, lines] = [inside(along, stretch.axis, run), inside(across, down, lines)];
-    call_leaf_lines(e, ev, stretch, run, lines)
+    call_leaf_lines(e, ev, stretch, room, run, lines)
 }
 
 /// The coordinates that the conditions of a window read, but for those of `open` axes.
@@ -119,12 +131,12 @@ fn call_leaf_lines(
     e: &mut Emitter,
     ev: &mut Evaluator,
     stretch: &Stretch,
+    room: Value,
     run: [Value; 2],
     [first, lines]: [Value; 2],
 ) -> Vec<Value> {
     ev.enter();
     ev.set_axis(stretch.lines.expect("it has lines"), first);
-    let room = room(e, stretch);
     let args = fill_arguments(e, ev, stretch, room, run);
     ev.leave();
     e.b.ins().store(NOTRAP, lines, args, Loop::LINES);

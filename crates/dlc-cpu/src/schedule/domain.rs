@@ -5,6 +5,7 @@
 //! expression that is affine in the axes is a [`Linear`]. Neighbouring axes that every access walks
 //! through as one are one axis ([`Domain::merge`]).
 
+use super::contract::div_ceil;
 use super::{PlacedStore, Site};
 use crate::rooms::strides_in;
 pub use dlc_kernel::place::{AxisSet, Check, Found, Linear, Place, extents, strides};
@@ -144,10 +145,11 @@ impl<'k> Domain<'k> {
     }
 
     /// Cuts `axis` into stretches of `block` points: the stretches become a new axis at position
-    /// `at`, which comes before `axis`. The block divides the extent.
+    /// `at`, which comes before `axis`. If the block does not divide the extent, there
+    /// are points beyond it.
     pub fn split(&mut self, axis: Axis, at: usize, block: i64, stores: &mut [PlacedStore]) {
         let (old, new) = (axis.0 as usize, Axis(at as u32));
-        self.extents[old] /= block;
+        self.extents[old] = div_ceil(self.extents[old], block);
         let stretches = std::mem::replace(&mut self.extents[old], block);
         self.extents.insert(at, stretches);
         let shift = |linear: &mut Linear| {

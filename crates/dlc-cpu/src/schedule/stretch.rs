@@ -36,6 +36,9 @@ const FARTHEST: i64 = 1 << 14;
 /// guessing.
 const PAGE: i32 = 1 << 12;
 
+/// How many lines ahead memory is brought near that no line before has touched.
+const LINES_AHEAD: i32 = 3;
+
 /// The most registers that fold states may take.
 const MOST_STATES: usize = 8;
 
@@ -220,6 +223,19 @@ impl Stretch {
         };
         let ahead = self.streams.iter().enumerate().filter_map(distance).collect();
         Arc::make_mut(&mut self.leaf).ahead = ahead;
+    }
+
+    /// Makes it bring near what later lines load of the streams that are `far`, and do one line after the
+    /// other: of several together, all would wait.
+    pub fn look_down(&mut self, far: impl Fn(&Stream) -> bool) {
+        let leaf = Arc::make_mut(&mut self.leaf);
+        let wanted = |k: &usize| far(&self.streams[*k]) && leaf.loads(*k);
+        let wanted = (0..self.streams.len()).filter(wanted);
+        let distance = |k: usize| LINES_AHEAD * leaf.line_step(leaf.streams[k].address);
+        let ahead: Vec<(u16, i32)> = wanted.map(|k| (k as u16, distance(k))).collect();
+        let Some(lines) = leaf.lines.as_mut().filter(|_| !ahead.is_empty()) else { return };
+        lines.together = 1;
+        leaf.ahead = ahead;
     }
 
     /// Makes its stores pass by the caches, if all are of whole words to buffers, and none is made twice;

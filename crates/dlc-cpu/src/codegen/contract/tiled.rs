@@ -1,16 +1,17 @@
 //! Register tiles over panels.
 
-use super::Contraction;
 use super::panels::{Panel, block_range};
+use super::{Contraction, room_of};
 use crate::abi::ContextField;
 use crate::codegen::nest::{Point, Run};
 use crate::codegen::pack::offset;
-use crate::codegen::{Emitter, LANES, NOTRAP};
+use crate::codegen::{Emitter, LANES, NOTRAP, stretch};
 use crate::leaf::{GEMM_ARGS_BYTES, GemmField, GemmTile, Leaf, Left, MAX_RUN};
-use crate::schedule::contract::{Epilogue, Sums, Tile, TileStream, Tiling, Which};
+use crate::schedule::contract::{Bundle, Epilogue, Sums, Tile, TileStream, Tiling, Which};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
+use dlc_kernel::Axis;
 
 /// A block of sums: that of row `r` and column `c` is at
 /// `base + (r - rows.0) * step + (c - columns.0) * 4`.
@@ -39,26 +40,65 @@ impl Contraction<'_, '_> {
     /// The stores of a block of sums; `point` has the batch axes set.
     fn store_block(&self, e: &mut Emitter, point: &Point, block: Block) {
         let s = self.schedule;
+        if let Some(leaf) = s.ending.as_ref().filter(|leaf| leaf.lines.is_some()) {
+            // The leaf counts rows from the first one on.
+            let zero = e.int(0);
+            let base = offset(e, block.base, zero, block.rows.0, block.step);
+            let rows = [block.rows.0, e.b.ins().isub(block.rows.1, block.rows.0)];
+            return self.for_stored_runs(e, point, block, |e, point, (_, run)| {
+                let sums = offset(e, base, run.flat, block.columns.0, 4);
+                let room = room_of(e, run, sums);
+                let run = [run.start, e.b.ins().isub(run.end, run.start)];
+                stretch::call_lines_in(e, &mut self.evaluator(point), leaf, room, run, rows);
+            });
+        }
         e.for_each(block.rows.0, block.rows.1, 1, |e, r| {
             let mut point = point.clone();
             e.set_axes(&mut point, &s.rows.axes, r);
             let row = offset(e, block.base, r, block.rows.0, block.step);
-            let (first, end) = block.columns;
-            if let Some(bundle) = s.bundle {
-                return e.for_each(first, end, bundle.columns(), |e, column| {
-                    e.set_axes(&mut point, &s.columns.axes, column);
-                    let sums = offset(e, row, column, first, 4);
-                    let axis = s.columns.axes.last().expect("bundles have points");
-                    let (start, end) = (e.int(0), e.int(bundle.points));
-                    self.store_run(e, &point, (axis, Run { flat: column, start, end }), sums);
-                });
-            }
-            e.for_runs(&s.columns.axes, &point, first, end, |e, point, run| {
-                let sums = offset(e, row, run.flat, first, 4);
-                let axis = s.columns.axes.last().expect("columns are along an axis");
-                self.store_run(e, point, (axis, run), sums);
+            self.for_stored_runs(e, &point, block, |e, point, along| {
+                let sums = offset(e, row, along.1.flat, block.columns.0, 4);
+                self.store_run(e, point, along, sums);
             });
         });
+    }
+
+    /// The runs of a block's columns that are stored together: those of bundles, if there are any.
+    fn for_stored_runs(
+        &self,
+        e: &mut Emitter,
+        point: &Point,
+        block: Block,
+        mut body: impl FnMut(&mut Emitter, &Point, (Axis, Run)),
+    ) {
+        let axes = &self.schedule.columns.axes;
+        let axis = axes.last().expect("columns are along an axis");
+        let (first, end) = block.columns;
+        let Some(bundle) = self.schedule.bundle else {
+            return e
+                .for_runs(axes, point, first, end, |e, point, run| body(e, point, (axis, run)));
+        };
+        e.for_each(first, end, bundle.columns(), |e, column| {
+            let mut point = point.clone();
+            e.set_axes(&mut point, axes, column);
+            let (start, end) = (e.int(0), self.end_of_bundle(e, &point, bundle));
+            body(e, &point, (axis, Run { flat: column, start, end }));
+        });
+    }
+
+    /// The points of the bundle at `point`.
+    fn end_of_bundle(&self, e: &mut Emitter, point: &Point, bundle: Bundle) -> Value {
+        let points = e.int(bundle.points);
+        if bundle.is_even() {
+            return points;
+        }
+        // Between the axis of bundles and that of their points are those of sums.
+        let axes = &self.schedule.columns.axes.axes;
+        let number = axes[axes.len() - 2 - self.schedule.sums.axes.len()];
+        let before = e.b.ins().imul_imm_s(point[number.0 as usize], bundle.points);
+        let all = e.int(bundle.all);
+        let left = e.b.ins().isub(all, before);
+        e.b.ins().smin(left, points)
     }
 
     /// A block of the output, or one share of its depth.

@@ -95,9 +95,17 @@ impl Access<'_> {
         for &(stream, distance) in &self.code.ahead {
             let size = self.code.streams[usize::from(stream)].dtype.bytes() as i32;
             let from = self.reach(a, stream.into(), self.first);
-            let bytes = self.copies.count() as i32 * self.width.lanes() * size;
-            for offset in (0..bytes).step_by(CACHE_LINE) {
-                a.emit(Code::Prefetcht0_m8, &[from.plus(distance + offset).into()]);
+            let address = self.code.streams[usize::from(stream)].address;
+            let (lines, vectors) = match self.copies {
+                Copies::Vectors(vectors) => (1, vectors),
+                Copies::Lines(lines) => (lines, 1),
+            };
+            let bytes = i32::from(vectors) * self.width.lanes() * size;
+            for line in 0..i32::from(lines) {
+                let from = from.plus(line * self.code.line_step(address) + distance);
+                for offset in (0..bytes).step_by(CACHE_LINE) {
+                    a.emit(Code::Prefetcht0_m8, &[from.plus(offset).into()]);
+                }
             }
         }
     }

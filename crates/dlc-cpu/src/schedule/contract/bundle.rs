@@ -5,25 +5,26 @@
 //! those of the second. A panel is packed in that order, and what reads panels knows nothing of it.
 
 use super::choose::Nest;
-use crate::schedule::domain::AxisSet;
+use super::div_ceil;
+use crate::schedule::domain::{AxisSet, Check, Linear};
 use dlc_kernel::{Axis, ExprId};
 
 /// The most columns of a bundle: a few vectors of each sum, so that there are bundles for all threads.
 const MOST_COLUMNS: i64 = 256;
 
-/// The fewest, unless all points are one bundle.
-const FEWEST_POINTS: i64 = 16;
-
-/// The most columns of a bundle that has all points.
-const MOST_OF_ALL: i64 = 1024;
+/// What the points of a bundle are a multiple of, unless all points are one bundle: then its columns are
+/// whole tiles, at every level.
+const STEP: i64 = 16;
 
 /// Columns that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bundle {
     /// Sums of a point.
     pub sums: i64,
-    /// Neighbouring points.
+    /// Neighbouring points. The last bundle may have fewer; the rest of its columns is never stored.
     pub points: i64,
+    /// The points of all bundles.
+    pub all: i64,
 }
 
 impl Bundle {
@@ -31,16 +32,24 @@ impl Bundle {
     pub fn columns(self) -> i64 {
         self.sums * self.points
     }
+
+    /// Whether all bundles have all their points.
+    pub fn is_even(self) -> bool {
+        self.all % self.points == 0
+    }
 }
 
-/// How `extent` neighbours with several sums each are bundled, if they can be.
+/// How `extent` neighbours with several sums each are bundled, if they can be: with the fewest columns too
+/// many, and then in the fewest bundles.
 pub fn bundled(extent: i64, sums: i64) -> Option<Bundle> {
-    let divides = |n: &i64| extent % n == 0;
-    let cut = (FEWEST_POINTS..=MOST_COLUMNS / sums.max(1))
-        .filter(divides)
-        .max_by_key(|n| (n % 16 == 0, *n));
-    let whole = (extent > 0 && extent * sums <= MOST_OF_ALL).then_some(extent);
-    cut.or(whole).map(|points| Bundle { sums, points })
+    let most = MOST_COLUMNS / sums.max(1);
+    let points = match (1..=most).contains(&extent) {
+        true => extent,
+        false => (STEP..=most)
+            .filter(|points| extent > 0 && points % STEP == 0)
+            .min_by_key(|&points| (div_ceil(extent, points) * points, -points))?,
+    };
+    Some(Bundle { sums, points, all: extent })
 }
 
 impl Nest<'_, '_> {
@@ -51,13 +60,29 @@ impl Nest<'_, '_> {
         let own =
             AxisSet::range(last, last + 1).union(AxisSet::range(self.out, self.out + self.sums));
         let [in_lhs, in_rhs] = [lhs, rhs].map(|id| self.domain.uses[id.0 as usize]);
-        if in_lhs.meets(own) || !own.within(in_rhs) {
+        if in_lhs.meets(own) || !own.within(in_rhs) || !self.is_worth_tiles(lhs) {
             return;
         }
         let sums = self.domain.extents[self.out..self.out + self.sums].iter().product();
         let Some(bundle) = bundled(self.domain.extents[last], sums) else { return };
         self.domain.split(Axis(last as u32), last, bundle.points, &mut self.stores);
         self.out += 1;
+        if !bundle.is_even() {
+            self.end_bundles(rhs, bundle);
+        }
         self.bundle = Some(bundle);
+    }
+
+    /// Lets what the last bundle reads beyond the last point be outside.
+    fn end_bundles(&mut self, rhs: ExprId, bundle: Bundle) {
+        let [bundles, points] = [self.out - 2, self.out - 1].map(|axis| Axis(axis as u32));
+        let mut index = Linear::axis(points);
+        index.add(bundles, bundle.points);
+        for id in self.domain.reachable(&[rhs]) {
+            let Some(place) = &mut self.domain.places[id.0 as usize] else { continue };
+            if place.uses().contains(points) {
+                place.checks.push(Check { index: index.clone(), div: 1, extent: bundle.all });
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The decisions: roles of axes, tiles, blocks.
 
 use super::choices::{Alternatives, Way, Ways};
-use super::tiling::{Ending, Offer, Problem, Shares, even_block};
+use super::tiling::{Ending, Offer, Problem, Shares, Sums, even_block};
 use super::{
     Algorithm, Axes, BareLoad, Bundle, ContractSchedule, Epilogue, Origin, PackOrder, Reach, Side,
     Steps,
@@ -59,11 +59,11 @@ impl<'k> Nest<'_, 'k> {
         let (out, steps) = (self.axes(0..self.out, |_| true), self.steps.clone());
         let sums = self.axes(self.out..self.out + self.sums, |_| true);
         let work = product([&batch, &left.axes, &right.axes, &depth]);
-        let (rows, columns, algorithm, cycles) = match self.is_plain(lhs, work) {
+        let (rows, columns, algorithm, cycles) = match self.is_plain(lhs) {
             true => (left, right, Algorithm::Plain, PLAIN * work as f64),
             false => self.assign(left, right, &batch, &depth),
         };
-        let ending = self.ending_leaf(&columns.axes, &algorithm);
+        let ending = self.ending_leaf(&rows.axes, &columns.axes, &algorithm);
         let conditions = (&self.conditions[..], &self.zeros[..]);
         let mut reach = Reach::new(conditions, &rows.axes, &columns.axes, &depth);
         let within = (self.site, &self.domain);
@@ -90,13 +90,12 @@ impl<'k> Nest<'_, 'k> {
     /// What can be chosen instead of the schedule's tiles, if it is in tiles.
     pub fn alternatives(&self, lhs: ExprId, rhs: ExprId) -> Option<Alternatives> {
         let Roles { left, right, batch, depth } = self.roles(lhs, rhs);
-        let work = product([&batch, &left.axes, &right.axes, &depth]);
         let reused = left.axes.points().min(right.axes.points()) > 1;
         let terms = self.terms([&left, &right], &batch, &depth);
         let tiled =
             reused || self.bundle.is_some() || terms.offers.iter().any(Offer::is_kept_matrix);
         let ways = || self.ways(&batch, &depth, &terms);
-        (tiled && !self.is_plain(lhs, work)).then(|| ways().alternatives())
+        (tiled && !self.is_plain(lhs)).then(|| ways().alternatives())
     }
 
     /// Which axes play which part.
@@ -126,11 +125,16 @@ impl<'k> Nest<'_, 'k> {
     }
 
     /// Whether it is computed in scalars.
-    fn is_plain(&self, lhs: ExprId, work: i64) -> bool {
-        let scalar = self.domain.exprs.dtype(lhs) != DType::F32;
+    fn is_plain(&self, lhs: ExprId) -> bool {
         let unbundled = self.sums > 0 && self.bundle.is_none();
-        let unoptimized = self.site.config.opt_level == OptLevel::O0;
-        scalar || unoptimized || unbundled || work < SMALL_WORK
+        unbundled || !self.is_worth_tiles(lhs)
+    }
+
+    /// Whether it may be computed otherwise than in scalars.
+    pub fn is_worth_tiles(&self, lhs: ExprId) -> bool {
+        let floats = self.domain.exprs.dtype(lhs) == DType::F32;
+        let optimized = self.site.config.opt_level != OptLevel::O0;
+        floats && optimized && self.domain.points() >= SMALL_WORK
     }
 
     fn uses(&self, operand: ExprId) -> AxisSet {
@@ -346,21 +350,29 @@ impl<'k> Nest<'_, 'k> {
     }
 
     /// The leaf that makes the stores of a run of columns, whose sums are in the scratch room, the
-    /// first of them where the run's axis is 0.
-    fn ending_leaf(&self, columns: &Axes, algorithm: &Algorithm) -> Option<Stretch> {
+    /// first of them where the run's axis is 0: row by row in one call, where rows are one axis.
+    fn ending_leaf(&self, rows: &Axes, columns: &Axes, algorithm: &Algorithm) -> Option<Stretch> {
         let Algorithm::Tiled(tiling) = algorithm else { return None };
         let axis = columns.last().filter(|_| tiling.epilogue().is_none())?;
         let anywhere = columns.axes.len() > 1 && self.bundle.is_none();
         let points = self.bundle.map_or(0, |bundle| bundle.points);
+        let down = match (&rows.axes[..], &tiling.sums) {
+            (&[down], Sums::Workspace) => Some(down),
+            _ => None,
+        };
         let sum = |(id, expr): (ExprId, &Expr)| {
             let &Expr::Folded(k) = expr else { return None };
             let mut linear = Linear::axis(axis);
             linear.offset = i64::from(k) * points;
+            down.into_iter().for_each(|down| linear.add(down, tiling.column_block));
             Some(Kept { id, place: Place { linear, ..Place::default() } })
         };
         let sums: Vec<Kept> = self.domain.exprs.iter().filter_map(sum).collect();
         let task = Task { stores: &self.stores, finds: &sums, anywhere, ..Task::default() };
-        Stretch::new(&self.domain, axis, None, task)
+        let mut stretch = Stretch::new(&self.domain, axis, down, task)?;
+        let steps = AxisSet::range(0, self.step_axes());
+        stretch.look_down(|stream| stream.buffer.is_some() && stream.place.uses().meets(steps));
+        Some(stretch)
     }
 
     /// Where an element of an operand is used once, packing does not pay.

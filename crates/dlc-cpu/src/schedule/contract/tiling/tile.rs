@@ -40,11 +40,14 @@ impl Tile {
         if rows <= self.rows { DEPTH } else { DEPTH.min(panel / self.columns) }
     }
 
-    /// The tiles of a level, of these the ones that divide bundles if there are any.
+    /// The tiles of a level, of these the ones that divide bundles, or are several, if there are any.
     pub fn that_suit(level: Level, bundle: Option<Bundle>) -> Vec<Tile> {
         let all = Tile::all(level);
-        let divides = |tile: &&Tile| bundle.is_some_and(|b| b.columns() % tile.columns == 0);
-        let suit: Vec<Tile> = all.iter().filter(divides).copied().collect();
+        let is_whole = |tile: &&Tile| {
+            let columns = bundle.map_or(1, Bundle::columns);
+            columns % tile.columns == 0 || tile.columns % columns == 0
+        };
+        let suit: Vec<Tile> = all.iter().filter(is_whole).copied().collect();
         if suit.is_empty() { all.to_vec() } else { suit }
     }
 
