@@ -6,10 +6,11 @@
 
 use super::choose::Nest;
 use super::div_ceil;
+use super::tiling::ENOUGH_UNITS;
 use crate::schedule::domain::{AxisSet, Check, Linear};
 use dlc_kernel::{Axis, ExprId};
 
-/// The most columns of a bundle: a few vectors of each sum, so that there are bundles for all threads.
+/// The most columns of a bundle: a few vectors of each sum.
 const MOST_COLUMNS: i64 = 256;
 
 /// What the points of a bundle are a multiple of, unless all points are one bundle: then its columns are
@@ -40,16 +41,15 @@ impl Bundle {
 }
 
 /// How `extent` neighbours with several sums each are bundled, if they can be: with the fewest columns too
-/// many, and then in the fewest bundles.
+/// many, and then in about as many bundles as are enough to share out.
 pub fn bundled(extent: i64, sums: i64) -> Option<Bundle> {
     let most = MOST_COLUMNS / sums.max(1);
-    let points = match (1..=most).contains(&extent) {
-        true => extent,
-        false => (STEP..=most)
-            .filter(|points| extent > 0 && points % STEP == 0)
-            .min_by_key(|&points| (div_ceil(extent, points) * points, -points))?,
-    };
-    Some(Bundle { sums, points, all: extent })
+    let suits = |&points: &i64| points % STEP == 0 || points == extent;
+    let points = (1..=most.min(extent)).filter(suits).min_by_key(|&points| {
+        let bundles = div_ceil(extent, points);
+        (bundles * points, (bundles - ENOUGH_UNITS).abs())
+    });
+    points.map(|points| Bundle { sums, points, all: extent })
 }
 
 impl Nest<'_, '_> {

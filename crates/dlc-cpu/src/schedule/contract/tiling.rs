@@ -170,7 +170,7 @@ const LINE_IN_ORDER: f64 = 1.0;
 /// Floats of a line.
 const LINE: i64 = 16;
 /// Units that are enough to share out.
-const ENOUGH_UNITS: i64 = 8;
+pub(super) const ENOUGH_UNITS: i64 = 8;
 /// Numbers of threads that few units should suit.
 const THREADS: [i64; 3] = [2, 4, 8];
 /// What another unit costs, as a part of a whole product.
