@@ -4,7 +4,7 @@ mod support;
 
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_kernel::{
-    Access, BinaryOp, BufferId, DType, ExprId, Exprs, Form, Index, OptLevel, Program, Size, Store,
+    Access, BinaryOp, BufferId, DType, Expr, ExprId, Exprs, Form, Index, OptLevel, Program, Size, Store,
     Target, UnaryOp,
 };
 use support::*;
@@ -58,9 +58,10 @@ fn sums_are_those_of_the_interpreter() {
     }
 }
 
-/// A loop whose state follows from gates that are made of it, `h[t + 1] = f(0.04 h[t] W + x[t])`: the
-/// products are in a temporary, which is read after the loop, too, if they are `kept`.
-fn recurrence(rows: i64, width: i64, kept: bool) -> Program {
+/// A loop whose state follows from gates that are made of it, `h[t + 1] = f(0.04 h[t] W + x[t])`, or, if it
+/// is `masked`, stays as it is in those rows where `x[t, row, 0]` is negative: the products are in a
+/// temporary, which is read after the loop, too, if they are `kept`.
+fn recurrence(rows: i64, width: i64, kept: bool, masked: bool) -> Program {
     let (steps, gates) = (4, 3);
     let all = gates * width;
     let mut draft = Draft::default();
@@ -75,16 +76,23 @@ fn recurrence(rows: i64, width: i64, kept: bool) -> Program {
     draft.map(&[rows, width], e, zeros);
     let mut e = Exprs::new();
     let (lhs, rhs) = (load(&mut e, state, at(&[0, 1, 3])), load(&mut e, w, at(&[2, 3])));
-    let (sum, x) = (small_sum(&mut e, 0), load(&mut e, x, at(&[0, 1, 2])));
-    let gate = binary(&mut e, BinaryOp::Add, sum, x);
+    let (sum, own) = (small_sum(&mut e, 0), load(&mut e, x, at(&[0, 1, 2])));
+    let gate = binary(&mut e, BinaryOp::Add, sum, own);
     let stores = vec![store(products, &[0, 1, 2], gate)];
     let (out, reduce) = (sizes(&[steps, rows, all]), sizes(&[width]));
     draft.kernel(Form::contract(out, reduce, e, [lhs, rhs], stores));
     let mut e = Exprs::new();
-    let next = combined(&mut e, gates, |e, k| {
+    let mut next = combined(&mut e, gates, |e, k| {
         let column = Index::affine([(2, 1)], Size::from(k * width));
         load(e, products, access([Index::axis(0), Index::axis(1), column]))
     });
+    if masked {
+        let first = Index::constant(Size::ZERO);
+        let row = load(&mut e, x, access([Index::axis(0), Index::axis(1), first]));
+        let (zero, old) = (e.constant(DType::F32, 0.0), load(&mut e, state, at(&[0, 1, 2])));
+        let stays = binary(&mut e, BinaryOp::Lt, row, zero);
+        next = e.add(Expr::Select(stays, old, next));
+    }
     let after = Index::affine([(0, 1)], Size::ONE);
     let there = access([after.clone(), Index::axis(1), Index::axis(2)]);
     draft.map(&[steps, rows, width], e, vec![stored(state, there.clone(), next)]);
@@ -106,8 +114,8 @@ fn stored(buffer: BufferId, access: Access, value: ExprId) -> Store {
 #[test]
 fn gates_are_made_and_used_in_one_kernel() {
     for (rows, width) in [(1, 32), (5, 20), (9, 96), (7, 100), (1, 200), (30, 40)] {
-        for kept in [false, true] {
-            let program = recurrence(rows, width, kept);
+        for (kept, masked) in [(false, false), (true, false), (false, true)] {
+            let program = recurrence(rows, width, kept, masked);
             check(&program, &noise_inputs(&program, 2), 1e-5);
             for (level, joins) in [(Level::X86_64V3, rows < 30), (Level::X86_64V4, true)] {
                 let target = CpuTarget::new(level);
@@ -121,7 +129,7 @@ fn gates_are_made_and_used_in_one_kernel() {
 
 #[test]
 fn every_level_agrees() {
-    let program = recurrence(6, 48, false);
+    let program = recurrence(6, 48, false, false);
     let inputs = noise_inputs(&program, 3);
     let own = check(&program, &inputs, 1e-5);
     for level in [Level::X86_64V2, Level::X86_64V3] {

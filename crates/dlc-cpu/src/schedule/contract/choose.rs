@@ -360,19 +360,23 @@ impl<'k> Nest<'_, 'k> {
             (&[down], Sums::Workspace) => Some(down),
             _ => None,
         };
-        let sum = |(id, expr): (ExprId, &Expr)| {
-            let &Expr::Folded(k) = expr else { return None };
-            let mut linear = Linear::axis(axis);
-            linear.offset = i64::from(k) * points;
-            down.into_iter().for_each(|down| linear.add(down, tiling.column_block));
-            Some(Kept { id, place: Place { linear, ..Place::default() } })
+        let make = |down: Option<Axis>| {
+            let sum = |(id, expr): (ExprId, &Expr)| {
+                let &Expr::Folded(k) = expr else { return None };
+                let mut linear = Linear::axis(axis);
+                linear.offset = i64::from(k) * points;
+                down.into_iter().for_each(|down| linear.add(down, tiling.column_block));
+                Some(Kept { id, place: Place { linear, ..Place::default() } })
+            };
+            let sums: Vec<Kept> = self.domain.exprs.iter().filter_map(sum).collect();
+            let task = Task { stores: &self.stores, finds: &sums, anywhere, ..Task::default() };
+            Stretch::new(&self.domain, axis, down, task)
         };
-        let sums: Vec<Kept> = self.domain.exprs.iter().filter_map(sum).collect();
-        let task = Task { stores: &self.stores, finds: &sums, anywhere, ..Task::default() };
-        let mut stretch = Stretch::new(&self.domain, axis, down, task)?;
+        let by_rows = down.and_then(|down| make(Some(down))).filter(|leaf| leaf.lines.is_some());
+        let mut leaf = by_rows.or_else(|| make(None))?;
         let steps = AxisSet::range(0, self.step_axes());
-        stretch.look_down(|stream| stream.buffer.is_some() && stream.place.uses().meets(steps));
-        Some(stretch)
+        leaf.look_down(|stream| stream.buffer.is_some() && stream.place.uses().meets(steps));
+        Some(leaf)
     }
 
     /// Where an element of an operand is used once, packing does not pay.
