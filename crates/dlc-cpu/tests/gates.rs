@@ -4,8 +4,8 @@ mod support;
 
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_kernel::{
-    Access, BinaryOp, BufferId, DType, Expr, ExprId, Exprs, Form, Index, OptLevel, Program, Size, Store,
-    Target, UnaryOp,
+    Access, BinaryOp, BufferId, DType, Expr, ExprId, Exprs, Form, Index, OptLevel, Program, Size,
+    Store, Target, UnaryOp,
 };
 use support::*;
 

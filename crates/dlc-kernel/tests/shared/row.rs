@@ -258,8 +258,10 @@ fn nll_loss() {
 
 #[test]
 fn scatter_adds() {
-    for dtype in [DType::F32, DType::I32] {
-        let (n, d, rows) = (50, 3, 4);
+    let widths = [(DType::I32, 3), (DType::F32, 3), (DType::I32, 70)];
+    let lines = [4, 5, 16, 19, 33, 64, 127, 256, 391].map(|d| (DType::F32, d));
+    for (dtype, d) in widths.into_iter().chain(lines) {
+        let (n, rows) = (50, 4);
         let mut draft = Draft::default();
         let index = draft.buffer(Class::Input, DType::I32, &[n]);
         let values = draft.buffer(Class::Input, dtype, &[n, d]);
@@ -284,7 +286,13 @@ fn scatter_adds() {
 /// Rows of a state from places of their own on; what would stand outside is left out.
 #[test]
 fn a_state_is_overwritten() {
-    let (n, t, room, d) = (2, 2, 5, 3);
+    for d in [3, 8, 21, 300] {
+        overwrite_rows(d);
+    }
+}
+
+fn overwrite_rows(d: i64) {
+    let (n, t, room) = (2, 2, 5);
     let mut draft = Draft::default();
     let start = draft.buffer(Class::Input, DType::I32, &[n]);
     let (part, rows) = (draft.input(&[n, t, d]), draft.state(&[n, room, d]));
