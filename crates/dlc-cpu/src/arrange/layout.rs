@@ -193,8 +193,7 @@ fn eligible(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
     let fits = |id: &BufferId| {
         let buffer = program.buffer(*id);
         let bound = buffer.shape.iter().all(|n| n.as_const().is_some());
-        let plain = buffer.class == Class::Temp && buffer.dtype.bytes() == 4;
-        plain && bound && buffer.shape.len() >= 3
+        buffer.class == Class::Temp && bound && buffer.shape.len() >= 3
     };
     let all = (0..program.buffers.len() as u32).map(BufferId);
     let mut eligible: FxHashSet<BufferId> = all.filter(fits).collect();
