@@ -30,7 +30,9 @@ pub fn share_out(parts: &[Part], steps: i64, threads: usize) -> Vec<Vec<Share>> 
 /// [`share_out`] of parts given by units and cost of a unit.
 fn share_out_units(parts: &[(i64, f64)], threads: usize) -> Vec<Vec<Share>> {
     let total: f64 = parts.iter().map(|(units, cost)| *units as f64 * cost).sum();
-    let workers = ((total / GRAIN) as usize).clamp(1, threads.max(1));
+    let units = parts.iter().map(|(units, _)| *units).sum::<i64>();
+    let most = threads.min(usize::try_from(units).unwrap_or(0)).max(1);
+    let workers = ((total / GRAIN) as usize).clamp(1, most);
     let mut shares = vec![Vec::new(); workers];
     let mut before = 0.0;
     for (part, &(units, cost)) in parts.iter().enumerate() {
@@ -83,5 +85,7 @@ mod tests {
     fn small_work_stays_with_the_caller() {
         assert_eq!(share_out_units(&[(10, 1.0)], 8).len(), 1);
         assert_eq!(share_out_units(&[], 8).len(), 1);
+        assert_eq!(share_out_units(&[(1, 1e6)], 8).len(), 1);
+        assert_eq!(share_out_units(&[(1, 1e6), (2, 1e6)], 8).len(), 3);
     }
 }
