@@ -18,7 +18,10 @@ pub fn decision(schedule: &Schedule, phases: &[Phase], steps: i64, threads: usiz
         Schedule::Contract(contract) => of_contraction(contract),
         Schedule::Row(row) => (of_row(row), None, row_major()),
         Schedule::Map(segments) => of_map(segments),
-        Schedule::Scatter(_) => ("updates one after another".into(), None, row_major()),
+        Schedule::Scatter(scatter) => {
+            let by = if scatter.lines.is_some() { "lines by a leaf" } else { "elements" };
+            (format!("updates one after another, {by}"), None, row_major())
+        }
         Schedule::Shared { .. } => ("nothing: two names of one buffer".into(), None, row_major()),
         Schedule::Copy { .. } => ("copy".into(), None, row_major()),
         Schedule::Check(_) => ("scan".into(), None, row_major()),
