@@ -11,17 +11,21 @@
 //!    written out, so that its operand lies in memory in constant steps.
 //! 7. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
 //! 8. `neighbours`: loops that need nothing of each other stand next to each other.
-//! 9. `slices`: kernels that follow each other are computed part by part, where their temporaries are
-//!    too large for the caches.
-//! 10. `gates`: a contraction and the map that reads it at several places become one kernel, with
+//! 9. `followed`: what stands between loops that follow each other becomes loops over stretches of
+//!    their steps.
+//! 10. `slices`: kernels that follow each other are computed part by part, where their temporaries are
+//!     too large for the caches.
+//! 11. `gates`: a contraction and the map that reads it at several places become one kernel, with
 //!     AVX2 if it has few rows.
 //!
 //! Each takes a program and returns one, by replacing kernels (`entries.rs`) or by changing what all
 //! forms of kernels have in common (`piece.rs`).
 
 mod apart;
+mod cut;
 mod entries;
 mod folded;
+mod followed;
 mod gates;
 mod joined;
 mod layout;
@@ -51,7 +55,8 @@ pub fn arrange(program: &Program, config: Config) -> Program {
                 false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),
             };
             let padded = apart::rows_apart(pad::pad(transformed));
-            let sliced = slices::in_slices(neighbours::loops_together(padded));
+            let sliced =
+                slices::in_slices(followed::in_stretches(neighbours::loops_together(padded)));
             gates::in_one(sliced, config.level)
         }
     }

@@ -1,5 +1,6 @@
 //! What was decided for a kernel, in words.
 
+use crate::beside::Beside;
 use crate::codegen::Phase;
 use crate::schedule::Schedule;
 use crate::schedule::contract::{Algorithm, ContractSchedule, PackOrder, Tiling};
@@ -42,13 +43,28 @@ pub fn of_loop(steps: i64, kernels: Vec<(&str, Decision)>) -> Decision {
     Decision { algorithm, tile, layout, threads }
 }
 
-/// Says of loops that each runs on a thread of its own, beside the others.
-pub fn run_beside(decisions: &mut [Decision], loops: &[Kernel]) {
-    for (at, decision) in decisions.iter_mut().enumerate() {
-        let others = loops.iter().enumerate().filter(|(other, _)| *other != at);
-        let names: Vec<&str> = others.map(|(_, kernel)| &*kernel.name).collect();
-        decision.algorithm += &format!("; on a thread of its own, beside {}", names.join(", "));
-        decision.threads = 1;
+/// Says of loops that each runs on one thread, beside the others.
+pub fn run_beside(decisions: &mut [Decision], kernels: &[Kernel], beside: &Beside) {
+    let loops = &beside.neighbours.loops;
+    for (number, at) in loops.clone().enumerate() {
+        let needs = &beside.neighbours.members[number].needs;
+        let follows = needs.iter().map(|need| loops.start + need.of);
+        let thread = beside.threads.iter().position(|own| own.contains(&number));
+        let others = loops.clone().filter(|&other| other != at);
+        let names = |loops: &mut dyn Iterator<Item = usize>| {
+            let names: Vec<&str> = loops.map(|at| &*kernels[at].name).collect();
+            names.join(", ")
+        };
+        let mut followed: Vec<usize> = follows.collect();
+        followed.dedup();
+        let (beside, followed) = (names(&mut others.into_iter()), names(&mut followed.into_iter()));
+        let thread = thread.unwrap_or(0) + 1;
+        let algorithm = &mut decisions[at].algorithm;
+        *algorithm += &format!("; on thread {thread}, beside {beside}");
+        if !followed.is_empty() {
+            *algorithm += &format!(", following {followed}");
+        }
+        decisions[at].threads = 1;
     }
 }
 

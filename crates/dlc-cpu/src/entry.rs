@@ -1,7 +1,7 @@
 //! An entry as it is called: its works, the memory of a call, what callers lend.
 
 use crate::abi::{Context, ErrorSlot, KernelFn};
-use crate::beside;
+use crate::beside::{self, Beside, Neighbour};
 use crate::codegen::{Phase, When};
 use crate::lower::{ArenaPlan, ScheduledEntry, is_lasting, padded};
 use crate::memory::Memory;
@@ -10,7 +10,6 @@ use crate::schedule::Schedule;
 use crate::share::{Share, share_out};
 use dlc_kernel::{BufferId, Class, Form, Kernel, Program};
 use rustc_hash::FxHashSet;
-use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
@@ -83,10 +82,10 @@ pub enum Action {
         /// How many workers have steps of their own; with one, steps are in turn.
         workers: usize,
     },
-    /// Loops that need nothing of each other, each on a thread of its own.
+    /// Loops beside each other, each on one thread.
     Beside {
-        /// One for each thread.
-        loops: Vec<Work>,
+        /// By thread, in order.
+        threads: Vec<Vec<Member>>,
     },
     /// Bytes from one buffer to another.
     Copy {
@@ -97,6 +96,18 @@ pub enum Action {
         /// How many.
         bytes: usize,
     },
+}
+
+/// A loop that runs beside others.
+pub struct Member {
+    /// The loop.
+    pub work: Work,
+    /// How many steps it has.
+    pub steps: i64,
+    /// Its position among all of them.
+    pub number: usize,
+    /// What holds of its steps.
+    pub neighbour: Neighbour,
 }
 
 /// A compiled function and the buffers it sees.
@@ -268,19 +279,29 @@ impl Work {
     /// Shows its action, and those in it, to `see`.
     pub fn visit<'w>(&'w self, see: &mut dyn FnMut(&'w Action)) {
         see(&self.action);
-        if let Action::Loop { works, .. } | Action::Beside { loops: works } = &self.action {
-            works.iter().for_each(|work| work.visit(see));
-        }
+        self.action.inner().for_each(|work| work.visit(see));
     }
 
     /// Whether something of it is due when parameters have changed.
     fn is_at_load(&self) -> bool {
         match &self.action {
-            Action::Loop { works, .. } | Action::Beside { loops: works } => {
-                works.iter().any(Work::is_at_load)
+            Action::Loop { .. } | Action::Beside { .. } => {
+                self.action.inner().any(Work::is_at_load)
             }
             _ => self.when == When::Load,
         }
+    }
+}
+
+impl Action {
+    /// The works that it consists of.
+    pub fn inner(&self) -> impl Iterator<Item = &Work> {
+        let (works, threads): (&[Work], &[Vec<Member>]) = match self {
+            Action::Loop { works, .. } => (works, &[]),
+            Action::Beside { threads } => (&[], threads),
+            Action::Run { .. } | Action::Copy { .. } => (&[], &[]),
+        };
+        works.iter().chain(threads.iter().flatten().map(|member| &member.work))
     }
 }
 
@@ -297,17 +318,17 @@ struct Linking<'a, 'p> {
 
 impl Linking<'_, '_> {
     /// What kernels do, in order; loops in `beside` at the same time, after what comes before them.
-    fn works(&mut self, kernels: &[Kernel], beside: &[Range<usize>]) -> Vec<Work> {
+    fn works(&mut self, kernels: &[Kernel], beside: &[Beside]) -> Vec<Work> {
         let (mut works, mut waiting) = (Vec::new(), Vec::new());
         for (at, kernel) in kernels.iter().enumerate() {
-            let group = beside.iter().find(|loops| loops.contains(&at));
+            let group = beside.iter().find(|beside| beside.neighbours.loops.contains(&at));
             for (_, work) in self.nested(kernel, 0) {
                 let waits = group.is_some() && matches!(work.action, Action::Loop { .. });
                 if waits { waiting.push(work) } else { works.push(work) }
             }
-            if group.is_some_and(|loops| loops.end == at + 1) {
-                let loops = std::mem::take(&mut waiting);
-                let action = Action::Beside { loops };
+            if let Some(beside) = group.filter(|beside| beside.neighbours.loops.end == at + 1) {
+                let threads = members(beside, std::mem::take(&mut waiting));
+                let action = Action::Beside { threads };
                 works.push(Work { kernel: at, when: self.when(at), action });
             }
         }
@@ -369,6 +390,19 @@ impl Linking<'_, '_> {
         }
         works
     }
+}
+
+/// By thread, the loops that run beside each other.
+fn members(beside: &Beside, loops: Vec<Work>) -> Vec<Vec<Member>> {
+    let member = |(number, work): (usize, Work)| {
+        let Action::Loop { steps, .. } = work.action else {
+            unreachable!("only loops run beside each other")
+        };
+        Member { work, steps, number, neighbour: beside.neighbours.members[number].clone() }
+    };
+    let mut members = loops.into_iter().enumerate().map(member);
+    let of_thread = |loops: &std::ops::Range<usize>| members.by_ref().take(loops.len()).collect();
+    beside.threads.iter().map(of_thread).collect()
 }
 
 fn runnable(

@@ -224,8 +224,8 @@ impl Target for CpuTarget {
             };
             let kernels = entry.entry.kernels.iter();
             let mut decisions: Vec<Decision> = kernels.zip(made).map(of_kernel).collect();
-            for loops in beside::beside(entry, &phases, threads) {
-                decision::run_beside(&mut decisions[loops.clone()], &entry.entry.kernels[loops]);
+            for beside in beside::beside(entry, &phases, threads) {
+                decision::run_beside(&mut decisions, &entry.entry.kernels, &beside);
             }
             decisions
         };

@@ -4,7 +4,7 @@
 //! machine code waiting to be compiled and a list of launches over offsets.
 
 use crate::abi::ALIGNMENT;
-use crate::beside;
+use crate::beside::{self, Neighbours};
 use crate::codegen::{self, Phase, When};
 use crate::rooms::{self, Room, Rooms};
 use crate::schedule::contract::Choices;
@@ -16,7 +16,6 @@ use dlc_kernel::region::Regions;
 use dlc_kernel::{BufferId, BuildError, Class, Entry, Form, Kernel, Program};
 use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::ops::Range;
 
 /// The schedules of an entry's kernels.
 pub struct ScheduledEntry<'p> {
@@ -82,13 +81,14 @@ pub struct Facts {
     /// By kernel that is a loop whose steps may run beside each other: how many they are.
     pub independent: FxHashMap<usize, i64>,
     /// Loops that may run at the same time.
-    pub neighbours: Vec<Range<usize>>,
+    pub neighbours: Vec<Neighbours>,
 }
 
 impl Facts {
     /// Memory that is needed from one kernel to another, and while their neighbours run.
     fn alive(&self, bytes: u64, first: usize, last: usize) -> Block {
-        let around = |at: usize| self.neighbours.iter().find(|loops| loops.contains(&at));
+        let loops = self.neighbours.iter().map(|neighbours| &neighbours.loops);
+        let around = |at: usize| loops.clone().find(|loops| loops.contains(&at));
         let first = around(first).map_or(first, |loops| loops.start);
         let last = around(last).map_or(last, |loops| loops.end - 1);
         Block { bytes, first, last }

@@ -116,6 +116,13 @@ impl Piece<'_> {
         self.permute(&order);
     }
 
+    /// Moves an axis of the first group up to the place `to`.
+    pub fn axis_first(&mut self, to: u32, axis: u32) {
+        let mut order: Vec<usize> = (0..self.axes().len()).collect();
+        order[to as usize..=axis as usize].rotate_right(1);
+        self.permute(&order);
+    }
+
     /// Renumbers the axes: `order[new]` is the old number.
     fn permute(&mut self, order: &[usize]) {
         let mut new = vec![0; order.len()];

@@ -7,15 +7,12 @@
 mod line;
 mod sums;
 
+use super::cut::Cut;
 use super::piece::pieces;
-use super::substitute::Substitution;
 use crate::lower::Fixed;
-use dlc_kernel::{
-    Axis, BufferId, Class, Entry, Exprs, Form, Index, Kernel, Program, Segment, Size, Step,
-};
+use dlc_kernel::{Axis, BufferId, Class, Entry, Form, Index, Kernel, Program, Size};
 use line::{Line, summed};
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
 
 /// What the temporaries of a step may take, in bytes: about a second-level cache. It is the same for
 /// all machines, and would not change a sum if it were not.
@@ -226,7 +223,9 @@ impl Chain {
             shape.insert(depth, Size::from(self.steps));
         }
         let slice = |(kernel, &axis): (&Kernel, &Axis)| {
-            let mut form = self.slice(&kernel.form, axis);
+            let Chain { steps, points, around, .. } = *self;
+            let cut = Cut { axis, depth: around.depth, steps, points, from_the_end: false };
+            let mut form = cut.of(&kernel.form);
             for mut piece in pieces(&mut form) {
                 piece.change_accesses(|id, access, _| {
                     if let Some(&dim) = self.local.get(&id) {
@@ -273,58 +272,6 @@ impl Chain {
         }
         let own: Vec<&Kernel> = body.iter().collect();
         Some(Chain::along(program, &own, &local, &lines, around)?.1)
-    }
-
-    /// A kernel's form with the steps as an axis after those of the loops around, and the points of a
-    /// step as `axis`.
-    fn slice(&self, form: &Form, axis: Axis) -> Form {
-        let depth = self.around.depth;
-        let cut = |axes: &[Size]| -> SmallVec<[Size; 4]> {
-            let mut new = SmallVec::from(axes);
-            new[axis.0 as usize] = Size::from(self.points);
-            new.insert(depth as usize, Size::from(self.steps));
-            new
-        };
-        let over = |count: usize| -> Vec<Index> {
-            let index = |a: u32| match a == axis.0 {
-                true => Index::affine([(depth, self.points), (a + 1, 1)], 0i64),
-                false => Index::axis(a + u32::from(a >= depth)),
-            };
-            (0..count as u32).map(index).collect()
-        };
-        let mut new = Exprs::new();
-        match form {
-            Form::Map { segments } => {
-                let [Segment { axes, exprs, stores }] = &segments[..] else {
-                    unreachable!("a line is along all of a map")
-                };
-                let over = over(axes.len());
-                let mut copy = Substitution::new(exprs, &over);
-                let stores = stores.iter().map(|s| copy.store(&mut new, s)).collect();
-                Form::Map { segments: vec![Segment { axes: cut(axes), exprs: new, stores }] }
-            }
-            Form::Row { outer, inner, exprs, steps } => {
-                let over = over(outer.len() + inner.len());
-                let mut copy = Substitution::new(exprs, &over);
-                let steps = steps.iter().map(|step| match step {
-                    Step::Fold(op, value) => Step::Fold(*op, copy.copy(&mut new, *value)),
-                    Step::StoreRow(store) => Step::StoreRow(copy.store(&mut new, store)),
-                    Step::StoreEach(store) => Step::StoreEach(copy.store(&mut new, store)),
-                });
-                let steps = steps.collect();
-                Form::Row { outer: cut(outer), inner: inner.clone(), exprs: new, steps }
-            }
-            Form::Contract { out, reduce, exprs, lhs, rhs, stores, .. } => {
-                let over = over(out.len() + reduce.len());
-                let mut copy = Substitution::new(exprs, &over);
-                let factors = [lhs, rhs].map(|&factor| copy.copy(&mut new, factor));
-                let stores = stores.iter().map(|s| copy.store(&mut new, s)).collect();
-                let mut own = cut(&[&out[..], reduce].concat());
-                let reduce = own.drain(out.len() + 1..).collect();
-                Form::contract(own, reduce, new, factors, stores)
-            }
-            _ => unreachable!("a line is along axes"),
-        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use super::CpuExecutable;
 use crate::abi::{Context, ErrorKind, ErrorSlot};
+use crate::beside::Need;
 use crate::codegen::When;
-use crate::entry::{Action, Arena, EntryCode, RunnablePart, Work};
+use crate::entry::{Action, Arena, EntryCode, Member, RunnablePart, Work};
 use crate::schedule::scanned;
 use crate::share::Share;
 use dlc_kernel::{Kernel, RunError};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Instant;
 
 impl CpuExecutable {
@@ -25,8 +27,8 @@ impl CpuExecutable {
         let due = entry.works.iter().filter(|work| work.when == when);
         // Kernels that are timed run one by one.
         let timed = due.flat_map(|work| match &work.action {
-            Action::Beside { loops } if seconds.is_some() => &loops[..],
-            _ => std::slice::from_ref(work),
+            beside @ Action::Beside { .. } if seconds.is_some() => beside.inner().collect(),
+            _ => vec![work],
         });
         for work in timed.collect::<Vec<_>>() {
             self.run_work((at, entry), work, arena, 0)?;
@@ -74,14 +76,12 @@ impl CpuExecutable {
                 }
                 Ok(())
             }
-            Action::Beside { loops } => {
+            Action::Beside { threads } => {
                 let frame = arena.frames[at][0].get_mut().unwrap_or_else(|e| e.into_inner());
                 let contexts = Shareable(&frame.contexts);
-                self.pool.run(loops.len(), &|worker| {
-                    let Action::Loop { steps, .. } = loops[worker].action else {
-                        unreachable!("only loops run beside each other")
-                    };
-                    run_steps(&loops[worker], contexts.get(), (worker, 0..steps));
+                let done = Progress::new(threads.iter().map(Vec::len).sum());
+                self.pool.run(threads.len(), &|worker| {
+                    run_beside(threads, contexts.get(), worker, &done);
                 });
                 Ok(())
             }
@@ -172,6 +172,81 @@ fn run_steps(looped: &Work, contexts: &[Context], (worker, steps): (usize, Range
                     unreachable!("loops hold kernels and loops")
                 }
             }
+        }
+    }
+}
+
+/// How far loops beside each other have got.
+struct Progress(Box<[LoopProgress]>);
+
+/// In cache lines of its own: two, as processors fetch them in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct LoopProgress {
+    /// How many steps are done.
+    done: AtomicI64,
+    /// Whether a thread runs the next one.
+    is_taken: AtomicBool,
+}
+
+impl Progress {
+    fn new(loops: usize) -> Progress {
+        Progress((0..loops).map(|_| LoopProgress::default()).collect())
+    }
+
+    fn done(&self, number: usize) -> i64 {
+        self.0[number].done.load(Ordering::Acquire)
+    }
+
+    /// Whether all steps of a loop are done.
+    fn is_over(&self, member: &Member) -> bool {
+        self.done(member.number) >= member.steps
+    }
+
+    /// Whether a loop has a next step, and that has what it needs.
+    fn is_ready(&self, member: &Member) -> bool {
+        let step = self.done(member.number);
+        let is_met = |need: &Need| self.done(need.of) >= need.before(step);
+        step < member.steps && member.neighbour.needs.iter().all(is_met)
+    }
+
+    /// Runs the next step of a loop if it is ready and nobody else runs it.
+    fn advance(&self, member: &Member, contexts: &[Context], worker: usize) -> bool {
+        let own = &self.0[member.number];
+        if !self.is_ready(member) || own.is_taken.swap(true, Ordering::Acquire) {
+            return false;
+        }
+        // Another thread may have done the step meanwhile.
+        let is_ready = self.is_ready(member);
+        if is_ready {
+            let step = self.done(member.number);
+            run_steps(&member.work, contexts, (worker, step..step + 1));
+            own.done.store(step + 1, Ordering::Release);
+        }
+        own.is_taken.store(false, Ordering::Release);
+        is_ready
+    }
+}
+
+/// Runs a thread's loops, which cannot fail, always a step of the last one that is ready; if none is, a
+/// step of others' free loops. The first loop that is not over is always ready, so all come to an end,
+/// even if one thread runs the parts of all, in order.
+fn run_beside(threads: &[Vec<Member>], contexts: &[Context], worker: usize, progress: &Progress) {
+    let own = &threads[worker];
+    let others = threads.iter().filter(|loops| !std::ptr::eq(*loops, own)).flatten();
+    let free: Vec<&Member> = others.filter(|member| member.neighbour.is_free).collect();
+    let mut spins = 0u32;
+    loop {
+        let mut loops = own.iter().rev().chain(free.iter().copied());
+        if loops.any(|member| progress.advance(member, contexts, worker)) {
+            spins = 0;
+        } else if own.iter().all(|member| progress.is_over(member))
+            && !free.iter().any(|member| progress.is_ready(member))
+        {
+            return;
+        } else {
+            spins += 1;
+            if spins < 10_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
     }
 }

@@ -347,6 +347,12 @@ impl<'k> ContractSchedule<'k> {
         }
     }
 
+    /// Whether its columns are too many for a core's own caches.
+    pub fn reads_from_afar(&self) -> bool {
+        let bytes = 4 * self.columns.axes.points().saturating_mul(self.depth.points());
+        usize::try_from(bytes).is_ok_and(|bytes| bytes >= self.config.caches.second)
+    }
+
     /// What tiles of that size ask for before anybody reads it: the next panels of sides that come
     /// from beyond a core's own caches, or what they read soon of a panel that only they use, if it
     /// comes from memory.
