@@ -148,10 +148,13 @@ fn compile_in(context: &mut Context, isa: &dyn TargetIsa, code: &Code) -> Result
 /// # Errors
 /// As [`compile`], and if there is no code generator for the level.
 pub fn compile_leaf(level: Level, leaf: &Leaf) -> Result<Compiled, String> {
-    let Some(width) = wide::Width::of(level) else { return compile_portable_leaf(level, leaf) };
+    let Some(widest) = wide::Width::of(level) else { return compile_portable_leaf(level, leaf) };
     let bytes = match leaf {
-        Leaf::Gemm(tile, epilogue) => wide::gemm::assemble(width, *tile, epilogue.as_deref()),
-        Leaf::Loop(code) => wide::assemble(width, code),
+        Leaf::Gemm(tile, epilogue) => {
+            let width = wide::gemm::width(widest, *tile);
+            wide::gemm::assemble(width, *tile, epilogue.as_deref())
+        }
+        Leaf::Loop(code) => wide::assemble(widest, code),
     };
     Ok(Compiled { bytes: bytes.map_err(|e| e.to_string())?, calls: Vec::new() })
 }

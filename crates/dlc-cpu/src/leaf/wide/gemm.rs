@@ -69,6 +69,13 @@ pub fn holds(width: Width, tile: GemmTile) -> bool {
     reachable && sums + u32::from(broadcast + streamed) <= width.registers().into()
 }
 
+/// The width in which a tile is computed where vectors may be so wide: a narrow tile fits shorter ones,
+/// which some processors compute twice as many of in a cycle. Its sums are the same.
+pub fn width(widest: Width, tile: GemmTile) -> Width {
+    let is_narrow = i32::from(tile.columns) <= Width::Ymm.lanes();
+    if is_narrow && holds(Width::Ymm, tile) { Width::Ymm } else { widest }
+}
+
 /// Writes a tile loop.
 struct Gemm<'e> {
     a: Assembler,

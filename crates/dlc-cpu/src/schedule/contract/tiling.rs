@@ -330,13 +330,25 @@ impl Cut<'_> {
 
     /// Lines of the cache for each term of a panel, and cycles to bring them from the second level.
     fn lines(&self, extent: i64) -> (f64, f64) {
-        match self.supply {
-            Supply::Direct(steps) if steps.depth.last() != Some(&1) => {
+        match self.is_in_order(extent) {
+            true => (extent as f64 / LINE as f64, extent as f64 / LINE as f64 * LINE_IN_ORDER),
+            false => {
                 let lines = div_ceil(extent, LINE) as f64;
                 (lines, lines * SCATTERED_LINE)
             }
-            _ => (extent as f64 / LINE as f64, extent as f64 / LINE as f64 * LINE_IN_ORDER),
         }
+    }
+
+    /// Whether the terms of a panel follow each other in memory.
+    fn is_in_order(&self, extent: i64) -> bool {
+        let Supply::Direct(steps) = self.supply else { return true };
+        steps.depth.last() == Some(&1) || self.is_dense(extent)
+    }
+
+    /// Whether a panel that is read in place lies as a packed one would.
+    fn is_dense(&self, extent: i64) -> bool {
+        let Supply::Direct(steps) = self.supply else { return false };
+        steps.side == 1 && steps.depth.last() == Some(&extent)
     }
 
     /// Cycles to pack `depth` steps.

@@ -117,7 +117,8 @@ fn waiting(problem: Problem, tile: Tile, rows: Cut, columns: Cut) -> f64 {
         let one = (extent as f64 / LINE as f64 * line - step).max(0.0);
         if is_far { steps * one } else { 0.0 }
     };
-    let is_cached = !columns.supply.is_direct() && columns.offer.origin != Origin::Memory;
+    let is_packed = !columns.supply.is_direct() || columns.is_dense(width);
+    let is_cached = is_packed && columns.offer.origin != Origin::Memory;
     let line = if is_cached { LINE_FROM_LAST_CACHE } else { LINE_FROM_MEMORY };
     match few {
         [true, false] => wait(columns, width, line),
