@@ -37,7 +37,8 @@ pub(crate) fn used_by(text: &str) -> Vec<(&'static str, String)> {
     while let Some(name) = open.pop() {
         if used.insert(name) {
             let (file, range) = &INDEX[name];
-            open.extend(known(&FILES[*file].1[range.clone()]));
+            let lines = FILES[*file].1[range.clone()].lines();
+            open.extend(lines.flat_map(|line| known(without_comment(line))));
         }
     }
     let is_used = |file: &usize| used.iter().any(|name| INDEX[name].0 == *file);
@@ -84,6 +85,11 @@ fn known(text: &str) -> impl Iterator<Item = &'static str> {
     words(text).filter_map(|word| INDEX.get_key_value(word).map(|(name, _)| *name))
 }
 
+/// A line of the library, which has no `#` in strings.
+fn without_comment(line: &str) -> &str {
+    line.split('#').next().unwrap_or_default()
+}
+
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
@@ -101,6 +107,17 @@ mod tests {
         let at = nn.find("block relu").expect("relu is used");
         assert!(FILES[0].1[at..].starts_with("block relu"));
         assert!(!nn.contains("block conv"));
+    }
+
+    #[test]
+    fn comments_use_nothing() {
+        for (name, text) in FILES {
+            let is_cut = |line: &&str| without_comment(line).matches('"').count() % 2 > 0;
+            assert_eq!(text.lines().find(is_cut), None, "{name}: a `#` is in a string");
+        }
+        // The comment before the next definition speaks of others.
+        let files = used_by("model M(x: f32[N, I]) { x |> linear(3) }");
+        assert!(files[0].1.contains("block linear") && !files[0].1.contains("block conv("));
     }
 
     #[test]
