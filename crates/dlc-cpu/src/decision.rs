@@ -46,23 +46,22 @@ pub fn of_loop(steps: i64, kernels: Vec<(&str, Decision)>) -> Decision {
 /// Says of loops that each runs on one thread, beside the others.
 pub fn run_beside(decisions: &mut [Decision], kernels: &[Kernel], beside: &Beside) {
     let loops = &beside.neighbours.loops;
+    let names = |loops: &[usize]| {
+        let names: Vec<&str> = loops.iter().map(|&at| &*kernels[at].name).collect();
+        names.join(", ")
+    };
     for (number, at) in loops.clone().enumerate() {
-        let needs = &beside.neighbours.members[number].needs;
-        let follows = needs.iter().map(|need| loops.start + need.of);
-        let thread = beside.threads.iter().position(|own| own.contains(&number));
-        let others = loops.clone().filter(|&other| other != at);
-        let names = |loops: &mut dyn Iterator<Item = usize>| {
-            let names: Vec<&str> = loops.map(|at| &*kernels[at].name).collect();
-            names.join(", ")
-        };
-        let mut followed: Vec<usize> = follows.collect();
+        let own = &beside.neighbours.members[number];
+        let others: Vec<usize> = loops.clone().filter(|&other| other != at).collect();
+        let mut followed: Vec<usize> = own.needs.iter().map(|n| loops.start + n.of).collect();
         followed.dedup();
-        let (beside, followed) = (names(&mut others.into_iter()), names(&mut followed.into_iter()));
-        let thread = thread.unwrap_or(0) + 1;
+        let thread = beside.threads.iter().position(|own| own.contains(&number));
+        let thread = thread.expect("each loop has a thread") + 1;
+        let idle = if own.is_free { " or one that is idle" } else { "" };
         let algorithm = &mut decisions[at].algorithm;
-        *algorithm += &format!("; on thread {thread}, beside {beside}");
+        *algorithm += &format!("; on thread {thread}{idle}, beside {}", names(&others));
         if !followed.is_empty() {
-            *algorithm += &format!(", following {followed}");
+            *algorithm += &format!(", following {}", names(&followed));
         }
         decisions[at].threads = 1;
     }

@@ -78,7 +78,7 @@ struct Pair {
     between: Vec<(usize, Cut)>,
     /// What the second does not need: it goes after both.
     after: Vec<usize>,
-    /// What stands between stores.
+    /// Where what stands between them stores.
     stored: Alongs,
 }
 
