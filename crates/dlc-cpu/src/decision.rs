@@ -7,8 +7,9 @@ use crate::schedule::contract::{Algorithm, ContractSchedule, PackOrder, Tiling};
 use crate::schedule::map::{MapSchedule, MapShape};
 use crate::schedule::row::{RowLanes, RowSchedule};
 use crate::share::share_out;
-use dlc_kernel::{BufferId, Decision, Kernel, Program};
-use std::collections::BTreeSet;
+use dlc_kernel::{BufferId, Decision, Kernel, Program, Size};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// The decisions behind a schedule and the phases it became, where a call may use `threads`; of one
 /// of `steps` steps, if the kernel is in loops.
@@ -67,18 +68,41 @@ pub fn run_beside(decisions: &mut [Decision], kernels: &[Kernel], beside: &Besid
     }
 }
 
-/// Adds to a kernel's layout which of its buffers are stored in another order than the program
-/// before it was arranged says.
+/// Adds to a kernel's layout which of its buffers are stored otherwise than the program before it was
+/// arranged says, and how.
 pub fn add_moved(decision: &mut Decision, kernel: &Kernel, before: &Program, after: &Program) {
     let touched: BTreeSet<BufferId> = kernel.reads().into_iter().chain(kernel.writes()).collect();
-    let moved = |id: &BufferId| {
-        let known = before.buffers.get(id.0 as usize);
-        known.is_some_and(|buffer| buffer.shape != after.buffer(*id).shape)
+    let mut moved: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for id in touched {
+        let (known, own) = (before.buffers.get(id.0 as usize), after.buffer(id));
+        if let Some(known) = known.filter(|known| known.shape != own.shape) {
+            moved.entry(rearranged(&known.shape, &own.shape)).or_default().push(&own.name);
+        }
+    }
+    for (how, names) in moved {
+        decision.layout += &format!("; {how} in {}", names.join(", "));
+    }
+}
+
+/// How a buffer of one shape became one of another, whose rows may have a gap between them.
+fn rearranged(from: &[Size], to: &[Size]) -> &'static str {
+    let rank = from.len();
+    let is = |shape: &[Size]| shape[..rank - 1] == to[..rank - 1];
+    let turned = |dims: Range<usize>, turn: fn(&mut [Size])| {
+        let mut shape = from.to_vec();
+        turn(&mut shape[dims]);
+        is(&shape)
     };
-    let names: Vec<&str> =
-        touched.iter().filter(|id| moved(id)).map(|id| &*after.buffer(*id).name).collect();
-    if !names.is_empty() {
-        decision.layout += &format!("; channels last in {}", names.join(", "));
+    match () {
+        () if rank != to.len() || rank == 0 => "slices",
+        () if is(from) => "rows apart",
+        () if (1..rank).any(|last| turned(0..last + 1, |dims| dims.rotate_right(1))) => {
+            "steps first"
+        }
+        () if (0..rank).any(|first| turned(first..rank, |dims| dims.rotate_left(1))) => {
+            "channels last"
+        }
+        () => "another order",
     }
 }
 

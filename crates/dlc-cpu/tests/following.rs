@@ -168,6 +168,14 @@ fn layers_follow_each_other_whatever_stands_between_them() {
 }
 
 #[test]
+fn what_stands_between_layers_lies_step_by_step() {
+    let target = CpuTarget::new(Level::X86_64V3);
+    let decided = target.decide(&PLAIN.program(), &options(OptLevel::O2, 1)).unwrap();
+    let mut layouts = decided.kernels.iter().flatten().map(|decision| &decision.layout);
+    assert!(layouts.any(|layout| layout.contains("; steps first in ")));
+}
+
+#[test]
 fn more_layers_than_threads_share_them() {
     for rows in [1, 3] {
         let backwards = &[false, false, false, false, false];
