@@ -89,15 +89,16 @@ impl Pair {
         let [steps, others] = [first, second].map(|k| steps(&kernels[k]));
         let is_small = |k: usize| work_of_a_step(&kernels[k]) <= MUCH_WORK;
         let steps = steps.filter(|_| steps == others && is_small(first) && is_small(second))?;
-        let touched: Vec<Touched> = kernels[..=second].iter().map(Touched::of).collect();
+        let all: Vec<Touched> = kernels[first..=second].iter().map(Touched::of).collect();
+        let touched = |k: usize| &all[k - first];
         let (mut needed, mut leads) = (vec![second], FxHashSet::from_iter([first]));
         for k in (first + 1..second).rev() {
-            if needed.iter().any(|&later| touched[k].bears_on(&touched[later])) {
+            if needed.iter().any(|&later| touched(k).bears_on(touched(later))) {
                 needed.push(k);
             }
         }
         for k in first + 1..=second {
-            let depends = |&earlier: &usize| touched[earlier].bears_on(&touched[k]);
+            let depends = |&earlier: &usize| touched(earlier).bears_on(touched(k));
             if needed.contains(&k) && leads.iter().any(depends) {
                 leads.insert(k);
             }
