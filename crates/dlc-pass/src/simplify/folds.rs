@@ -167,31 +167,44 @@ fn transpose(r: &mut Rewriter<'_>, x: Value, order: &[u32], at: &At<'_>) -> Valu
     r.make(View { axes, access, fill }, &[x], at.origin)
 }
 
-/// `sum(x * c) = sum(x) * c` where `c` is the same for the whole row; `sum(-x) = -sum(x)`.
+/// `sum(x * c) = sum(x) * c` where `c` is the same for the whole row; `sum(-x) = -sum(x)`. Of a product
+/// that others read, too, only if `sum(x)` is known.
 fn factor_out(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let (reduce, body) = as_reduce(at)?;
-    if reduce.op != FoldOp::Sum || !r.is_single_use(body) {
+    let is_known = |r: &Rewriter<'_>, x: Value| {
+        let is_sum = |user: &Value| matches!(r.g.op(*user), Op::Reduce(other) if other == reduce);
+        r.g.users(x).iter().any(is_sum)
+    };
+    let pays = |r: &Rewriter<'_>, x: Value| r.is_single_use(body) || is_known(r, x);
+    if reduce.op != FoldOp::Sum {
         return None;
     }
-    if let Some(x) = r.operand_of(UnaryOp::Neg, body) {
+    if let Some(x) = r.operand_of(UnaryOp::Neg, body).filter(|&x| pays(r, x)) {
         let sum = r.make(at.op.clone(), &[x], at.origin);
         return Some(r.unary(UnaryOp::Neg, sum, at.origin));
     }
     let (a, b) = r.operands_of(BinaryOp::Mul, body)?;
-    let constant_in_row = |v: &Value| match r.g.op(*v) {
-        Op::View(view) => !reduce.axes.iter().any(|&axis| view.access.uses(Axis(axis))),
-        _ => false,
-    };
-    let (x, factor) = match (constant_in_row(&a), constant_in_row(&b)) {
-        (_, true) => (a, b),
-        (true, false) => (b, a),
-        (false, false) => return None,
+    let (x, factor) = match [a, b].map(|factor| is_constant_along(r, factor, &reduce.axes)) {
+        [_, true] => (a, b),
+        [true, false] => (b, a),
+        [false, false] => return None,
     };
     let Op::View(view) = r.g.op(factor).clone() else { return None };
+    if !pays(r, x) {
+        return None;
+    }
     let small = r.g.operands(factor)[0];
     let factor = r.make(without_axes(&view, &reduce.axes), &[small], at.origin);
     let sum = r.make(at.op.clone(), &[x], at.origin);
     Some(r.binary(BinaryOp::Mul, sum, factor, at.origin))
+}
+
+/// Whether `value` is the same along `axes`, and made of something smaller.
+pub(super) fn is_constant_along(r: &Rewriter<'_>, value: Value, axes: &[u32]) -> bool {
+    match r.g.op(value) {
+        Op::View(view) => !axes.iter().any(|&axis| view.access.uses(Axis(axis))),
+        _ => false,
+    }
 }
 
 /// A sum of products in which each factor is used for several results is a contraction.

@@ -10,6 +10,7 @@
 mod algebra;
 mod constants;
 mod contractions;
+mod deviations;
 mod exchange;
 mod factors;
 mod folds;
@@ -53,6 +54,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         selects::RULES,
         views::RULES,
         exchange::RULES,
+        deviations::RULES,
         folds::RULES,
         contractions::RULES,
     ];
