@@ -14,7 +14,7 @@ use dlc_cpu::level::Level;
 use dlc_kernel::{BinaryOp, DType, FoldOp, UnaryOp};
 use guard::{Code, Guarded, SIDES, Side};
 use interpret::Callable;
-use lines::check_lines;
+use lines::{check_columns, check_lines};
 use std::sync::Arc;
 
 /// A loop in the making.
@@ -380,6 +380,15 @@ fn values_go_to_the_stack() {
 fn windows_go_down_lines() {
     for (size, step) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (2, 2)] {
         check_lines(&format!("window {size} by {step}"), size, step, |_| {});
+    }
+}
+
+/// Each column has states of its own, which stay in registers down all lines.
+#[test]
+fn folds_go_down_columns() {
+    for (folds, unroll) in [(1, 1), (1, 2), (1, 4), (1, 8), (2, 4), (3, 1), (3, 2)] {
+        check_columns(folds, unroll, false);
+        check_columns(folds, unroll, true);
     }
 }
 

@@ -14,7 +14,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::{Axis, Expr, ExprId};
 
-/// The code of a row kernel: one phase, or two where rows are cut into chunks.
+/// The code of a row kernel: one phase, or more where rows are cut.
 pub fn phases(schedule: &RowSchedule, frontend: TargetFrontendConfig) -> Vec<Phase> {
     let operands = schedule.operands();
     let rows = Rows { schedule };
@@ -26,6 +26,22 @@ pub fn phases(schedule: &RowSchedule, frontend: TargetFrontendConfig) -> Vec<Pha
             parts: vec![Part { code, operands: operands.clone(), units, unit_cost }],
         }
     };
+    if let Some((abreast, blocks)) = schedule.abreast.as_ref().zip(schedule.blocks()) {
+        let evaluator = || Evaluator::new(&schedule.domain);
+        let walk = |(at, pass): (usize, &Pass)| {
+            let cost = schedule.cost_of(std::slice::from_ref(pass));
+            phase(blocks.count, cost, &|e| {
+                abreast::emit_blocks(e, &mut evaluator(), schedule, (abreast, blocks), at);
+            })
+        };
+        let mut phases: Vec<Phase> = schedule.passes.iter().enumerate().map(walk).collect();
+        if abreast.last.is_some() {
+            phases.push(phase(1, 0.0, &|e| {
+                abreast::emit_last(e, &mut evaluator(), schedule, (abreast, blocks));
+            }));
+        }
+        return phases;
+    }
     let mut phases = vec![phase(schedule.units(), schedule.unit_cost(), &|e| rows.emit(e))];
     if schedule.chunks > 1 {
         let cost = 2.0 * schedule.chunks as f64;

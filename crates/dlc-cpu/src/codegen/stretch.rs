@@ -143,7 +143,7 @@ fn call_leaf_lines(
     finish(e, stretch, args)
 }
 
-/// [`call_in`] of the stretch's own leaf.
+/// [`call_in`] of the stretch's own leaf, for one line.
 fn call_leaf(
     e: &mut Emitter,
     ev: &mut Evaluator,
@@ -152,13 +152,20 @@ fn call_leaf(
     run: [Value; 2],
 ) -> Vec<Value> {
     let args = fill_arguments(e, ev, stretch, room, run);
+    if stretch.leaf.lines.is_some() {
+        let one = e.int(1);
+        e.b.ins().store(NOTRAP, one, args, Loop::LINES);
+    }
     finish(e, stretch, args)
 }
 
-/// Calls the leaf; gives the results of its folds.
+/// Calls the leaf; gives the results of its folds, if they are not over columns.
 fn finish(e: &mut Emitter, stretch: &Stretch, args: Value) -> Vec<Value> {
     let leaf = &*stretch.leaf;
     e.call_leaf(Leaf::Loop(stretch.leaf.clone()), args);
+    if !leaf.column_states().is_empty() {
+        return Vec::new();
+    }
     let result = |(k, fold): (usize, &crate::leaf::loops::Fold)| {
         let ty = if fold.dtype == DType::F32 { F32 } else { I32 };
         e.b.ins().load(ty, NOTRAP, args, leaf.fold_at(k))

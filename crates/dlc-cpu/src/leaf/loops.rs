@@ -8,7 +8,9 @@
 //!
 //! A loop may go over many *lines*, one after the other: each does the same a constant distance
 //! further on, by address. Neighbouring lines that read the same elements (windows, one below the other)
-//! are computed together, so that these are loaded once.
+//! are computed together, so that these are loaded once. Folds go over the elements of all lines, or each
+//! over a *column*: the elements one below the other. Then some columns are computed down all lines,
+//! with their states in registers, before the next.
 
 use super::lanes::{Kind, Lanes, Op, Vector, ops};
 use dlc_kernel::{DType, FoldOp};
@@ -63,6 +65,9 @@ pub struct Lines {
     pub steps: Vec<i32>,
     /// How many are computed together, while there are as many; a power of two. Folds are of one.
     pub together: u8,
+    /// If folds are over columns, by fold: the stream that a column's state is merged into. Its lines
+    /// are one.
+    pub states: Vec<u16>,
 }
 
 /// Vectors that are computed together.
@@ -159,9 +164,24 @@ impl Loop {
         })
     }
 
+    /// Makes its folds go over columns, of one line so far; by fold, the stream of the states.
+    pub fn fold_columns(&mut self, states: Vec<u16>) {
+        self.lines = Some(Lines { steps: vec![0; self.addresses()], together: 1, states });
+    }
+
+    /// By fold over columns: the stream of the states.
+    pub fn column_states(&self) -> &[u16] {
+        self.lines.as_ref().map_or(&[], |lines| &lines.states)
+    }
+
     /// Gives it lines `steps` apart, by address. Several are computed together if that saves loads.
     pub fn set_lines(&mut self, steps: Vec<i32>) {
-        self.lines = Some(Lines { steps, together: 1 });
+        let states = self.lines.take().map_or(Vec::new(), |lines| lines.states);
+        let is_by_column = !states.is_empty();
+        self.lines = Some(Lines { steps, together: 1, states });
+        if is_by_column {
+            return;
+        }
         let stored = |stream| self.stores.iter().any(|s| usize::from(s.0) == stream);
         let plain =
             |(k, s): (usize, &Stream)| s.dtype.bytes() == 4 && (s.stride == 1 || !stored(k));
@@ -301,8 +321,11 @@ impl std::fmt::Display for Loop {
         let streams: Vec<String> = self.streams.iter().map(Stream::to_string).collect();
         let streaming = if self.streaming { ", streaming" } else { "" };
         writeln!(f, "streams {}; x{}{streaming}", streams.join(", "), self.unroll)?;
-        if let Some(Lines { steps, together }) = &self.lines {
+        if let Some(Lines { steps, together, states }) = &self.lines {
             writeln!(f, "  lines by {steps:?}, {together} together")?;
+            if !states.is_empty() {
+                writeln!(f, "  columns folded into {states:?}")?;
+            }
         }
         for (stream, bytes) in &self.ahead {
             writeln!(f, "  ahead {stream} by {bytes}")?;

@@ -20,10 +20,13 @@ pub fn emit(b: &mut FunctionBuilder, code: &Loop, multiply: Multiply) {
     let at = |k| code.address_at(k);
     let addresses = (0..code.addresses()).map(|k| b.ins().load(I64, NOTRAP, args, at(k))).collect();
     let mut emitter = Emitter { b, code, multiply, args, addresses };
-    let states = emitter.emit_lines(count);
-    let results = emitter.results(states);
-    for (k, result) in results.into_iter().enumerate() {
-        emitter.b.ins().store(NOTRAP, result, args, code.fold_at(k));
+    if code.column_states().is_empty() {
+        let states = emitter.emit_lines(count);
+        for (k, result) in emitter.results(states).into_iter().enumerate() {
+            emitter.b.ins().store(NOTRAP, result, args, code.fold_at(k));
+        }
+    } else {
+        emitter.emit_columns(count);
     }
     emitter.b.ins().return_(&[]);
 }
@@ -51,16 +54,33 @@ impl<'f> Emitter<'_, 'f> {
     /// All lines; gives the states of the folds.
     fn emit_lines(&mut self, count: Value) -> States {
         let vectors = self.neutral(Width::Vector).repeat(self.code.unroll.into());
-        let states = States { vectors, scalars: self.neutral(Width::Scalar) };
-        let Some(lines) = &self.code.lines else { return self.emit_line(count, states) };
-        let left = self.b.ins().load(I64, NOTRAP, self.args, Loop::LINES);
-        let (head, body, done) =
-            (self.b.create_block(), self.b.create_block(), self.b.create_block());
-        let addresses = self.addresses.len();
-        let all = |left, addresses: &[Value], states: &States| {
-            [&[left], addresses, &states.vectors, &states.scalars].concat()
+        let scalars = self.neutral(Width::Scalar);
+        if self.code.lines.is_none() {
+            return self.emit_line(count, States { vectors, scalars });
+        }
+        let of_vectors = vectors.len();
+        let states = |all: &[Value]| {
+            let (vectors, scalars) = all.split_at(of_vectors);
+            States { vectors: vectors.to_vec(), scalars: scalars.to_vec() }
         };
-        let first = all(left, &self.addresses, &states);
+        let folded = self.for_lines([vectors, scalars].concat(), |e, all| {
+            let States { vectors, scalars } = e.emit_line(count, states(all));
+            [vectors, scalars].concat()
+        });
+        states(&folded)
+    }
+
+    /// `state = body(state)` at every line, whose addresses the body finds; gives the last state.
+    fn for_lines(
+        &mut self,
+        state: Vec<Value>,
+        body: impl FnOnce(&mut Self, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let steps = self.code.lines.as_ref().map_or(&[][..], |lines| &lines.steps);
+        let left = self.b.ins().load(I64, NOTRAP, self.args, Loop::LINES);
+        let (head, inside, done) =
+            (self.b.create_block(), self.b.create_block(), self.b.create_block());
+        let first = [&[left], &self.addresses[..], &state[..]].concat();
         for &value in &first {
             let ty = self.b.func.dfg.value_type(value);
             self.b.append_block_param(head, ty);
@@ -69,22 +89,47 @@ impl<'f> Emitter<'_, 'f> {
         self.b.ins().jump(head, &args);
         self.b.switch_to_block(head);
         let now = self.b.block_params(head).to_vec();
-        let (own, folded) = now[1..].split_at(addresses);
-        let (vectors, scalars) = folded.split_at(states.vectors.len());
-        let states = States { vectors: vectors.to_vec(), scalars: scalars.to_vec() };
-        self.addresses = own.to_vec();
+        let (own, state) = now[1..].split_at(self.addresses.len());
         let more = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, now[0], 0);
-        self.b.ins().brif(more, body, &[], done, &[]);
-        self.b.switch_to_block(body);
-        let next_states = self.emit_line(count, states.clone());
+        self.b.ins().brif(more, inside, &[], done, &[]);
+        self.b.switch_to_block(inside);
+        let before = std::mem::replace(&mut self.addresses, own.to_vec());
+        let next_state = body(self, state);
+        self.addresses = before;
         let left = self.b.ins().iadd_imm_s(now[0], -1);
         let step =
             |(&address, &step): (&Value, &i32)| self.b.ins().iadd_imm_s(address, i64::from(step));
-        let next: Vec<Value> = own.iter().zip(&lines.steps).map(step).collect();
-        let args: Vec<_> = all(left, &next, &next_states).iter().map(|&v| v.into()).collect();
+        let next: Vec<Value> = own.iter().zip(steps).map(step).collect();
+        let next = [&[left], &next[..], &next_state[..]].concat();
+        let args: Vec<_> = next.iter().map(|&v| v.into()).collect();
         self.b.ins().jump(head, &args);
         self.b.switch_to_block(done);
-        states
+        state.to_vec()
+    }
+
+    /// All columns, a vector of them at a time, then one by one: each down all lines, its states merged
+    /// into those in memory.
+    fn emit_columns(&mut self, count: Value) {
+        let mut i = self.b.ins().iconst(I64, 0);
+        for width in [Width::Vector, Width::Scalar] {
+            (i, _) = self.for_steps(width.lanes(), i, count, Vec::new(), |e, state| {
+                let neutral = e.neutral(width);
+                let folded = e.for_lines(neutral, |e, states| e.emit_body(width, state[0], states));
+                for (k, partial) in folded.into_iter().enumerate() {
+                    e.merge_column(width, k, state[0], partial);
+                }
+                vec![e.b.ins().iadd_imm_s(state[0], width.lanes())]
+            });
+        }
+    }
+
+    /// Merges the state of fold `k` of the column at `i` into the one in memory.
+    fn merge_column(&mut self, width: Width, k: usize, i: Value, partial: Value) {
+        let stream = self.code.streams[usize::from(self.code.column_states()[k])];
+        let address = self.address(stream, i);
+        let known = load_stream(&mut self.writer(width), stream, address);
+        let merged = self.merge(width, self.code.folds[k], partial, known);
+        store_stream(&mut self.writer(width), stream, merged, address);
     }
 
     /// The elements of a line; gives the states of the folds after them.
@@ -127,31 +172,46 @@ impl<'f> Emitter<'_, 'f> {
         count: Value,
         states: Vec<Value>,
     ) -> (Value, Vec<Value>) {
-        let (body, done) = (self.b.create_block(), self.b.create_block());
+        let folds = self.code.folds.len();
+        self.for_steps(width.lanes() * copies as i64, first, count, states, |e, state| {
+            let mut state = state.to_vec();
+            for copy in 0..copies {
+                let own = 1 + copy * folds..1 + (copy + 1) * folds;
+                let next = e.emit_body(width, state[0], &state[own.clone()]);
+                state.splice(own, next);
+                state[0] = e.b.ins().iadd_imm_s(state[0], width.lanes());
+            }
+            state
+        })
+    }
+
+    /// `state = body(state)`, whose first value is the current element, while `step` elements are left.
+    fn for_steps(
+        &mut self,
+        step: i64,
+        first: Value,
+        count: Value,
+        states: Vec<Value>,
+        body: impl FnOnce(&mut Self, &[Value]) -> Vec<Value>,
+    ) -> (Value, Vec<Value>) {
+        let (inside, done) = (self.b.create_block(), self.b.create_block());
         let all = [&[first], states.as_slice()].concat();
-        for block in [body, done] {
+        for block in [inside, done] {
             for &value in &all {
                 let ty = self.b.func.dfg.value_type(value);
                 self.b.append_block_param(block, ty);
             }
         }
-        let step = width.lanes() * copies as i64;
         let branch = |e: &mut Self, all: &[Value]| {
             let next = e.b.ins().iadd_imm_s(all[0], step);
             let fits = e.b.ins().icmp(IntCC::SignedLessThanOrEqual, next, count);
             let args: Vec<_> = all.iter().map(|&v| v.into()).collect();
-            e.b.ins().brif(fits, body, &args, done, &args);
+            e.b.ins().brif(fits, inside, &args, done, &args);
         };
         branch(self, &all);
-        self.b.switch_to_block(body);
-        let mut state = self.b.block_params(body).to_vec();
-        let folds = self.code.folds.len();
-        for copy in 0..copies {
-            let own = 1 + copy * folds..1 + (copy + 1) * folds;
-            let next = self.emit_body(width, state[0], &state[own.clone()]);
-            state.splice(own, next);
-            state[0] = self.b.ins().iadd_imm_s(state[0], width.lanes());
-        }
+        self.b.switch_to_block(inside);
+        let state = self.b.block_params(inside).to_vec();
+        let state = body(self, &state);
         branch(self, &state);
         self.b.switch_to_block(done);
         let mut state = self.b.block_params(done).to_vec();

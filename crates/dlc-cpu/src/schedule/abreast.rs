@@ -1,20 +1,36 @@
 //! Rows side by side, by leaves along an outer axis: column sums, statistics of channels that stand
 //! last.
 //!
-//! A block of rows is walked over point by point, as its elements lie in memory. Each row's fold
+//! Rows are walked over as their elements lie in memory, points one below the other. Each row's fold
 //! states, and what its steps share between points, are in the scratch room, where neighbouring
-//! rows are neighbours.
+//! rows are neighbours. Of many points, *blocks* are walked over apart, by any thread; what their folds
+//! come to is merged, in order, before the next walk. Blocks depend on the shape alone.
 
 use super::domain::{AxisSet, Linear, Place};
-use super::row::{Pass, RowFold, RowSchedule};
+use super::row::{Pass, RowFold, RowLanes, RowSchedule};
 use super::stretch::{Kept, Stretch, Task};
+use crate::leaf::lanes::{Lanes, Op, ops};
+use crate::leaf::loops::{Fold, Loop, Stream};
 use dlc_kernel::{Axis, DType, Expr, ExprId};
+use std::sync::Arc;
 
-/// Rows that are walked over together.
+/// Rows that are walked over together, where points are not cut into blocks.
 pub const BLOCK: i64 = 256;
 
 /// The most bytes of the scratch room: half of a second-level cache.
 const MOST_BYTES: i64 = 1 << 18;
+
+/// The fewest rows that vectors are worth it for, and the most that a vector has.
+const FEWEST_ROWS: i64 = 16;
+
+/// Elements of a block of points; fewer blocks than [`FEWEST_BLOCKS`] are not worth their merging.
+const BLOCK_ELEMENTS: i64 = 1 << 14;
+
+/// See [`BLOCK_ELEMENTS`].
+const FEWEST_BLOCKS: i64 = 4;
+
+/// More blocks than any number of threads wants.
+const MOST_BLOCKS: i64 = 64;
 
 /// How rows are computed side by side.
 #[derive(Clone, Debug)]
@@ -27,7 +43,11 @@ pub struct Abreast {
     pub walks: Vec<Walk>,
     /// Stores once for each row.
     pub last: Option<Stretch>,
+    /// How points are cut, if they are.
+    pub blocks: Option<Blocks>,
     extent: i64,
+    /// Words from one value of all rows to the next: whole vectors.
+    room: i64,
     slots: i64,
 }
 
@@ -36,14 +56,29 @@ pub struct Abreast {
 pub struct Walk {
     /// What is the same for all points of a row, and left for the walk.
     pub before: Option<Stretch>,
-    /// What is done at each point.
+    /// What is done at each point; line by line along the last inner axis, if that is possible.
     pub each: Stretch,
+    /// How many folds it makes.
+    pub folds: usize,
+}
+
+/// Blocks of points. The shared workspace holds what each fold comes to, block by block.
+#[derive(Clone, Debug)]
+pub struct Blocks {
+    /// Points of each, along the only inner axis, or of all inner axes but the last. The last block may
+    /// have fewer.
+    pub points: i64,
+    /// How many there are.
+    pub count: i64,
+    /// By fold: the leaf that merges what blocks come to into the states.
+    pub merges: Vec<Arc<Loop>>,
 }
 
 impl Abreast {
     /// Rows side by side along `axis`, if leaves can do all of their steps.
     pub fn new(rows: &RowSchedule, axis: Axis) -> Option<Abreast> {
-        let extent = rows.extent(axis);
+        let (extent, down) = (rows.extent(axis), rows.inner_loops().pop());
+        let again = matches!(rows.lanes, RowLanes::Overlapping(_));
         let (mut abreast, row) = (Abreast::empty(axis, extent), rows.folds());
         for fold in &row {
             let place = abreast.slot();
@@ -60,31 +95,91 @@ impl Abreast {
             finds.extend(shared.iter().cloned());
             let states = abreast.states_of(&pass.folds);
             let (stores, folds, states) = (&pass.stores[..], &pass.folds[..], &states[..]);
-            let task = Task { stores, folds, states, row: &row, finds: &finds, ..Task::default() };
-            let each = Stretch::new(&rows.domain, axis, None, task)?;
-            abreast.walks.push(Walk { before, each });
+            let (row, finds) = (&row[..], &finds[..]);
+            let task = Task { stores, folds, states, row, finds, again, ..Task::default() };
+            let each = Stretch::new(&rows.domain, axis, down, task)?;
+            abreast.walks.push(Walk { before, each, folds: folds.len() });
         }
         if !rows.stores.is_empty() {
             let task = Task { stores: &rows.stores, row: &row, finds: &finds, ..Task::default() };
             abreast.last = Some(Stretch::new(&rows.domain, axis, None, task)?);
         }
-        (abreast.scratch_bytes() as i64 <= MOST_BYTES).then_some(abreast)
+        abreast.blocks = abreast.cut(rows);
+        let fits = abreast.scratch_bytes() as i64 <= MOST_BYTES;
+        (fits && extent >= FEWEST_ROWS).then_some(abreast)
+    }
+
+    /// Blocks of points, if there are enough, and rows are all that there is beside them.
+    fn cut(&self, rows: &RowSchedule) -> Option<Blocks> {
+        let line_by_line = self.walks.iter().all(|walk| walk.each.lines.is_some());
+        if rows.steps > 0 || rows.outer > 1 || !line_by_line {
+            return None;
+        }
+        let inner = rows.inner_loops();
+        let others = inner.len().max(2) - 1;
+        let cut: i64 = inner[..others.min(inner.len())].iter().map(|&a| rows.extent(a)).product();
+        let wanted =
+            (rows.row_points().saturating_mul(self.extent) / BLOCK_ELEMENTS).min(MOST_BLOCKS);
+        let points = (cut + wanted - 1).checked_div(wanted)?;
+        let count = (cut + points - 1).checked_div(points)?;
+        let merges = self.states.iter().map(|(fold, _)| self.merge(rows, *fold));
+        let blocks = || Some(Blocks { points, count, merges: merges.collect::<Option<_>>()? });
+        if count >= FEWEST_BLOCKS { blocks() } else { None }
+    }
+
+    /// The leaf that merges a fold of several blocks, which stand one below the other, into its state.
+    fn merge(&self, rows: &RowSchedule, fold: RowFold) -> Option<Arc<Loop>> {
+        let dtype = rows.domain.exprs.dtype(fold.value);
+        let stream = |address| Stream { dtype, address, offset: 0, stride: 1 };
+        let mut lanes = Lanes::default();
+        let kind = ops::kind(dtype);
+        let [state, partial] = [Op::Carry(kind, 0), Op::Input(kind, 0)].map(|op| lanes.add(op));
+        let next = ops::merge(&mut lanes, fold.op, dtype, state, partial);
+        let mut leaf = Loop {
+            lanes,
+            streams: vec![stream(0), stream(1)],
+            uniforms: 0,
+            stores: Vec::new(),
+            folds: vec![Fold { op: fold.op, dtype, next }],
+            unroll: 4,
+            ahead: Vec::new(),
+            streaming: false,
+            repeats: false,
+            lines: None,
+        };
+        leaf.fold_columns(vec![1]);
+        leaf.set_lines(vec![i32::try_from(4 * self.room).ok()?, 0]);
+        Some(Arc::new(leaf))
+    }
+
+    /// Bytes of the shared workspace.
+    pub fn shared_bytes(&self) -> usize {
+        let blocks = self.blocks.as_ref().map_or(0, |blocks| blocks.count);
+        4 * (blocks * self.room) as usize * self.states.len()
+    }
+
+    /// Where in the shared workspace what fold `fold` comes to in the first block begins, and bytes from there to
+    /// the next block.
+    pub fn partials(&self, fold: usize) -> [i64; 2] {
+        let blocks = self.blocks.as_ref().map_or(0, |blocks| blocks.count);
+        [4 * fold as i64 * blocks * self.room, 4 * self.room]
     }
 
     /// Bytes of the scratch room.
     pub fn scratch_bytes(&self) -> usize {
-        4 * (self.slots * self.extent) as usize
+        4 * (self.slots * self.room) as usize
     }
 
     fn empty(axis: Axis, extent: i64) -> Abreast {
         let (states, walks) = (Vec::new(), Vec::new());
-        Abreast { axis, states, walks, last: None, extent, slots: 0 }
+        let room = (extent as u64).next_multiple_of(FEWEST_ROWS as u64) as i64;
+        Abreast { axis, states, walks, last: None, blocks: None, extent, room, slots: 0 }
     }
 
     /// Room for a value of each row.
     fn slot(&mut self) -> Place {
         let terms = [(self.axis, 1)].into_iter().collect();
-        let linear = Linear { terms, offset: self.slots * self.extent };
+        let linear = Linear { terms, offset: self.slots * self.room };
         self.slots += 1;
         Place { linear, ..Place::default() }
     }

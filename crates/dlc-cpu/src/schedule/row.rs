@@ -6,7 +6,7 @@
 //! they are cut depends on their shape alone. Steps that do not wait for one another's folds share
 //! one walk over the row, a [`Pass`].
 
-use super::abreast::{self, Abreast};
+use super::abreast::{self, Abreast, Blocks};
 use super::domain::{AxisSet, Domain, Linear, extents, strides};
 use super::map::{is_in_place, loaded};
 use super::stretch::{Stretch, vectors_at_once};
@@ -132,7 +132,11 @@ impl<'k> RowSchedule<'k> {
     /// Memory it needs besides its buffers.
     pub fn workspace(&self) -> Workspace {
         let results = self.folds().len() as i64 * self.chunks * self.rows();
-        let shared = if self.chunks > 1 { 4 * results as usize } else { 0 };
+        let shared = match &self.abreast {
+            Some(abreast) => abreast.shared_bytes(),
+            None if self.chunks > 1 => 4 * results as usize,
+            None => 0,
+        };
         let keeps = self.passes.iter().flat_map(|p| &p.stretch).any(Stretch::uses_scratch);
         let scratch = match &self.abreast {
             Some(abreast) => abreast.scratch_bytes(),
@@ -212,7 +216,12 @@ impl<'k> RowSchedule<'k> {
 
     /// The size of the parallel domain.
     pub fn units(&self) -> i64 {
-        self.unit_extents().iter().product()
+        self.blocks().map_or_else(|| self.unit_extents().iter().product(), |b| b.count)
+    }
+
+    /// The blocks that the points of rows side by side are cut into, if they are.
+    pub fn blocks(&self) -> Option<&Blocks> {
+        self.abreast.as_ref()?.blocks.as_ref()
     }
 
     /// Points of a row.
@@ -220,9 +229,14 @@ impl<'k> RowSchedule<'k> {
         self.domain.extents[self.outer..].iter().product()
     }
 
-    /// What a unit costs in nanoseconds.
+    /// What all passes cost for a unit, in nanoseconds.
     pub fn unit_cost(&self) -> f64 {
-        let row = self.domain.extents[self.outer..].iter().product::<i64>() as f64;
+        self.cost_of(&self.passes)
+    }
+
+    /// What some passes cost for a unit, in nanoseconds.
+    pub fn cost_of(&self, passes: &[Pass]) -> f64 {
+        let row = self.row_points() as f64;
         let (axis, evaluations) = match self.lanes {
             RowLanes::None => (None, row),
             RowLanes::Inner(axis) => {
@@ -233,8 +247,12 @@ impl<'k> RowSchedule<'k> {
         };
         let by_leaves = self.passes.iter().all(|p| p.stretch.is_some()) || self.abreast.is_some();
         let at_once = if by_leaves { vectors_at_once(self.config.level) } else { 1.0 };
-        let vectors = self.rows_together() as f64 / 4.0;
-        lanes::nanoseconds(vectors * evaluations * self.instructions(axis) / at_once + 20.0)
+        let vectors = match (self.blocks(), axis) {
+            (Some(blocks), Some(axis)) => self.extent(axis) as f64 / 4.0 / blocks.count as f64,
+            _ => self.rows_together() as f64 / 4.0,
+        };
+        let instructions = self.instructions(passes, axis);
+        lanes::nanoseconds(vectors * evaluations * instructions / at_once + 20.0)
     }
 
     /// The row-major position of a point in its row.
@@ -265,17 +283,16 @@ impl<'k> RowSchedule<'k> {
             Some(axis) if self.may_overlap(site, axis) => RowLanes::Overlapping(axis),
             Some(axis) => RowLanes::Partial(axis),
         };
-        if site.steps == 0 {
-            self.cut_rows();
-        }
         let inner: i64 = self.inner_loops().iter().map(|&a| self.extent(a)).product();
         let lone = !matches!(self.lanes, RowLanes::Inner(_));
         self.unrolled = lone && inner <= UNROLLED_POINTS;
+        let outer = self.outer_lanes().filter(|_| !self.unrolled);
+        self.abreast = outer.and_then(|axis| Abreast::new(self, axis));
+        if site.steps == 0 && self.abreast.is_none() {
+            self.cut_rows();
+        }
         self.cut_folds();
         self.find_stretches(site);
-        if self.chunks == 1 && !self.unrolled {
-            self.abreast = self.outer_lanes().and_then(|axis| Abreast::new(self, axis));
-        }
     }
 
     /// Cuts a few long rows that only reduce into chunks.
@@ -309,13 +326,13 @@ impl<'k> RowSchedule<'k> {
         } else {
             0.0
         };
-        vectors * (self.instructions(Some(axis)) + 2.0) + merge
+        vectors * (self.instructions(&self.passes, Some(axis)) + 2.0) + merge
     }
 
-    /// Instructions of all passes at a point, or at four points along `axis`.
-    fn instructions(&self, axis: Option<Axis>) -> f64 {
+    /// Instructions of some passes at a point, or at four points along `axis`.
+    fn instructions(&self, passes: &[Pass], axis: Option<Axis>) -> f64 {
         let cost = |p: &Pass| lanes::vector_cost(&self.domain, &p.roots(), &p.stores, axis);
-        self.passes.iter().map(cost).sum()
+        passes.iter().map(cost).sum()
     }
 
     /// Whether rows may be computed twice, at the same time even: nothing is random, and nothing
@@ -419,6 +436,7 @@ impl fmt::Display for RowSchedule<'_> {
             RowLanes::Partial(a) => write!(f, "lanes a{}", a.0)?,
         }
         f.write_str(if self.abreast.is_some() { ", abreast by leaves" } else { "" })?;
+        self.blocks().iter().try_for_each(|b| write!(f, ", in {} blocks", b.count))?;
         write!(f, "{};", if self.unrolled { ", unrolled" } else { "" })?;
         for pass in &self.passes {
             pass.folds.iter().try_for_each(|fold| write!(f, " {}", fold.op))?;

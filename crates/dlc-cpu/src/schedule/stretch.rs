@@ -88,7 +88,8 @@ pub struct Task<'t> {
     pub stores: &'t [PlacedStore],
     /// Folds, over the points along the axis or those of other axes.
     pub folds: &'t [RowFold],
-    /// By fold, if each point has one of its own: where its state is in the scratch room.
+    /// By fold, if each point has a state of its own: where it is in the scratch room, merged with what the
+    /// lines of a call add.
     pub states: &'t [Place],
     /// All folds of the row: those of earlier passes are known.
     pub row: &'t [RowFold],
@@ -149,15 +150,14 @@ impl Stretch {
         for id in domain.reachable_beside(&values, &found) {
             draft.describe(id, values.contains(&id))?;
         }
-        let mut stores = Vec::new();
-        for (fold, state) in task.folds.iter().zip(task.states) {
+        let folds = task.folds.iter().enumerate().map(|(k, f)| draft.fold(k, *f));
+        let folds = folds.collect::<Option<Vec<Fold>>>()?;
+        let state = |(fold, place): (&RowFold, &Place)| {
             let dtype = domain.exprs.dtype(fold.value);
-            let stream = Stream { buffer: None, dtype, place: state.clone() };
-            let state = draft.input(stream.clone())?;
-            stores.push((draft.stream(stream)?, draft.merge(*fold, state)?));
-        }
-        let own = task.folds.iter().skip(task.states.len()).enumerate();
-        let folds = own.map(|(k, f)| draft.fold(k, *f)).collect::<Option<Vec<Fold>>>()?;
+            draft.stream(Stream { buffer: None, dtype, place: place.clone() })
+        };
+        let states = task.folds.iter().zip(task.states).map(state).collect::<Option<Vec<u16>>>()?;
+        let mut stores = Vec::new();
         for store in task.stores {
             stores.push(draft.store(store)?);
         }
@@ -165,7 +165,7 @@ impl Stretch {
             stores.push((draft.stream(kept.stream(domain))?, draft.vector(kept.id)));
         }
         let checks = draft.window.take();
-        Some((draft.finish(axis, task, stores, folds)?, checks))
+        Some((draft.finish(axis, task, stores, (folds, states))?, checks))
     }
 
     /// Whether some of its streams are in the scratch room.

@@ -1,11 +1,12 @@
-//! Loops over lines: a sum over a square window of a picture, with a weight for each of its places.
+//! Loops over lines: a sum over a square window of a picture, with a weight for each of its places; folds
+//! over the columns of a picture.
 
 use super::{Draft, implementations, may_repeat, same};
 use crate::guard::{Guarded, SIDES, Side};
 use crate::interpret::Callable;
 use dlc_cpu::leaf::lanes::{Kind, Op};
 use dlc_cpu::leaf::loops::{Loop, Stream};
-use dlc_kernel::DType;
+use dlc_kernel::{DType, FoldOp};
 
 /// Elements from one row to the next.
 const PITCH: i32 = 160;
@@ -96,15 +97,60 @@ pub fn check_lines(name: &str, size: i32, step: i32, more: impl Fn(&mut Draft)) 
     let mut leaf = draft.finish(2);
     leaf.set_lines(window.steps()[..leaf.addresses()].to_vec());
     leaf.repeats = may_repeat(&leaf);
-    let all = implementations(&leaf);
+    compare(name, &leaf, |extent| window.memory(&leaf, extent[0], extent[1]));
+}
+
+/// Compares folds over columns with the portable twin, bit for bit: of `x * w`, `x` the elements of a
+/// picture and `w` a weight for each column, the first `folds` of a sum, a maximum and a minimum. With
+/// `more`, only of columns that are selected by bytes, and sums are stored.
+pub fn check_columns(folds: usize, unroll: u8, more: bool) {
+    let mut draft = Draft::default();
+    let (x, w) = (draft.input(DType::F32), draft.input(DType::F32));
+    let (mut product, sum) = (draft.lanes.product(x, w), draft.lanes.sum(x, w));
+    let mut steps = vec![4 * PITCH, 0, 0];
+    if more {
+        draft.output(DType::F32, sum);
+        draft.streams[2].address = 3;
+        let selected = draft.input(DType::Bool);
+        draft.streams[3].address = 4;
+        product = draft.lanes.select(selected, product, x);
+        steps.extend([4 * PITCH, PITCH]);
+    }
+    let mut states = Vec::new();
+    for (k, op) in [FoldOp::Sum, FoldOp::Max, FoldOp::Min].into_iter().take(folds).enumerate() {
+        draft.fold(op, DType::F32, product);
+        let offset = 4 * PITCH * k as i32;
+        states.push(draft.streams.len() as u16);
+        draft.streams.push(Stream { dtype: DType::F32, address: 2, offset, stride: 1 });
+    }
+    let mut leaf = draft.finish(unroll);
+    leaf.fold_columns(states);
+    leaf.set_lines(steps);
+    let memory = |[count, lines]: [i32; 2]| {
+        let number = |i: i32| ((i * 37 % 101) as f32 / 7.0 - 7.0).to_le_bytes();
+        let numbers = |n: i32| (0..n).flat_map(number).collect::<Vec<u8>>();
+        let extent = |rows: i32, pitch| if count == 0 { 0 } else { (rows - 1) * pitch + count };
+        let picture = if lines == 0 { 0 } else { extent(lines, PITCH) };
+        let states = numbers(extent(folds as i32, PITCH));
+        let bytes = (0..picture).map(|i| u8::from(i % 3 == 0)).collect();
+        let results = vec![0; 4 * picture as usize];
+        let all = [numbers(picture), numbers(count), states, results, bytes];
+        all.into_iter().take(leaf.addresses()).collect()
+    };
+    compare(&format!("{folds} folds x{unroll}"), &leaf, memory);
+}
+
+/// Compares a loop with its portable twin, bit for bit, for many extents: a line, and lines.
+fn compare(name: &str, leaf: &Loop, memory: impl Fn([i32; 2]) -> Memory) {
+    let all = implementations(leaf);
     for count in (0..=19).chain([31, 32, 33, 47, 48, 49, 70]) {
         for lines in 0..=9 {
-            let memory = window.memory(&leaf, count, lines);
-            let wanted = run(&all[0].1, &leaf, &memory, [count, lines], Side::Start);
+            let memory = memory([count, lines]);
+            let wanted = run(&all[0].1, leaf, &memory, [count, lines], Side::Start);
             for ((name_of, code), side) in
                 all[1..].iter().flat_map(|one| SIDES.map(|side| (one, side)))
             {
-                let found = run(code, &leaf, &memory, [count, lines], side);
+                let found = run(code, leaf, &memory, [count, lines], side);
                 let context = format!("{name}, {name_of}, {count} by {lines}, {side:?}\n{leaf}");
                 for (f, w) in found.0.iter().zip(&wanted.0) {
                     assert_eq!(f, w, "{context}");

@@ -5,6 +5,7 @@
 //! bound or what is left, `r11` the constants, [`ADDRESSES`] the addresses of streams. Fold states
 //! are in the first vector registers, those of the first copy first.
 
+mod columns;
 mod staged;
 
 use super::access::{ADDRESSES, Access, FAR, Part, element};
@@ -49,7 +50,9 @@ impl Writer<'_> {
         let frame = self.a.emit_incomplete(Code::Sub_rm64_imm32, Register::RSP);
         self.a.emit(Code::And_rm64_imm8, &[Register::RSP.into(), Operand::Signed8(-64)]);
         self.emit_loops();
-        self.emit_results();
+        if self.code.column_states().is_empty() {
+            self.emit_results();
+        }
         self.a.emit(Code::VEX_Vzeroupper, &[]);
         self.mov(Register::RSP, Register::RBP);
         saved.iter().rev().for_each(|&r| self.a.emit(Code::Pop_r64, &[r.into()]));
@@ -75,13 +78,20 @@ impl Writer<'_> {
         self.a.emit(Code::Mov_r64_rm64, &[to.into(), Mem::at(Register::RDI, at).into()]);
     }
 
-    fn emit_loops(&mut self) {
+    fn load_addresses(&mut self) {
         for (k, &register) in ADDRESSES.iter().take(self.code.addresses()).enumerate() {
             self.load_argument(register, self.code.address_at(k));
         }
+    }
+
+    fn emit_loops(&mut self) {
+        self.load_addresses();
         self.a.load_constants();
         self.frame.enter(&mut self.a, self.code);
-        self.clear_states();
+        if !self.code.column_states().is_empty() {
+            return self.emit_columns();
+        }
+        self.clear_states(self.code.unroll);
         if self.width == Width::Zmm && self.code.has_strides() {
             let bits = Register::EAX.into();
             self.a.emit(Code::Mov_r32_imm32, &[bits, Operand::Imm32(EVEN)]);
@@ -105,15 +115,25 @@ impl Writer<'_> {
         self.a.emit(Code::Cmp_rm64_imm8, &[left, Operand::Signed8(lines as i8)]);
         self.a.jump(Code::Jl_rel32_64, done);
         self.emit_line(lines);
-        for (address, &register) in (0u16..).zip(&ADDRESSES[..self.code.addresses()]) {
-            let bytes = Operand::Signed32(self.code.line_step(address) * i32::from(lines));
-            let argument = Mem::at(Register::RDI, self.code.address_at(address.into()));
-            self.a.emit(Code::Add_rm64_imm32, &[register.into(), bytes]);
-            self.a.emit(Code::Mov_rm64_r64, &[argument.into(), register.into()]);
-        }
+        self.step_down(lines, true);
         self.a.emit(Code::Sub_rm64_imm8, &[left, Operand::Signed8(lines as i8)]);
         self.a.jump(Code::Jmp_rel32_64, head);
         self.a.place(done);
+    }
+
+    /// Moves addresses on by so many lines; in the argument block, too, if they are `kept` there.
+    fn step_down(&mut self, lines: u8, kept: bool) {
+        for (address, &register) in (0u16..).zip(&ADDRESSES[..self.code.addresses()]) {
+            let bytes = self.code.line_step(address) * i32::from(lines);
+            if bytes == 0 {
+                continue;
+            }
+            self.a.emit(Code::Add_rm64_imm32, &[register.into(), Operand::Signed32(bytes)]);
+            if kept {
+                let argument = Mem::at(Register::RDI, self.code.address_at(address.into()));
+                self.a.emit(Code::Mov_rm64_r64, &[argument.into(), register.into()]);
+            }
+        }
     }
 
     /// All elements of the next line, or of several together.
@@ -192,9 +212,9 @@ impl Writer<'_> {
         self.a.emit(Code::Cmovg_r64_rm64, &[left, count]);
     }
 
-    /// States before the first element.
-    fn clear_states(&mut self) {
-        for copy in 0..self.code.unroll {
+    /// States before the first element, of so many copies.
+    fn clear_states(&mut self, copies: u8) {
+        for copy in 0..copies {
             for (k, fold) in self.code.folds.iter().enumerate() {
                 let bits = u64::from(fold.neutral());
                 let from = self.a.repeated(bits << 32 | bits);
@@ -226,17 +246,20 @@ impl Writer<'_> {
         }
         match copies {
             Copies::Lines(_) => self.emit_vectors(0, copies, part),
-            Copies::Vectors(count) => {
-                let together = self.frame.together.min(count);
-                for first in (0..count).step_by(together.into()) {
-                    self.emit_vectors(first.into(), Copies::Vectors(together), part);
-                }
-            }
+            Copies::Vectors(count) => self.emit_neighbours(count, part),
         }
         self.a.emit(Code::Add_rm64_imm32, &[i.into(), Operand::Signed32(step)]);
         self.a.emit(Code::Cmp_r64_rm64, &[i.into(), bound.into()]);
         self.a.jump(Code::Jle_rel32_64, head);
         self.a.place(done);
+    }
+
+    /// So many neighbouring vectors, as many together as the registers have room for.
+    fn emit_neighbours(&mut self, count: u8, part: Part) {
+        let together = self.frame.together.min(count);
+        for first in (0..count).step_by(together.into()) {
+            self.emit_vectors(first.into(), Copies::Vectors(together), part);
+        }
     }
 
     /// The next `r10` elements, which do not fill a vector.

@@ -335,16 +335,11 @@ impl<'d, 'k> Draft<'d, 'k> {
     pub fn fold(&mut self, at: usize, fold: RowFold) -> Option<Fold> {
         let dtype = self.domain.exprs.dtype(fold.value);
         let state = self.lanes.add(Op::Carry(ops::kind(dtype), at as u16));
-        let next = self.merge(fold, state)?;
-        Some(Fold { op: fold.op, dtype, next })
-    }
-
-    /// The state of a fold after the current element.
-    pub fn merge(&mut self, fold: RowFold, state: Vector) -> Option<Vector> {
-        let dtype = self.domain.exprs.dtype(fold.value);
         let value = self.vector(fold.value);
-        ops::can_fold(fold.op, dtype)
-            .then(|| ops::merge(&mut self.lanes, fold.op, dtype, state, value))
+        ops::can_fold(fold.op, dtype).then(|| {
+            let next = ops::merge(&mut self.lanes, fold.op, dtype, state, value);
+            Fold { op: fold.op, dtype, next }
+        })
     }
 
     pub fn finish(
@@ -352,12 +347,15 @@ impl<'d, 'k> Draft<'d, 'k> {
         axis: Axis,
         task: Task,
         stores: Vec<(u16, Vector)>,
-        folds: Vec<Fold>,
+        (folds, states): (Vec<Fold>, Vec<u16>),
     ) -> Option<Stretch> {
         let is_far = |s: &loops::Stream| usize::from(s.address) >= NEAR_ADDRESSES;
         let is_staged = |s: &loops::Stream| s.dtype.bytes() == 1 || s.stride > 1;
         let far_staged = self.reached.iter().any(|s| is_far(s) && is_staged(s));
         if self.addresses.len() > MAX_ADDRESSES || folds.len() > MOST_STATES || far_staged {
+            return None;
+        }
+        if !states.is_empty() && self.reached.iter().any(is_far) {
             return None;
         }
         let uniforms = self.uniforms.len() as u16;
@@ -376,6 +374,9 @@ impl<'d, 'k> Draft<'d, 'k> {
         };
         leaf.repeats &= !leaf.has_random();
         leaf.unroll = unroll(&leaf);
+        if !states.is_empty() {
+            leaf.fold_columns(states);
+        }
         let leaf = Arc::new(leaf);
         let (streams, addresses, uniforms) = (self.streams, self.addresses, self.uniforms);
         Some(Stretch { axis, leaf, streams, addresses, uniforms, window: None, lines: None })
