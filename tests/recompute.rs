@@ -5,7 +5,7 @@
 use dlc::{Batch, Bindings, Compiler, OptLevel, Tensor, Trainer};
 use dlc_graph::op::{Op, Reduce};
 use dlc_graph::{Graph, Role, eval::eval};
-use dlc_kernel::{Array, FoldOp, philox};
+use dlc_kernel::{Array, BinaryOp, FoldOp, UnaryOp, philox};
 
 /// Three heads of two features over 31 positions: weights are five times as large as what they are
 /// computed from.
@@ -121,6 +121,37 @@ fn gradients_are_what_they_were() {
             }
         }
     }
+}
+
+/// Gradients of a normalization compute from its input, which is in memory anyway, what that deviates from
+/// its mean: the kernel on the way forth stores nothing of that size but its result.
+#[test]
+fn deviations_are_computed_again() {
+    let graph = step_of("x |> linear(6) |> linear(6) |> layer_norm |> linear(6) |> linear(6)");
+    let simple = dlc_pass::simplify::simplify(&graph);
+    let simple = dlc_pass::rewrite::eliminate_dead_code(&simple);
+    let again = dlc_pass::recompute(&simple);
+    let differences = |graph: &Graph| {
+        count(graph, |op, n| matches!(op, Op::Binary(b) if b.0 == BinaryOp::Sub) && n == 2 * 31 * 6)
+    };
+    assert_eq!(differences(&again), differences(&simple) + 1);
+    let (expected, found) = (results(&simple, None), results(&again, None));
+    assert!(expected.len() > 2);
+    assert!(expected.iter().zip(&found).all(|((_, a), (_, b))| a.data == b.data));
+    let fused = dlc_pass::run(&graph, OptLevel::O2, &mut |_, _, _| {});
+    let normalizes = |op: &Op| match op {
+        Op::Fused(fused) => {
+            let body = &fused.body;
+            let root =
+                body.distinct_ops().any(|op| matches!(op, Op::Unary(u) if u.0 == UnaryOp::Rsqrt));
+            root.then(|| {
+                body.results().iter().filter(|r| elements(body, r.value) == 2 * 31 * 6).count()
+            })
+        }
+        _ => None,
+    };
+    let stored: Vec<usize> = fused.values().filter_map(|v| normalizes(fused.op(v))).collect();
+    assert_eq!(stored, [1]);
 }
 
 /// 37 MB of weights in eight heads.

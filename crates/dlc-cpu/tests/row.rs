@@ -6,7 +6,9 @@ mod support;
 mod shared;
 
 use dlc_cpu::{CpuTarget, level::Level};
-use dlc_kernel::{DType, Exprs, FoldOp, OptLevel, Program, Step, Target, Tensor};
+use dlc_kernel::{
+    BinaryOp, DType, Exprs, FoldOp, OptLevel, Program, Step, Target, Tensor, UnaryOp,
+};
 use shared::{Softmax, reduction, row, softmax_of};
 use support::*;
 
@@ -74,5 +76,63 @@ fn rows_side_by_side() {
             assert!(schedule.contains("abreast by leaves"), "{schedule}");
             check(&program, &noise_inputs(&program, 4), 3e-6);
         }
+    }
+}
+
+/// Statistics of the columns `c` of `x[n, s, c]`, weighted by `w[n, c]`: walks over blocks of points, each of
+/// which waits for what all blocks come to in the one before; then stores once for each column.
+#[test]
+fn points_in_blocks() {
+    for (n, s, c, blocks) in [(1, 4001, 17, 4), (7, 700, 40, 7), (50, 9, 300, 8), (3, 1500, 33, 3)]
+    {
+        let mut draft = Draft::default();
+        let (x, w) = (draft.input(&[n, s, c]), draft.input(&[n, c]));
+        let y = draft.output(&[n, s, c]);
+        let [z, largest] = [(); 2].map(|()| draft.output(&[c]));
+        let mut e = Exprs::new();
+        let (x, w) = (load(&mut e, x, at(&[1, 2, 0])), load(&mut e, w, at(&[1, 0])));
+        let x = binary(&mut e, BinaryOp::Mul, x, w);
+        let count = e.constant(DType::F32, (n * s) as f64);
+        let [sum, squares, most] = [0, 1, 2].map(|step| folded(&mut e, step, DType::F32));
+        let mean = binary(&mut e, BinaryOp::Div, sum, count);
+        let centred = binary(&mut e, BinaryOp::Sub, x, mean);
+        let square = binary(&mut e, BinaryOp::Mul, centred, centred);
+        let variance = binary(&mut e, BinaryOp::Div, squares, count);
+        let scale = unary(&mut e, UnaryOp::Rsqrt, variance);
+        let normal = binary(&mut e, BinaryOp::Mul, centred, scale);
+        let steps = vec![
+            Step::Fold(FoldOp::Sum, x),
+            Step::Fold(FoldOp::Sum, square),
+            Step::Fold(FoldOp::Max, normal),
+            Step::StoreEach(store(y, &[1, 2, 0], normal)),
+            Step::StoreRow(store(z, &[0], scale)),
+            Step::StoreRow(store(largest, &[0], most)),
+        ];
+        row(&mut draft, &[c], &[n, s], e, steps);
+        let program = draft.program();
+        let schedule = schedule_of(&program);
+        match blocks {
+            4.. => assert!(schedule.contains(&format!("in {blocks} blocks")), "{schedule}"),
+            _ => assert!(!schedule.contains("blocks"), "{schedule}"),
+        }
+        check(&program, &noise_inputs(&program, 4), 3e-6);
+    }
+}
+
+/// A sum down a long column is one of sums: its error grows with the roots of their lengths' product.
+#[test]
+fn long_sums_are_sums_of_blocks() {
+    let (n, c) = (400_000, 16);
+    let program = reduction(&[n, c], &[1], DType::F32, FoldOp::Sum).program();
+    let x: Vec<f32> = (0..n * c).map(|i| 1.0 + (i * 37 % 101) as f32 / 101.0).collect();
+    let input = [Tensor::f32([n as usize, c as usize], x.clone())];
+    let target = CpuTarget::detect().unwrap();
+    let found = run(&target, &program, &options(OptLevel::O2, 2), &input).unwrap();
+    for (column, &found) in found[0].as_f32().unwrap().iter().enumerate() {
+        let exact: f64 = x.iter().skip(column).step_by(c as usize).map(|&v| f64::from(v)).sum();
+        let (blocks, length) = (64.0, n as f64 / 64.0);
+        let bound = (blocks + length) * f64::powi(2.0, -24) * exact;
+        let error = (f64::from(found) - exact).abs();
+        assert!(error <= bound, "column {column}: {found}, not {exact}: {error}, allowed {bound}");
     }
 }

@@ -6,13 +6,17 @@
 //! sum of each row), these wait instead. What is computed again begins with views that change nothing,
 //! which keep it apart from what it equals: simplification would drop them, and is over.
 //!
+//! So is what follows in a few cheap operations from a tensor of its size that is in memory anyway and from
+//! small ones, if nothing else wants it there: what a normalization's input deviates from its mean. It
+//! costs no memory less, but a store.
+//!
 //! *Late* is what serves no output of the graph: gradients and updates. A late value reads *from far*
 //! what lies so many contractions back that others come between. Exact.
 
 use crate::class::{Class, class};
 use crate::rewrite::{Node, copy, rebuild};
 use dlc_graph::op::{Op, View};
-use dlc_graph::{Graph, Operands, Role, Value, cost};
+use dlc_graph::{EXPENSIVE, Graph, Operands, Outcome, Role, Value, cost};
 use dlc_kernel::{Access, Scalar};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -24,6 +28,8 @@ const RATIO: i64 = 3;
 const MOST_WORK: i64 = 96;
 /// How many contractions further a reader from far is, itself included.
 const FAR: u32 = 2;
+/// The most cheap operations that are a few.
+const MAX_STEPS: usize = 4;
 /// The most operations that one value is computed from.
 const MAX_OPERATIONS: usize = 64;
 
@@ -75,7 +81,8 @@ impl<'g> Again<'g> {
         for user in graph.values() {
             for value in graph.operands(user) {
                 let root = again.far_root(user, value).filter(|root| known.insert(*root));
-                let cone = root.and_then(|root| again.cone(root, large));
+                let cone =
+                    root.and_then(|root| again.cone(root, large).or_else(|| again.steps(root)));
                 again.members.extend(cone.into_iter().flatten());
             }
         }
@@ -101,7 +108,7 @@ impl<'g> Again<'g> {
         let graph = self.graph;
         let size = elements(graph, root)?;
         let bytes = size * graph.ty(root).dtype.bytes() as i64;
-        let is_output = |r: &dlc_graph::Outcome| r.value == root && r.role == Role::Output;
+        let is_output = |r: &Outcome| r.value == root && r.role == Role::Output;
         if bytes < large || graph.results().iter().any(is_output) {
             return None;
         }
@@ -133,6 +140,71 @@ impl<'g> Again<'g> {
         let waits: i64 = kept.iter().filter_map(|&v| elements(graph, v)).sum();
         let worth = waits * RATIO <= size && work <= bytes.saturating_mul(MOST_WORK);
         (products > 0 && worth && members.len() <= MAX_OPERATIONS).then_some(members)
+    }
+
+    /// The few cheap operations that make `root` of a tensor like it that is in memory anyway, and of small
+    /// ones, if only late readers want it in memory.
+    fn steps(&self, root: Value) -> Option<FxHashSet<Value>> {
+        let (graph, size) = (self.graph, elements(self.graph, root)?);
+        if !self.may_leave(root) {
+            return None;
+        }
+        let (mut members, mut kept) = (FxHashSet::default(), FxHashSet::default());
+        let mut pending = vec![root];
+        while let Some(value) = pending.pop() {
+            match class(graph, value) {
+                Class::Free => {}
+                _ if elements(graph, value)? * RATIO <= size => continue,
+                _ if value != root && self.stays(value) => {
+                    kept.insert(value);
+                    continue;
+                }
+                Class::Point if cost(graph, value) < EXPENSIVE => {
+                    members.insert(value);
+                }
+                _ => return None,
+            }
+            pending.extend(graph.operands(value));
+        }
+        let dtype = |v: Value| graph.ty(v).dtype;
+        let like = |&v: &Value| dtype(v) == dtype(root) && elements(graph, v) == Some(size);
+        let one = kept.len() == 1 && kept.iter().all(like);
+        (one && members.len() <= MAX_STEPS).then_some(members)
+    }
+
+    /// Whether nothing but late readers from far, which can compute it themselves, want a value in memory.
+    fn may_leave(&self, value: Value) -> bool {
+        let depth = |v: Value| self.depth[at(v)];
+        let joins = |v: Value| matches!(class(self.graph, v), Class::Point | Class::Fold);
+        let leaves = |&reader: &Value| {
+            let far = depth(reader) >= depth(value) + FAR;
+            let near = depth(reader) <= depth(value);
+            joins(reader) && if self.late[at(reader)] { far } else { near }
+        };
+        let is_output = |r: &Outcome| r.value == value && r.role == Role::Output;
+        !self.graph.results().iter().any(is_output) && self.readers(value).iter().all(leaves)
+    }
+
+    /// Whether a value is in memory anyway: something on the way forth reads it that does not become a part
+    /// of one kernel with it.
+    fn stays(&self, value: Value) -> bool {
+        let is_point = |v: Value| class(self.graph, v) == Class::Point;
+        let further = |reader: &Value| self.depth[at(*reader)] > self.depth[at(value)];
+        let mut early = self.readers(value).into_iter().filter(|&reader| !self.late[at(reader)]);
+        early.any(|reader| !is_point(reader) || further(&reader))
+    }
+
+    /// Who reads a value, or a view of it.
+    fn readers(&self, value: Value) -> Vec<Value> {
+        let (mut readers, mut pending) = (Vec::new(), vec![value]);
+        while let Some(value) = pending.pop() {
+            let users = self.graph.users(value).into_iter();
+            let (views, others): (Vec<_>, Vec<_>) =
+                users.partition(|&user| class(self.graph, user) == Class::Free);
+            pending.extend(views);
+            readers.extend(others);
+        }
+        readers
     }
 
     /// The value, computed again as far as it is made of members.

@@ -83,7 +83,7 @@ impl Contraction<'_, '_> {
         let (begin, end) = (e.begin, e.end);
         match (&self.schedule.algorithm, stage) {
             (Algorithm::Plain, _) => e.for_each(begin, end, 1, |e, unit| self.plain(e, unit)),
-            (Algorithm::Dot, _) => e.for_each(begin, end, 1, |e, unit| self.dot(e, unit)),
+            (Algorithm::Dot, _) => self.dots(e, begin, end),
             (Algorithm::Sweep(run), _) => {
                 e.for_each(begin, end, 1, |e, unit| self.sweep(e, *run, unit));
             }
@@ -227,16 +227,36 @@ impl Contraction<'_, '_> {
         if dtype == DType::U8 { e.b.ins().band_imm_u(sum[0], 255) } else { sum[0] }
     }
 
+    /// Some points of the output, one by one, of each line up to its tail.
+    fn dots(&self, e: &mut Emitter, begin: Value, end: Value) {
+        let s = self.schedule;
+        let mut origin = self.origin(e);
+        let Some(Ends { tail, .. }) = &s.reach.points else {
+            return e.for_each(begin, end, 1, |e, unit| {
+                e.set_axes(&mut origin, &s.out, unit);
+                self.dot(e, &origin);
+            });
+        };
+        e.for_runs(&s.out, &origin, begin, end, |e, point, run| {
+            let (axis, mut point) = (tail.axis.0 as usize, point.clone());
+            point[axis] = e.int(0);
+            let kept = e.before_tail(tail, &point, (run.start, run.end));
+            e.store_tail(tail, &s.stores, &point, (kept, run.end));
+            e.for_each(run.start, kept, 1, |e, at| {
+                point[axis] = at;
+                self.dot(e, &point);
+            });
+        });
+    }
+
     /// One point of the output, with its sum if that is needed.
-    fn dot(&self, e: &mut Emitter, unit: Value) {
-        let mut point = self.origin(e);
-        e.set_axes(&mut point, &self.schedule.out, unit);
-        let mut ev = self.evaluator(&point);
+    fn dot(&self, e: &mut Emitter, point: &Point) {
+        let mut ev = self.evaluator(point);
         let sum = match self.schedule.reach.needed {
-            None => self.dot_sum(e, &point),
+            None => self.dot_sum(e, point),
             Some(mask) => {
                 let mask = ev.scalar(e, mask);
-                let sum = |e: &mut Emitter| vec![self.dot_sum(e, &point)];
+                let sum = |e: &mut Emitter| vec![self.dot_sum(e, point)];
                 e.choose(mask, sum, |e| vec![e.float(0.0)])[0]
             }
         };

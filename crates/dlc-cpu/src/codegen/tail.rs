@@ -4,6 +4,7 @@ use super::expr::Evaluator;
 use super::load::{VECTOR, pattern};
 use super::nest::Point;
 use super::{Emitter, NOTRAP};
+use crate::schedule::PlacedStore;
 use crate::schedule::row::RowSchedule;
 use crate::schedule::tail::{BLOCK, Tail};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -43,6 +44,23 @@ impl Emitter<'_> {
         self.b.ins().smax(end, least)
     }
 
+    /// Stores what is fixed in the tail of a line, at positions `from..to` along it.
+    pub fn store_tail<'p>(
+        &mut self,
+        tail: &Tail,
+        stores: impl IntoIterator<Item = &'p PlacedStore>,
+        point: &Point,
+        (from, to): (Value, Value),
+    ) {
+        let count = self.b.ins().isub(to, from);
+        let mut point = point.clone();
+        point[tail.axis.0 as usize] = from;
+        for (store, &value) in stores.into_iter().zip(&tail.values) {
+            let first = self.address(store.buffer, &store.place, &point, 4);
+            self.fill(first, count, Scalar::new(DType::F32, value));
+        }
+    }
+
     /// Whether some element of a block is not masked.
     fn is_open(&mut self, tail: &Tail, block: Value) -> Value {
         let (ty, bits) = pattern(tail.masked);
@@ -64,12 +82,7 @@ pub(super) fn kept(e: &mut Emitter, ev: &Evaluator, schedule: &RowSchedule, tail
     (0..schedule.outer).for_each(|axis| point[axis] = ev.axis(Axis(axis as u32)));
     let (none, all) = (e.int(0), e.int(schedule.extent(tail.axis)));
     let kept = e.before_tail(tail, &point, (none, all));
-    let count = e.b.ins().isub(all, kept);
-    point[tail.axis.0 as usize] = kept;
     let stores = schedule.passes.iter().flat_map(|pass| &pass.stores);
-    for (store, &value) in stores.zip(&tail.values) {
-        let first = e.address(store.buffer, &store.place, &point, 4);
-        e.fill(first, count, Scalar::new(DType::F32, value));
-    }
+    e.store_tail(tail, stores, &point, (kept, all));
     kept
 }

@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Rows that are walked over together, where points are not cut into blocks.
 pub const BLOCK: i64 = 256;
 
+/// As many blocks of rows as this are enough to share out.
+const ENOUGH_UNITS: i64 = 8;
+
 /// The most bytes of the scratch room: half of a second-level cache.
 const MOST_BYTES: i64 = 1 << 18;
 
@@ -112,7 +115,8 @@ impl Abreast {
     /// Blocks of points, if there are enough, and rows are all that there is beside them.
     fn cut(&self, rows: &RowSchedule) -> Option<Blocks> {
         let line_by_line = self.walks.iter().all(|walk| walk.each.lines.is_some());
-        if rows.steps > 0 || rows.outer > 1 || !line_by_line {
+        let are_few = self.extent < BLOCK * ENOUGH_UNITS;
+        if rows.steps > 0 || rows.outer > 1 || !line_by_line || !are_few {
             return None;
         }
         let inner = rows.inner_loops();
@@ -199,15 +203,17 @@ impl Abreast {
         folds.iter().filter_map(|f| own(f.step)).map(|s| s.1.clone()).collect()
     }
 
-    /// Values that a pass computes from folds, the same at all points of a row.
+    /// Numbers that a pass reads or computes, the same at all points of a row but not of all rows. Side by
+    /// side in the scratch room, all of them are found by one address.
     fn shared(&mut self, rows: &RowSchedule, pass: &Pass) -> Vec<Kept> {
         let (domain, all) = (&rows.domain, rows.domain.extents.len());
         let inner = AxisSet::range(rows.outer, all);
+        let own = AxisSet::FOLDED.union(AxisSet::of(self.axis));
         let varies = |id: &ExprId| domain.uses[id.0 as usize].meets(inner);
         let worthy = |id: &ExprId| {
-            let computed = !matches!(domain.exprs.get(*id), Expr::Folded(_));
-            let folded = domain.uses[id.0 as usize].meets(AxisSet::FOLDED);
-            computed && folded && !varies(id) && domain.exprs.dtype(*id) == DType::F32
+            let is_number = domain.exprs.dtype(*id) == DType::F32;
+            let known = matches!(domain.exprs.get(*id), Expr::Folded(_));
+            is_number && !known && !varies(id) && domain.uses[id.0 as usize].meets(own)
         };
         let reached = domain.reachable(&pass.roots());
         let operands = reached.iter().filter(|id| varies(id));

@@ -22,17 +22,60 @@ pub fn evict(facts: &Facts<'_>, cluster: &Cluster) -> Vec<Value> {
         if results.is_empty() {
             continue;
         }
+        take_along(facts, &members, &mut results);
         let cone = cone(facts, &members, &results);
-        if worth(facts, &members, &cone, &results) {
+        let gain = gain(facts, &members, &cone, &results);
+        if gain.is_some_and(|(saved, added)| added == 0 || added < saved) {
             members.retain(|m| cone.binary_search(m).is_err());
         }
     }
+    drop_idle(facts, &mut members, cluster.seed);
     members
 }
 
-/// Whether storing what `cone` reads of the other members, as far as they are not stored anyway,
-/// is less than storing `results`.
-fn worth(facts: &Facts<'_>, members: &[Value], cone: &[Value], results: &[Value]) -> bool {
+/// Adds to `results` what they share with others outside alone, where that leaves less to store.
+fn take_along(facts: &Facts<'_>, members: &[Value], results: &mut Vec<Value>) {
+    let net = |results: &[Value]| {
+        let gain = gain(facts, members, &cone(facts, members, results), results);
+        gain.map(|(saved, added)| saved - added)
+    };
+    for &member in members.iter().rev() {
+        let goes = |user: &Value| members.binary_search(user).is_err() && fuses(facts, user);
+        let (users, taken) = (facts.users(member), |user: &Value| results.contains(user));
+        let may_go = is_cheap(facts, member) && !facts.is_returned(member);
+        let shared = users.iter().any(taken) && users.iter().any(goes);
+        if !may_go || !shared || !users.iter().all(|u| taken(u) || goes(u)) || taken(&member) {
+            continue;
+        }
+        let more = [&results[..], &[member]].concat();
+        if net(&more) > net(results) {
+            *results = more;
+        }
+    }
+}
+
+/// Drops pointwise work for evicted members alone: it has no neighbours any more.
+fn drop_idle(facts: &Facts<'_>, members: &mut Vec<Value>, seed: Value) {
+    loop {
+        let member = |v: &Value| members.binary_search(v).is_ok();
+        let alone = |m: Value| {
+            let reads = facts.reads(m).iter().any(|read| member(&read.value));
+            let point = facts.class(m) == Class::Point;
+            point && m != seed && !reads && !facts.users(m).iter().any(member)
+        };
+        let Some(idle) = members.iter().position(|&m| alone(m)) else { return };
+        members.remove(idle);
+    }
+}
+
+/// How many elements need not be stored where others compute `results`, and how many must be, which `cone`
+/// reads of the other members; none if that is not known.
+fn gain(
+    facts: &Facts<'_>,
+    members: &[Value],
+    cone: &[Value],
+    results: &[Value],
+) -> Option<(i64, i64)> {
     let stays = |v: &Value| members.binary_search(v).is_ok() && cone.binary_search(v).is_err();
     let read = cone.iter().flat_map(|&m| facts.reads(m)).map(|r| r.value);
     let mut boundary: Vec<Value> = read.filter(stays).collect();
@@ -43,20 +86,22 @@ fn worth(facts: &Facts<'_>, members: &[Value], cone: &[Value], results: &[Value]
     let elements = |v: Value| facts.graph.ty(v).elements().as_const();
     let added = boundary.iter().filter(|&&v| !stored(v)).map(|&v| elements(v)).sum::<Option<i64>>();
     let saved = results.iter().map(|&v| elements(v)).sum::<Option<i64>>();
-    !boundary.is_empty() && added.is_some_and(|n| n == 0 || Some(n) < saved)
+    if boundary.is_empty() { None } else { Some((saved?, added?)) }
 }
 
 /// Whether `result` is stored for readers that can compute it as part of their own kernel, without
 /// much work.
 fn is_movable(facts: &Facts<'_>, members: &[Value], result: Value) -> bool {
     let member = |v: &Value| members.binary_search(v).is_ok();
-    let fuses = |u: &Value| {
-        matches!(facts.class(*u), Class::Point | Class::Fold) && facts.unit_of(*u).is_none()
-    };
     is_cheap(facts, result)
         && !facts.is_returned(result)
         && !facts.users(result).is_empty()
-        && facts.users(result).iter().all(|u| !member(u) && fuses(u))
+        && facts.users(result).iter().all(|u| !member(u) && fuses(facts, u))
+}
+
+/// Whether a reader may compute what it reads.
+fn fuses(facts: &Facts<'_>, user: &Value) -> bool {
+    matches!(facts.class(*user), Class::Point | Class::Fold) && facts.unit_of(*user).is_none()
 }
 
 /// `results` and the members that nothing but they need, as far as they are cheap; ascending.

@@ -4,7 +4,7 @@
 pub mod models;
 
 use dlc_graph::eval::eval;
-use dlc_graph::op::{Source, SourceClass};
+use dlc_graph::op::{Op, Source, SourceClass};
 use dlc_graph::{Graph, Role, Type, Value};
 use dlc_kernel::eval::Machine;
 use dlc_kernel::{Array, Class, DType, OptLevel, Program, Scalar};
@@ -126,6 +126,23 @@ pub fn assert_close(a: &[Array], b: &[Array]) {
             assert!(same || near, "result {k}, element {i}: {x} and {y}");
         }
     }
+}
+
+/// Asserts that of the graph `build` makes of `x: f32[3, 4]` these operations are left, sources
+/// aside, and that they mean the same.
+#[track_caller]
+pub fn check(build: impl Fn(&mut Graph, Value) -> Value, expected: &[&str]) {
+    let mut g = Graph::new();
+    let x = input(&mut g, "x", &[3, 4]);
+    let y = build(&mut g, x);
+    g.add_result("y", y, Role::Output);
+    let simplified = dlc_pass::simplify::simplify(&g);
+    let values = random_values(&g, 5);
+    assert_close(&graph_results(&g, &values), &graph_results(&simplified, &values));
+    let live = simplified.live();
+    let left = simplified.values().filter(|v| live[v.0 as usize]).map(|v| simplified.op(v));
+    let left = left.filter(|op| !matches!(op, Op::Source(_))).map(|op| op.rules().text().name);
+    assert_eq!(left.collect::<Vec<_>>(), expected);
 }
 
 /// The forms of the kernels that `graph` becomes at that level, in order.

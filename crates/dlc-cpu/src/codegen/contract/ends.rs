@@ -6,7 +6,6 @@ use crate::codegen::Emitter;
 use crate::codegen::nest::Point;
 use crate::schedule::contract::{Ends, Tiling, Which};
 use cranelift_codegen::ir::{InstBuilder, Value};
-use dlc_kernel::{DType, Scalar};
 
 impl Contraction<'_, '_> {
     /// The rows and columns of a block that matter, in whole tiles; makes the stores of the others.
@@ -69,15 +68,10 @@ impl Contraction<'_, '_> {
         (lines, masked): (Range, Range),
     ) {
         let s = self.schedule;
-        let count = e.b.ins().isub(masked.1, masked.0);
         e.for_each(lines.0, lines.1, 1, |e, line| {
             let mut point = point.clone();
             e.set_axes(&mut point, &s.side(*of).axes, line);
-            point[tail.axis.0 as usize] = masked.0;
-            for (store, &value) in s.stores.iter().zip(&tail.values) {
-                let first = e.address(store.buffer, &store.place, &point, 4);
-                e.fill(first, count, Scalar::new(DType::F32, value));
-            }
+            e.store_tail(tail, &s.stores, &point, masked);
         });
     }
 }

@@ -1,7 +1,7 @@
 //! The decisions: roles of axes, tiles, blocks.
 
 use super::choices::{Alternatives, Way, Ways};
-use super::tiling::{Ending, Offer, Problem, Shares, Sums, even_block};
+use super::tiling::{Ending, Offer, Problem, Shares, Sums, Tiling, even_block};
 use super::{
     Algorithm, Axes, BareLoad, Bundle, ContractSchedule, Epilogue, Origin, PackOrder, Reach, Side,
     Steps,
@@ -67,7 +67,7 @@ impl<'k> Nest<'_, 'k> {
         let conditions = (&self.conditions[..], &self.zeros[..]);
         let mut reach = Reach::new(conditions, &rows.axes, &columns.axes, &depth);
         let within = (self.site, &self.domain);
-        reach.look_for_masks(within, &algorithm, [&rows, &columns], &depth, &self.stores);
+        reach.look_for_masks(within, &algorithm, [&rows, &columns], (&depth, &out), &self.stores);
         ContractSchedule {
             config: self.site.config,
             domain: self.domain,
@@ -212,7 +212,7 @@ impl<'k> Nest<'_, 'k> {
         let reused = rows.axes.points().min(columns.axes.points()) > 1;
         let algorithm = match reused || self.bundle.is_some() || columns_offer.is_kept_matrix() {
             true => Algorithm::Tiled(tiling),
-            false => self.without_reuse(&rows, &columns, depth),
+            false => self.without_reuse(&rows, &columns, depth, tiling),
         };
         (rows, columns, algorithm, cycles)
     }
@@ -379,8 +379,15 @@ impl<'k> Nest<'_, 'k> {
         Some(leaf)
     }
 
-    /// Where an element of an operand is used once, packing does not pay.
-    fn without_reuse(&self, rows: &Side, columns: &Side, depth: &Axes) -> Algorithm {
+    /// Where an element of an operand is used once, packing does not pay: tiles do that read both where
+    /// they lie.
+    fn without_reuse(
+        &self,
+        rows: &Side,
+        columns: &Side,
+        depth: &Axes,
+        tiling: Tiling,
+    ) -> Algorithm {
         let along = |axis: Option<Axis>| {
             axis.is_some_and(|axis| {
                 [rows, columns].iter().all(|s| self.step(s.operand, axis).is_some())
@@ -388,6 +395,9 @@ impl<'k> Nest<'_, 'k> {
         };
         let (run, sum) = (columns.axes.last_extent(), depth.last_extent());
         if run >= 8 && along(columns.axes.last()) {
+            if tiling.is_in_place() {
+                return Algorithm::Tiled(tiling);
+            }
             Algorithm::Sweep(even_block(run, 256, 4))
         } else if sum >= 8 && along(depth.last()) {
             Algorithm::Dot

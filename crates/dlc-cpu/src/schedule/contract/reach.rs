@@ -23,7 +23,8 @@ pub struct Reach {
     pub needed: Option<ExprId>,
     /// Of sums in place or in tiles: where the terms end that a mask does not make 0.
     pub terms: Option<Ends>,
-    /// Of sums in tiles: where the positions of a side end whose sums a mask leaves something of.
+    /// Of sums in tiles or one by one: where the positions of a side end whose sums a mask leaves something
+    /// of.
     pub points: Option<Ends>,
 }
 
@@ -68,21 +69,22 @@ impl Reach {
         within: (Site, &Domain),
         algorithm: &Algorithm,
         [rows, columns]: [&Side; 2],
-        depth: &Axes,
+        (depth, out): (&Axes, &Axes),
         stores: &[PlacedStore],
     ) {
         let sides = [(Which::Rows, rows), (Which::Columns, columns)];
+        let of_points = || sides.iter().find_map(|&s| Ends::of_points(within, s, stores));
         match algorithm {
             Algorithm::Plain => {}
             Algorithm::Dot => {
                 let values: Vec<ExprId> = stores.iter().map(|s| s.value).collect();
                 self.needed = tail::needed(within.1, &values);
+                self.points = of_points().filter(|ends| Some(ends.tail.axis) == out.last());
             }
             Algorithm::Sweep(_) => self.terms = Ends::of_terms(within, sides[0], depth),
             Algorithm::Tiled(tiling) => {
                 let of_terms = || sides.iter().find_map(|&s| Ends::of_terms(within, s, depth));
                 self.terms = if self.depth.is_empty() { of_terms() } else { None };
-                let of_points = || sides.iter().find_map(|&s| Ends::of_points(within, s, stores));
                 self.points = if tiling.shares.count == 1 { of_points() } else { None };
             }
         }

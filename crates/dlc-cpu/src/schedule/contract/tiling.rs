@@ -241,6 +241,11 @@ impl Tiling {
         if which == Which::Rows { &self.rows } else { &self.columns }
     }
 
+    /// Whether nothing is packed, and neighbouring columns are neighbours in memory.
+    pub fn is_in_place(&self) -> bool {
+        matches!(&self.columns, Supply::Direct(steps) if steps.side == 1) && self.rows.is_direct()
+    }
+
     /// The stores that its tiles make.
     pub fn epilogue(&self) -> Option<&Epilogue> {
         match &self.sums {
