@@ -111,8 +111,8 @@ fn what_a_mask_in_memory_hides_is_left_out() {
 fn rooms_end_with_what_is_seen() {
     let target = CpuTarget::detect().unwrap();
     let tiled = " up to the last of b3 that is not 0";
-    let forms =
-        [(1, None, "sums     where"), (1, Some(4), tiled), (5, None, tiled), (5, Some(4), tiled)];
+    let one_by_one = "points   rows up to the last of b3 that is not 0";
+    let forms = [(1, None, one_by_one), (1, Some(4), tiled), (5, None, tiled), (5, Some(4), tiled)];
     for (queries, group, of_scores) in forms {
         let n = Sizes { heads: 8, queries, keys: 1000, depth: 24, width: 20 };
         let (program, ..) = attention_in_groups(n, group, Seen::Given);
