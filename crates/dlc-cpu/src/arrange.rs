@@ -6,6 +6,7 @@
 //! 3. `layout`: the channels of convolutions become neighbours in memory.
 //! 4. `written_out`, `folded`: a contraction that uses every element once becomes a map, if it has few
 //!    terms, or rows with a fold for each place of a window, if it has many (both read copies: `walk`).
+//!    So do rows of few points, as pools have them (`windows`).
 //! 5. `winograd`: convolutions become products of transformed tiles.
 //! 6. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
 //!    written out, so that its operand lies in memory in constant steps.
@@ -36,6 +37,7 @@ mod piece;
 mod slices;
 mod substitute;
 mod walk;
+mod windows;
 pub mod winograd;
 mod written_out;
 
@@ -49,7 +51,8 @@ pub fn arrange(program: &Program, config: Config) -> Program {
         OptLevel::O2 => {
             let laid_out =
                 layout::channels_last(phases::phases(joined::joined(program.clone())), config);
-            let written_out = folded::fold_places(written_out::write_out(laid_out));
+            let written_out = windows::write_out(written_out::write_out(laid_out));
+            let written_out = folded::fold_places(written_out);
             let transformed = match config.exact_conv {
                 true => written_out,
                 false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),

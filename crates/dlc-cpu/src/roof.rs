@@ -137,18 +137,7 @@ fn speed(level: Level, threads: usize, code: &Loop, count: usize) -> Result<f64,
 /// A loop without code.
 fn empty(streams: u16, streaming: bool) -> Loop {
     let own = |address| Stream { dtype: DType::F32, address, offset: 0, stride: 1 };
-    Loop {
-        lanes: Default::default(),
-        streams: (0..streams).map(own).collect(),
-        uniforms: 0,
-        stores: Vec::new(),
-        folds: Vec::new(),
-        unroll: 1,
-        ahead: Vec::new(),
-        streaming,
-        repeats: false,
-        lines: None,
-    }
+    Loop { streaming, ..Loop::over((0..streams).map(own).collect()) }
 }
 
 /// `carry += x * x`, many times side by side: one load serves all.

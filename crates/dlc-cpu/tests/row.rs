@@ -7,7 +7,7 @@ mod shared;
 
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_kernel::{
-    BinaryOp, DType, Exprs, FoldOp, OptLevel, Program, Step, Target, Tensor, UnaryOp,
+    BinaryOp, Class, DType, Exprs, FoldOp, Index, OptLevel, Program, Step, Target, Tensor, UnaryOp,
 };
 use shared::{Softmax, reduction, row, softmax_of};
 use support::*;
@@ -134,5 +134,43 @@ fn long_sums_are_sums_of_blocks() {
         let bound = (blocks + length) * f64::powi(2.0, -24) * exact;
         let error = (f64::from(found) - exact).abs();
         assert!(error <= bound, "column {column}: {found}, not {exact}: {error}, allowed {bound}");
+    }
+}
+
+/// Pools: windows are written out, and neighbours are the lanes of leaves; positions, ties and NaN are
+/// those of any row.
+#[test]
+fn windows_of_few_points() {
+    for (size, step, ops) in [
+        (2, 2, &[FoldOp::Max, FoldOp::ArgMax][..]),
+        (2, 2, &[FoldOp::ArgMin, FoldOp::Sum]),
+        (3, 2, &[FoldOp::Min, FoldOp::ArgMin, FoldOp::ArgMax]),
+        (3, 1, &[FoldOp::Prod]),
+    ] {
+        for columns in [4, 5, 14, 33] {
+            let (rows, width) = (4 * step + size - step, columns * step + size - step);
+            let mut draft = Draft::default();
+            let x = draft.input(&[3, rows, width]);
+            let mut e = Exprs::new();
+            let along = |outer, inner| Index::affine([(outer, step), (inner, 1)], 0i64);
+            let access = access([Index::axis(0), along(1, 3), along(2, 4)]);
+            let x = load(&mut e, x, access);
+            let mut steps: Vec<Step> = ops.iter().map(|&op| Step::Fold(op, x)).collect();
+            for (k, &op) in ops.iter().enumerate() {
+                let dtype = if op.is_position() { DType::I32 } else { DType::F32 };
+                let y = draft.buffer(Class::Output, dtype, &[3, 4, columns]);
+                let result = folded(&mut e, k as u32, dtype);
+                steps.push(Step::StoreRow(store(y, &[0, 1, 2], result)));
+            }
+            row(&mut draft, &[3, 4, columns], &[size, size], e, steps);
+            let program = draft.program();
+            let schedule = schedule_of(&program);
+            assert!(schedule.contains(": map ["), "{schedule}");
+            let mut x: Vec<f32> =
+                (0..3 * rows * width).map(|i| (i * 37 % 11) as f32 - 5.0).collect();
+            x.iter_mut().step_by(13).for_each(|x| *x = f32::NAN);
+            x.iter_mut().step_by(17).for_each(|x| *x = f32::NEG_INFINITY);
+            check(&program, &[Tensor::f32([3, rows as usize, width as usize], x)], 1e-6);
+        }
     }
 }

@@ -4,15 +4,16 @@
 
 use super::{Emitter, NOTRAP, Part, emit};
 use crate::abi::{ContextField, ErrorKind};
+use crate::leaf::Leaf;
+use crate::leaf::lanes::{Kind, Op};
+use crate::leaf::loops::{Fold, Loop, Stream};
 use crate::schedule::CheckSchedule;
-use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I32, I32X4};
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::types::{F32, I64};
+use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind};
 use cranelift_codegen::isa::TargetFrontendConfig;
-use dlc_kernel::BufferId;
-
-/// The bits of an infinity: no finite number has all of them.
-const EXPONENT: i32 = 0x7f80_0000;
+use dlc_kernel::{BufferId, DType, FoldOp};
+use std::sync::Arc;
 
 /// The code of a check; the first part that notes an error has the first offender.
 pub fn parts(schedule: &CheckSchedule, frontend: TargetFrontendConfig) -> Vec<Part> {
@@ -28,32 +29,28 @@ pub fn parts(schedule: &CheckSchedule, frontend: TargetFrontendConfig) -> Vec<Pa
 }
 
 fn check(e: &mut Emitter, buffer: BufferId) {
-    let base = e.base(buffer);
-    let (begin, end) = (e.begin, e.end);
-    let count = e.b.ins().isub(end, begin);
-    let whole = e.b.ins().band_imm_s(count, -4);
-    let whole = e.b.ins().iadd(begin, whole);
-    let none = e.ints(0);
-    let found = e.fold(begin, whole, 4, &[none], |e, i, found| {
-        let address = e.add_scaled(base, i, 4);
-        let bits = e.b.ins().load(I32X4, NOTRAP, address, 0);
-        let exponent = e.ints(EXPONENT);
-        let bad = is_bad(e, bits, exponent);
-        vec![e.b.ins().bor(found[0], bad)]
-    });
-    let found = e.b.ins().vany_true(found[0]);
-    let found = e.fold(whole, end, 1, &[found], |e, i, found| {
-        let address = e.add_scaled(base, i, 4);
-        let bits = e.b.ins().load(I32, NOTRAP, address, 0);
-        let exponent = e.b.ins().iconst(I32, i64::from(EXPONENT));
-        let bad = is_bad(e, bits, exponent);
-        vec![e.b.ins().bor(found[0], bad)]
-    });
+    let leaf = Arc::new(zeros());
+    let data = StackSlotData::new(StackSlotKind::ExplicitSlot, leaf.args_bytes(), 3);
+    let slot = e.b.create_sized_stack_slot(data);
+    let args = e.b.ins().stack_addr(I64, slot, 0);
+    let (base, begin, end) = (e.base(buffer), e.begin, e.end);
+    let (first, count) = (e.add_scaled(base, begin, 4), e.b.ins().isub(end, begin));
+    e.b.ins().store(NOTRAP, count, args, Loop::COUNT);
+    e.b.ins().store(NOTRAP, first, args, leaf.address_at(0));
+    e.call_leaf(Leaf::Loop(leaf.clone()), args);
+    let sum = e.b.ins().load(F32, NOTRAP, args, leaf.fold_at(0));
+    let found = e.b.ins().fcmp(FloatCC::Unordered, sum, sum);
     let part = e.context(ContextField::Part);
-    e.fail_if(found[0], ErrorKind::NotFinite, part, 0);
+    e.fail_if(found, ErrorKind::NotFinite, part, 0);
 }
 
-fn is_bad(e: &mut Emitter, bits: Value, exponent: Value) -> Value {
-    let masked = e.b.ins().band(bits, exponent);
-    e.b.ins().icmp(IntCC::Equal, masked, exponent)
+/// The sum of all elements times 0, which is NaN if one of them is not finite.
+fn zeros() -> Loop {
+    let stream = Stream { dtype: DType::F32, address: 0, offset: 0, stride: 1 };
+    let mut leaf = Loop { unroll: 4, ..Loop::over(vec![stream]) };
+    let [x, sum] = [Op::Input(Kind::F32, 0), Op::Carry(Kind::F32, 0)].map(|op| leaf.lanes.add(op));
+    let zero = leaf.lanes.float(0.0);
+    let next = leaf.lanes.fma(x, zero, sum);
+    leaf.folds.push(Fold { op: FoldOp::Sum, dtype: DType::F32, next });
+    leaf
 }

@@ -112,6 +112,22 @@ pub struct Fold {
 }
 
 impl Loop {
+    /// A loop over these streams that computes nothing yet.
+    pub fn over(streams: Vec<Stream>) -> Loop {
+        Loop {
+            lanes: Lanes::default(),
+            streams,
+            uniforms: 0,
+            stores: Vec::new(),
+            folds: Vec::new(),
+            unroll: 1,
+            ahead: Vec::new(),
+            streaming: false,
+            repeats: false,
+            lines: None,
+        }
+    }
+
     /// Where the count (`i64`) is in the argument block.
     pub const COUNT: i32 = 0;
 

@@ -9,7 +9,7 @@
 use super::domain::{AxisSet, Linear, Place};
 use super::row::{Pass, RowFold, RowLanes, RowSchedule};
 use super::stretch::{Kept, Stretch, Task};
-use crate::leaf::lanes::{Lanes, Op, ops};
+use crate::leaf::lanes::{Op, ops};
 use crate::leaf::loops::{Fold, Loop, Stream};
 use dlc_kernel::{Axis, DType, Expr, ExprId};
 use std::sync::Arc;
@@ -135,22 +135,12 @@ impl Abreast {
     fn merge(&self, rows: &RowSchedule, fold: RowFold) -> Option<Arc<Loop>> {
         let dtype = rows.domain.exprs.dtype(fold.value);
         let stream = |address| Stream { dtype, address, offset: 0, stride: 1 };
-        let mut lanes = Lanes::default();
+        let mut leaf = Loop { unroll: 4, ..Loop::over(vec![stream(0), stream(1)]) };
         let kind = ops::kind(dtype);
-        let [state, partial] = [Op::Carry(kind, 0), Op::Input(kind, 0)].map(|op| lanes.add(op));
-        let next = ops::merge(&mut lanes, fold.op, dtype, state, partial);
-        let mut leaf = Loop {
-            lanes,
-            streams: vec![stream(0), stream(1)],
-            uniforms: 0,
-            stores: Vec::new(),
-            folds: vec![Fold { op: fold.op, dtype, next }],
-            unroll: 4,
-            ahead: Vec::new(),
-            streaming: false,
-            repeats: false,
-            lines: None,
-        };
+        let [state, partial] =
+            [Op::Carry(kind, 0), Op::Input(kind, 0)].map(|op| leaf.lanes.add(op));
+        let next = ops::merge(&mut leaf.lanes, fold.op, dtype, state, partial);
+        leaf.folds.push(Fold { op: fold.op, dtype, next });
         leaf.fold_columns(vec![1]);
         leaf.set_lines(vec![i32::try_from(4 * self.room).ok()?, 0]);
         Some(Arc::new(leaf))

@@ -362,15 +362,11 @@ impl<'d, 'k> Draft<'d, 'k> {
         let repeats = task.again && folds.is_empty();
         let mut leaf = Loop {
             lanes: self.lanes,
-            streams: self.reached,
             uniforms,
             stores,
             folds,
-            unroll: 1,
-            ahead: Vec::new(),
-            streaming: false,
             repeats,
-            lines: None,
+            ..Loop::over(self.reached)
         };
         leaf.repeats &= !leaf.has_random();
         leaf.unroll = unroll(&leaf);
