@@ -149,7 +149,8 @@ fn tile(t: &Tiling) -> String {
 
 fn of_row(row: &RowSchedule) -> String {
     if row.abreast.is_some() {
-        return "rows side by side, by leaves".to_owned();
+        let blocks = row.blocks().map(|b| format!(", points in {} blocks", b.count));
+        return format!("rows side by side, by leaves{}", blocks.unwrap_or_default());
     }
     let passes = match row.passes.len() {
         1 => "one pass".to_owned(),
