@@ -243,6 +243,9 @@ codes! {
     BadSetting "E0509" "a training setting out of its range"
         "Epochs, batch size and the number of batches of a step are at least 1, the learning rate \
          and the norm to clip at are positive numbers, the patience is at least 1."
+    UnreadableData "E0510" "a data set whose files cannot be read"
+        "Paths are relative to the model's file; `--data NAME=PATH` names another place. What a \
+         data set's files should hold is in docs/data.md."
 
     // E06xx: limits
     SourceTooLarge "E0601" "a source file beyond the size limit"

@@ -1,6 +1,6 @@
 //! The data sets of a `train` section, read from their files.
 
-use crate::Error;
+use crate::{Error, Module};
 use dlc_front::DataSpec;
 use dlc_kernel::Bindings;
 use dlc_train::text::{Pairing, Windows, Words};
@@ -23,18 +23,21 @@ pub(crate) struct Splits {
     pub vocabulary: Option<Arc<Vocabulary>>,
 }
 
-/// Reads the data sets `specs` (as [`dlc_front::Unit::data`] gives them) of `file`; `places` are
-/// other folders or files for data sets by name.
+/// Reads the data sets `specs` (as [`dlc_front::Unit::data`] gives them) of a module in `file`; `places`
+/// are other folders or files for data sets by name.
 pub(crate) fn load(
+    module: &Module,
     specs: &[DataSpec],
     file: &Path,
     places: &[(String, PathBuf)],
 ) -> Result<Splits, Error> {
     refuse_unknown(specs, places)?;
     let (spec, validation) = specs.split_first().expect("a section names its data");
-    let whole = read(spec, file, places, None)?;
-    let other =
-        validation.first().map(|spec| read(spec, file, places, Some(&whole))).transpose()?;
+    let read = |spec, known| {
+        read(spec, file, places, known).map_err(|error| at_its_line(module, spec, error))
+    };
+    let whole = read(spec, None)?;
+    let other = validation.first().map(|spec| read(spec, Some(&whole))).transpose()?;
     let validation = other.map_or(whole.validation, |other| Some(other.train));
     let sizes = whole.sizes.iter().map(|&(dim, size)| (dim.to_owned(), size as i64)).collect();
     let vocabulary = whole.vocabulary.map(Arc::new);
@@ -120,6 +123,12 @@ fn read(
             )));
         }
     })
+}
+
+/// What is wrong with a file, at the line that names the data set.
+fn at_its_line(module: &Module, spec: &DataSpec, error: Error) -> Error {
+    let Error::Train(problem @ dlc_train::Error::File { .. }) = error else { return error };
+    module.refuse(&[spec.unreadable(problem.to_string())])
 }
 
 /// A place for a data set that the section does not use is a mistake.

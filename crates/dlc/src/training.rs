@@ -307,7 +307,7 @@ fn load(
     options: &TrainOptions,
 ) -> Result<(Splits, Bindings), Error> {
     let specs = module.unit.data(model).map_err(|d| module.refuse(&d))?;
-    let splits = datasets::load(&specs, file, &options.data)?;
+    let splits = datasets::load(module, &specs, file, &options.data)?;
     let mut bindings = options.bindings.clone();
     for (dim, &size) in &splits.sizes {
         match bindings.insert(dim.clone(), size) {

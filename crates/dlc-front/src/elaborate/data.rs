@@ -230,6 +230,11 @@ impl DataSpec {
         })
     }
 
+    /// The error for files of it that cannot be read, at the line that names them.
+    pub fn unreadable(&self, problem: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(Code::UnreadableData, problem, self.span, "read for this")
+    }
+
     /// The paths given, in order.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.args.iter().filter_map(|(_, arg)| match arg {

@@ -234,3 +234,18 @@ fn a_size_bound_to_the_batch_is_its_size() {
         }
     }
 }
+
+#[test]
+fn files_that_cannot_be_read_have_a_line() {
+    let unit = unit(
+        "model Net(image: f32[N, 1, 28, 28]) -> f32[N, 10] { image |> flatten |> linear(10) }
+train Net {
+  data  mnist(\"digits\") batch 8
+  loss  cross_entropy(Net(image), label)
+  optim sgd
+}",
+    );
+    let specs = unit.data("Net").unwrap_or_else(|e| panic!("{}", unit.render(&e, Style::Plain)));
+    let diagnostic = specs[0].unreadable("`digits` does not exist");
+    insta::assert_snapshot!(unit.render(&[diagnostic], Style::Plain));
+}
