@@ -211,6 +211,15 @@ fn folders_of_unknown_data_sets_are_refused() {
 }
 
 #[test]
+fn data_that_is_not_there_is_missed_in_its_line() {
+    let args = ["train", "examples/lenet.dl", "--data", "mnist=examples/none"];
+    let (code, _, err) = run(dlc().args(args));
+    assert_eq!(code, 1);
+    assert!(err.starts_with("error[E0510]: `examples/none` does not exist"), "{err}");
+    assert!(err.contains("lenet.dl:16:10") && err.contains("mnist(\"data/mnist-5k\")"), "{err}");
+}
+
+#[test]
 fn a_bad_index_fails_the_run_with_its_line() {
     let dir = folder(
         "model Look(t: f32[R, 2], i: i32[N]) -> f32[N, 2] {\n  y[n, d] = t[i[n], d]\n  y\n}\n",

@@ -7,9 +7,9 @@ mod shared;
 
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_kernel::{
-    BinaryOp, Class, DType, Exprs, FoldOp, Index, OptLevel, Program, Step, Target, Tensor, UnaryOp,
+    BinaryOp, Class, DType, Exprs, FoldOp, Index, OptLevel, Program, Step, Target, Tensor,
 };
-use shared::{Softmax, reduction, row, softmax_of};
+use shared::{Normal, Softmax, normal_of, reduction, row, softmax_of};
 use support::*;
 
 /// The schedule of a program where leaves are AVX2's.
@@ -92,14 +92,8 @@ fn points_in_blocks() {
         let mut e = Exprs::new();
         let (x, w) = (load(&mut e, x, at(&[1, 2, 0])), load(&mut e, w, at(&[1, 0])));
         let x = binary(&mut e, BinaryOp::Mul, x, w);
-        let count = e.constant(DType::F32, (n * s) as f64);
-        let [sum, squares, most] = [0, 1, 2].map(|step| folded(&mut e, step, DType::F32));
-        let mean = binary(&mut e, BinaryOp::Div, sum, count);
-        let centred = binary(&mut e, BinaryOp::Sub, x, mean);
-        let square = binary(&mut e, BinaryOp::Mul, centred, centred);
-        let variance = binary(&mut e, BinaryOp::Div, squares, count);
-        let scale = unary(&mut e, UnaryOp::Rsqrt, variance);
-        let normal = binary(&mut e, BinaryOp::Mul, centred, scale);
+        let Normal { square, scale, normal } = normal_of(&mut e, x, n * s);
+        let most = folded(&mut e, 2, DType::F32);
         let steps = vec![
             Step::Fold(FoldOp::Sum, x),
             Step::Fold(FoldOp::Sum, square),
@@ -119,7 +113,7 @@ fn points_in_blocks() {
     }
 }
 
-/// A sum down a long column is one of sums: its error grows with the roots of their lengths' product.
+/// A sum down a long column is one of sums: its error grows with the length of these and their number.
 #[test]
 fn long_sums_are_sums_of_blocks() {
     let (n, c) = (400_000, 16);

@@ -151,6 +151,15 @@ impl FoldOp {
         matches!(self, FoldOp::ArgMax | FoldOp::ArgMin)
     }
 
+    /// The fold to the value whose position is asked for; itself, if none is.
+    pub const fn of_value(self) -> FoldOp {
+        match self {
+            FoldOp::ArgMax => FoldOp::Max,
+            FoldOp::ArgMin => FoldOp::Min,
+            op => op,
+        }
+    }
+
     /// The result of folding nothing.
     pub const fn neutral(self) -> f64 {
         match self {

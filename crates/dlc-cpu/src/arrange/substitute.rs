@@ -25,8 +25,13 @@ impl<'e> Substitution<'e> {
 
     /// `to` stands for the result of the first fold.
     pub fn replace_sum(&mut self, to: ExprId) {
-        let sums = self.from.iter().filter(|(_, expr)| matches!(expr, Expr::Folded(0)));
-        self.copied.extend(sums.map(|(id, _)| (id, to)));
+        self.replace_fold(0, to);
+    }
+
+    /// `to` stands for the result of fold `step`.
+    pub fn replace_fold(&mut self, step: u32, to: ExprId) {
+        let results = self.from.iter().filter(|(_, expr)| **expr == Expr::Folded(step));
+        self.copied.extend(results.map(|(id, _)| (id, to)));
     }
 
     /// The copy of `root` in `to`.

@@ -5,6 +5,7 @@
 
 use super::entries::replace_kernels;
 use super::substitute::Substitution;
+use super::written_out::at_terms;
 use crate::leaf::loops::MAX_STRIDE;
 use dlc_kernel::{
     Access, Axis, BinaryOp, DType, Expr, ExprId, Exprs, FoldOp, Form, Index, Kernel, Program,
@@ -31,18 +32,7 @@ fn written_out(kernel: &Kernel) -> Option<Kernel> {
     if !(1..=MOST_POINTS).contains(&count) || !is_even(outer, exprs, steps) {
         return None;
     }
-    let point = |k: i64| -> Vec<Index> {
-        let mut rest = k;
-        let inner = extents.iter().rev().map(|extent| {
-            let at = rest % extent;
-            rest /= extent;
-            Index::constant(at)
-        });
-        let mut inner: Vec<Index> = inner.collect();
-        inner.reverse();
-        (0..outer.len() as u32).map(Index::axis).chain(inner).collect()
-    };
-    let points: Vec<Vec<Index>> = (0..count).map(point).collect();
+    let points: Vec<Vec<Index>> = at_terms(outer.len(), &extents).collect();
     let mut at_points: Vec<_> = points.iter().map(|axes| Substitution::new(exprs, axes)).collect();
     let mut written = Exprs::new();
     let mut after = Substitution::new(exprs, &points[0]);
@@ -51,8 +41,7 @@ fn written_out(kernel: &Kernel) -> Option<Kernel> {
         let values = at_points.iter_mut().map(|point| point.copy(&mut written, elements[k]));
         let values: Vec<ExprId> = values.collect();
         let result = folded(&mut written, op, &values);
-        let is_result = |(_, expr): &(ExprId, &Expr)| **expr == Expr::Folded(k as u32);
-        exprs.iter().filter(is_result).for_each(|(id, _)| after.replace(id, result));
+        after.replace_fold(k as u32, result);
     }
     let stores = steps.iter().filter_map(Step::store);
     let stores = stores.map(|store| after.store(&mut written, store)).collect();
@@ -99,12 +88,7 @@ fn follows(access: &Access, lane: Axis, most: i64) -> bool {
 
 /// What the fold of some numbers, of which there are some, comes to.
 fn folded(e: &mut Exprs, op: FoldOp, values: &[ExprId]) -> ExprId {
-    let best = match op {
-        FoldOp::ArgMax => FoldOp::Max,
-        FoldOp::ArgMin => FoldOp::Min,
-        op => op,
-    };
-    let merge = merge_op(best).expect("what is no position is merged by an operation");
+    let merge = merge_op(op.of_value()).expect("what is no position is merged by an operation");
     let number = |e: &mut Exprs, k: usize| e.add(Expr::Const(Scalar::new(DType::I32, k as f64)));
     let (mut state, mut position) = (values[0], number(e, 0));
     for (k, &value) in values.iter().enumerate().skip(1) {

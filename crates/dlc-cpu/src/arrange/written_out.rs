@@ -71,13 +71,7 @@ fn sum_of_products(
 ) -> (Exprs, ExprId) {
     let mut written = Exprs::new();
     let mut sum: Option<ExprId> = None;
-    for term in 0..taps.iter().product::<i64>() {
-        let mut axes: Vec<Index> = (0..outs as u32).map(Index::axis).collect();
-        let mut inner = 1;
-        for &extent in taps.iter().rev() {
-            axes.insert(outs, Index::constant(term / inner % extent));
-            inner *= extent;
-        }
+    for axes in at_terms(outs, taps) {
         let mut of_term = Substitution::new(exprs, &axes);
         let [left, right] = operands.map(|operand| of_term.copy(&mut written, operand));
         let product = written.add(Expr::Binary(BinaryOp::Mul, left, right));
@@ -87,4 +81,17 @@ fn sum_of_products(
         });
     }
     (written, sum.expect("there are terms"))
+}
+
+/// The axes of a form at each term or point of `extents`, row-major, after `outs` others that stay.
+pub(super) fn at_terms(outs: usize, extents: &[i64]) -> impl Iterator<Item = Vec<Index>> + '_ {
+    (0..extents.iter().product::<i64>()).map(move |term| {
+        let mut axes: Vec<Index> = (0..outs as u32).map(Index::axis).collect();
+        let mut inner = 1;
+        for &extent in extents.iter().rev() {
+            axes.insert(outs, Index::constant(term / inner % extent));
+            inner *= extent;
+        }
+        axes
+    })
 }

@@ -7,8 +7,8 @@ use crate::leaf::Leaf;
 use crate::leaf::loops::Loop;
 use crate::schedule::abreast::{Abreast, BLOCK, Blocks, Walk};
 use crate::schedule::row::RowSchedule;
-use cranelift_codegen::ir::types::{I32X4, I64};
-use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
+use cranelift_codegen::ir::types::I32X4;
+use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::{Axis, Scalar, merge_op};
 
 /// All steps of block `block` of the rows; the other outer axes are set.
@@ -106,9 +106,7 @@ fn gather<'s>(
 /// Merges what a fold comes to in all blocks into its states.
 fn merge_blocks(e: &mut Emitter, abreast: &Abreast, blocks: &Blocks, fold: usize, count: Value) {
     let leaf = &blocks.merges[fold];
-    let data = StackSlotData::new(StackSlotKind::ExplicitSlot, leaf.args_bytes(), 3);
-    let slot = e.b.create_sized_stack_slot(data);
-    let args = e.b.ins().stack_addr(I64, slot, 0);
+    let args = e.argument_block(leaf.args_bytes());
     let shared = e.shared();
     let partials = e.b.ins().iadd_imm_s(shared, abreast.partials(fold)[0]);
     let (states, lines) = (state_address(e, abreast, fold), e.int(blocks.count));

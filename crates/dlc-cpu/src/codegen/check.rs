@@ -8,9 +8,9 @@ use crate::leaf::Leaf;
 use crate::leaf::lanes::{Kind, Op};
 use crate::leaf::loops::{Fold, Loop, Stream};
 use crate::schedule::CheckSchedule;
+use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::types::{F32, I64};
-use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind};
+use cranelift_codegen::ir::types::F32;
 use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::{BufferId, DType, FoldOp};
 use std::sync::Arc;
@@ -30,9 +30,7 @@ pub fn parts(schedule: &CheckSchedule, frontend: TargetFrontendConfig) -> Vec<Pa
 
 fn check(e: &mut Emitter, buffer: BufferId) {
     let leaf = Arc::new(zeros());
-    let data = StackSlotData::new(StackSlotKind::ExplicitSlot, leaf.args_bytes(), 3);
-    let slot = e.b.create_sized_stack_slot(data);
-    let args = e.b.ins().stack_addr(I64, slot, 0);
+    let args = e.argument_block(leaf.args_bytes());
     let (base, begin, end) = (e.base(buffer), e.begin, e.end);
     let (first, count) = (e.add_scaled(base, begin, 4), e.b.ins().isub(end, begin));
     e.b.ins().store(NOTRAP, count, args, Loop::COUNT);

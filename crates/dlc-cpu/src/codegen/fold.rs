@@ -34,12 +34,7 @@ pub(super) struct Reducer {
 impl Reducer {
     /// The state before the first element.
     pub(super) fn initial(self, e: &mut Emitter, vectors: bool) -> Vec<Value> {
-        let best = match self.op {
-            FoldOp::ArgMax => FoldOp::Max,
-            FoldOp::ArgMin => FoldOp::Min,
-            op => op,
-        };
-        let value = Scalar::new(self.element, best.empty(self.element));
+        let value = Scalar::new(self.element, self.op.of_value().empty(self.element));
         let value = load::constant(e, value);
         let mut state = vec![value];
         if self.op.is_position() {

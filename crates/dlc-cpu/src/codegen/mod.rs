@@ -29,8 +29,8 @@ use crate::schedule::{Config, Schedule};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
 use cranelift_codegen::ir::{
-    Block, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, MemFlagsData, Type,
-    UserExternalName, UserFuncName, Value,
+    Block, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, MemFlagsData, StackSlotData,
+    StackSlotKind, Type, UserExternalName, UserFuncName, Value,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -177,6 +177,13 @@ impl<'a> Emitter<'a> {
         let stride = self.context(ContextField::ScratchStride);
         let offset = self.b.ins().imul(stride, self.worker);
         self.b.ins().iadd(first, offset)
+    }
+
+    /// Room on the stack for the arguments of a leaf.
+    pub fn argument_block(&mut self, bytes: u32) -> Value {
+        let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
+        let slot = self.b.create_sized_stack_slot(data);
+        self.b.ins().stack_addr(I64, slot, 0)
     }
 
     /// Calls a leaf with the address of its argument block.

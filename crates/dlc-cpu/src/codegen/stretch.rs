@@ -10,8 +10,8 @@ use crate::leaf::loops::Loop;
 use crate::schedule::domain::Check;
 use crate::schedule::stretch::Stretch;
 use crate::schedule::window::Window;
-use cranelift_codegen::ir::types::{F32, I8, I32, I64};
-use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
+use cranelift_codegen::ir::types::{F32, I8, I32};
+use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::{Axis, DType};
 
 /// Computes `count` points of the stretch from `start` on; gives the results of its folds.
@@ -182,9 +182,7 @@ fn fill_arguments(
     [start, count]: [Value; 2],
 ) -> Value {
     let leaf = &*stretch.leaf;
-    let data = StackSlotData::new(StackSlotKind::ExplicitSlot, leaf.args_bytes(), 3);
-    let slot = e.b.create_sized_stack_slot(data);
-    let args = e.b.ins().stack_addr(I64, slot, 0);
+    let args = e.argument_block(leaf.args_bytes());
     e.b.ins().store(NOTRAP, count, args, Loop::COUNT);
     ev.enter();
     ev.set_axis(stretch.axis, start);

@@ -119,9 +119,11 @@ impl Abreast {
         if rows.steps > 0 || rows.outer > 1 || !line_by_line || !are_few {
             return None;
         }
-        let inner = rows.inner_loops();
-        let others = inner.len().max(2) - 1;
-        let cut: i64 = inner[..others.min(inner.len())].iter().map(|&a| rows.extent(a)).product();
+        let cut: i64 = match &rows.inner_loops()[..] {
+            [only] => rows.extent(*only),
+            [others @ .., _] => others.iter().map(|&a| rows.extent(a)).product(),
+            [] => return None,
+        };
         let wanted =
             (rows.row_points().saturating_mul(self.extent) / BLOCK_ELEMENTS).min(MOST_BLOCKS);
         let points = (cut + wanted - 1).checked_div(wanted)?;

@@ -28,6 +28,24 @@ pub fn softmax_of(e: &mut Exprs, x: BufferId) -> Softmax {
     Softmax { x, centred, power, sum, softmax: binary(e, BinaryOp::Div, power, sum) }
 }
 
+/// What the normalization of rows of `count` points `x` is made of; step 0 folds `x`, step 1 the squares.
+pub struct Normal {
+    pub square: ExprId,
+    pub scale: ExprId,
+    pub normal: ExprId,
+}
+
+pub fn normal_of(e: &mut Exprs, x: ExprId, count: i64) -> Normal {
+    let count = e.constant(DType::F32, count as f64);
+    let [sum, squares] = [0, 1].map(|step| folded(e, step, DType::F32));
+    let mean = binary(e, BinaryOp::Div, sum, count);
+    let centred = binary(e, BinaryOp::Sub, x, mean);
+    let square = binary(e, BinaryOp::Mul, centred, centred);
+    let variance = binary(e, BinaryOp::Div, squares, count);
+    let scale = unary(e, UnaryOp::Rsqrt, variance);
+    Normal { square, scale, normal: binary(e, BinaryOp::Mul, centred, scale) }
+}
+
 #[test]
 fn softmax_and_log_softmax() {
     for (n, c) in [(64, 10), (3, 1000), (1, 4), (5, 3), (7, 17), (0, 3), (4, 1)] {
@@ -114,14 +132,7 @@ fn channels_that_stand_last() {
         let z = draft.output(&[c]);
         let mut e = Exprs::new();
         let x = load(&mut e, x, at(&[1, 2, 0]));
-        let count = e.constant(DType::F32, (n * s) as f64);
-        let [sum, squares] = [0, 1].map(|step| folded(&mut e, step, DType::F32));
-        let mean = binary(&mut e, BinaryOp::Div, sum, count);
-        let centred = binary(&mut e, BinaryOp::Sub, x, mean);
-        let square = binary(&mut e, BinaryOp::Mul, centred, centred);
-        let variance = binary(&mut e, BinaryOp::Div, squares, count);
-        let scale = unary(&mut e, UnaryOp::Rsqrt, variance);
-        let normal = binary(&mut e, BinaryOp::Mul, centred, scale);
+        let Normal { square, scale, normal } = normal_of(&mut e, x, n * s);
         let steps = vec![
             Step::Fold(FoldOp::Sum, x),
             Step::Fold(FoldOp::Sum, square),

@@ -24,8 +24,7 @@ pub fn evict(facts: &Facts<'_>, cluster: &Cluster) -> Vec<Value> {
         }
         take_along(facts, &members, &mut results);
         let cone = cone(facts, &members, &results);
-        let gain = gain(facts, &members, &cone, &results);
-        if gain.is_some_and(|(saved, added)| added == 0 || added < saved) {
+        if gain(facts, &members, &cone, &results).is_some_and(|gain| gain > 0) {
             members.retain(|m| cone.binary_search(m).is_err());
         }
     }
@@ -35,10 +34,7 @@ pub fn evict(facts: &Facts<'_>, cluster: &Cluster) -> Vec<Value> {
 
 /// Adds to `results` what they share with others outside alone, where that leaves less to store.
 fn take_along(facts: &Facts<'_>, members: &[Value], results: &mut Vec<Value>) {
-    let net = |results: &[Value]| {
-        let gain = gain(facts, members, &cone(facts, members, results), results);
-        gain.map(|(saved, added)| saved - added)
-    };
+    let gain = |results: &[Value]| gain(facts, members, &cone(facts, members, results), results);
     for &member in members.iter().rev() {
         let goes = |user: &Value| members.binary_search(user).is_err() && fuses(facts, user);
         let (users, taken) = (facts.users(member), |user: &Value| results.contains(user));
@@ -48,7 +44,7 @@ fn take_along(facts: &Facts<'_>, members: &[Value], results: &mut Vec<Value>) {
             continue;
         }
         let more = [&results[..], &[member]].concat();
-        if net(&more) > net(results) {
+        if gain(&more) > gain(results) {
             *results = more;
         }
     }
@@ -68,14 +64,10 @@ fn drop_idle(facts: &Facts<'_>, members: &mut Vec<Value>, seed: Value) {
     }
 }
 
-/// How many elements need not be stored where others compute `results`, and how many must be, which `cone`
-/// reads of the other members; none if that is not known.
-fn gain(
-    facts: &Facts<'_>,
-    members: &[Value],
-    cone: &[Value],
-    results: &[Value],
-) -> Option<(i64, i64)> {
+/// How many elements fewer are stored where others compute `results`, and what `cone` reads of the other
+/// members is stored, if it is not anyway. More than 0 if nothing is added, whatever the sizes; none if
+/// that is not known.
+fn gain(facts: &Facts<'_>, members: &[Value], cone: &[Value], results: &[Value]) -> Option<i64> {
     let stays = |v: &Value| members.binary_search(v).is_ok() && cone.binary_search(v).is_err();
     let read = cone.iter().flat_map(|&m| facts.reads(m)).map(|r| r.value);
     let mut boundary: Vec<Value> = read.filter(stays).collect();
@@ -86,7 +78,11 @@ fn gain(
     let elements = |v: Value| facts.graph.ty(v).elements().as_const();
     let added = boundary.iter().filter(|&&v| !stored(v)).map(|&v| elements(v)).sum::<Option<i64>>();
     let saved = results.iter().map(|&v| elements(v)).sum::<Option<i64>>();
-    if boundary.is_empty() { None } else { Some((saved?, added?)) }
+    match added? {
+        _ if boundary.is_empty() => None,
+        0 => Some(saved.unwrap_or(1).max(1)),
+        added => Some(saved? - added),
+    }
 }
 
 /// Whether `result` is stored for readers that can compute it as part of their own kernel, without

@@ -55,14 +55,10 @@ fn rest(r: &mut Rewriter<'_>, at: &At<'_>, reduce: &Reduce, value: Value, depth:
         return Rest::Nothing;
     }
     let whole = Rest::Term { value, negative: false };
-    let sum = [BinaryOp::Add, BinaryOp::Sub].into_iter();
-    let Some((op, (a, b))) = sum.filter_map(|op| Some((op, r.operands_of(op, value)?))).next()
-    else {
+    let mut sums = [BinaryOp::Add, BinaryOp::Sub].into_iter().filter(|_| depth > 0);
+    let Some((op, (a, b))) = sums.find_map(|op| Some((op, r.operands_of(op, value)?))) else {
         return whole;
     };
-    if depth == 0 {
-        return whole;
-    }
     match [a, b].map(|term| rest(r, at, reduce, term, depth - 1)) {
         [Rest::Nothing, Rest::Term { value, negative }] => {
             Rest::Term { value, negative: negative ^ (op == BinaryOp::Sub) }

@@ -40,11 +40,7 @@ impl From<State> for Reg {
 impl Accumulator {
     /// The fold of no element of type `dtype`.
     pub fn new(w: &mut Writer<'_>, op: FoldOp, dtype: DType) -> Accumulator {
-        let empty = match op {
-            FoldOp::ArgMax => FoldOp::Max.empty(dtype),
-            FoldOp::ArgMin => FoldOp::Min.empty(dtype),
-            _ => op.empty(dtype),
-        };
+        let empty = op.of_value().empty(dtype);
         let value = match dtype {
             DType::F32 => State::Float(w.b.mov_f32(empty as f32)),
             _ => State::Word(w.b.mov32(empty as i64 as i32)),

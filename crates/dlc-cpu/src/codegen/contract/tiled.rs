@@ -10,7 +10,7 @@ use crate::leaf::{GEMM_ARGS_BYTES, GemmField, GemmTile, Leaf, Left, MAX_RUN};
 use crate::schedule::contract::{Bundle, Epilogue, Sums, Tile, TileStream, Tiling, Which};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32X4, I64};
-use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
+use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::Axis;
 
 /// A block of sums: that of row `r` and column `c` is at
@@ -181,9 +181,7 @@ impl Contraction<'_, '_> {
     /// Room for the arguments of a tile, with the values that are the same for all tiles.
     fn argument_block(&self, e: &mut Emitter, t: &Tiling, terms: &Terms) -> Value {
         let bytes = t.epilogue().map_or(GEMM_ARGS_BYTES, |epilogue| epilogue.leaf.args_bytes());
-        let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3);
-        let slot = e.b.create_sized_stack_slot(data);
-        let args = e.b.ins().stack_addr(I64, slot, 0);
+        let args = e.argument_block(bytes);
         if let Some(epilogue) = t.epilogue() {
             let mut ev = self.evaluator(terms.point);
             for (k, &id) in epilogue.values.iter().enumerate() {
