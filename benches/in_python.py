@@ -1,7 +1,7 @@
 """Peers in Python. Each is a function: from case, module, input and threads to a call that computes,
 and gives the output if it is inference.
 """
-import importlib.util, statistics, tempfile, time
+import importlib.util, os, statistics, tempfile, time
 
 from exported import onnx_file
 
@@ -101,6 +101,8 @@ def numpy_peer(case, module, x, threads):
 
 
 def jax_peer(case, module, x, threads):
+    # XLA starts a thread for every processor it may use, and has no other setting that it heeds.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     import jax
 
     weights = {key: jax.numpy.asarray(value.numpy()) for key, value in module.state_dict().items()}

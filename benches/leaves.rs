@@ -4,10 +4,10 @@
 //! `cargo bench -p dlc-cpu --bench leaves`
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dlc_cpu::leaf::GemmTile;
 use dlc_cpu::leaf::lanes::{Kind, Lanes, Op, ops};
 use dlc_cpu::leaf::loops::{Loop, Stream};
 use dlc_cpu::leaf::run::LeafRun;
-use dlc_cpu::leaf::{Ahead, GemmTile, Left};
 use dlc_cpu::level::Level;
 use dlc_kernel::{DType, UnaryOp};
 
@@ -18,14 +18,7 @@ fn tiles(c: &mut Criterion) {
     let level = Level::detect().expect("this machine has a level");
     let mut group = c.benchmark_group("tiles");
     for (rows, columns) in [(1, 96), (2, 48), (3, 32), (4, 24), (6, 16), (12, 8), (5, 13)] {
-        let tile = GemmTile {
-            rows,
-            columns,
-            left: Left::Packed,
-            levels: 1,
-            run: None,
-            ahead: Ahead::default(),
-        };
+        let tile = GemmTile::packed(rows, columns);
         let mut leaf = LeafRun::of_tile(level, tile, DEPTH).expect("it compiles");
         let flops = 2 * usize::from(rows) * usize::from(columns) * DEPTH;
         group.throughput(Throughput::Elements(flops as u64));

@@ -416,8 +416,7 @@ def main():
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("cases", nargs="*")
     args = parser.parse_args()
-    if args.threads == 1:
-        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    os.environ["OPENBLAS_NUM_THREADS"] = str(args.threads)  # NumPy's
     known = cases() | unseen.cases(Case) | unseen_sequences.cases(Case) | steps.cases(Case)
     if args.child:
         return child(known[args.child[0]], args.child[1], args.threads)

@@ -11,7 +11,7 @@
 //!   machine is part of it, equal functions are one function.
 //! - [`leaf`]: small hot functions behind a boundary that other compilers can stand behind too.
 //! - [`jit`]: Cranelift IR to executable memory, in parallel.
-//! - [`caches`]: how much memory is near.
+//! - [`caches`], [`datapath`]: how much memory is near; how wide vectors are computed.
 //! - [`lower`]: all of the above for a whole program, with its memory plan.
 //! - [`pool`], [`share`], [`beside`]: threads, who executes which units, which loops run at once.
 //! - [`entry`], [`executable`]: works and arenas; storage, calls, errors.
@@ -38,6 +38,7 @@ pub mod arrange;
 pub mod beside;
 pub mod caches;
 pub mod codegen;
+pub mod datapath;
 pub mod decision;
 pub mod entry;
 pub mod executable;
@@ -56,6 +57,7 @@ pub mod share;
 pub mod transfer;
 
 use caches::Caches;
+use datapath::Datapath;
 use dlc_kernel::{
     BuildError, BuildOptions, Decision, Decisions, Entry, Executable, Form, Kernel, Program,
     StageTime, Target,
@@ -75,14 +77,16 @@ use std::time::Instant;
 pub struct CpuTarget {
     level: Level,
     caches: Caches,
+    datapath: Datapath,
     choices: Arc<Choices>,
 }
 
 impl CpuTarget {
-    /// The target of that level, with blocks for usual caches. Building for a level that this machine
+    /// The target of that level, for a usual processor that has it. Building for a level that this machine
     /// lacks is refused; its dumps can be made anywhere.
     pub fn new(level: Level) -> CpuTarget {
-        CpuTarget { level, caches: Caches::USUAL, choices: Arc::default() }
+        let (caches, datapath) = (Caches::USUAL, Datapath::Whole);
+        CpuTarget { level, caches, datapath, choices: Arc::default() }
     }
 
     /// The same target, which takes these choices where the estimate would decide.
@@ -90,13 +94,13 @@ impl CpuTarget {
         CpuTarget { choices: Arc::new(choices), ..self }
     }
 
-    /// The best target of this machine, with blocks for its caches.
+    /// The best target of this machine, for its processor.
     ///
     /// # Errors
     /// [`BuildError::Machine`] if it is below every level we know.
     pub fn detect() -> Result<CpuTarget, BuildError> {
         let target = CpuTarget::new(Level::detect()?);
-        Ok(CpuTarget { caches: Caches::here(), ..target })
+        Ok(CpuTarget { caches: Caches::here(), datapath: Datapath::here(), ..target })
     }
 
     /// Its level.
@@ -132,7 +136,8 @@ impl CpuTarget {
 
     fn config(&self, options: &BuildOptions) -> Config {
         let BuildOptions { opt_level, exact_conv, .. } = *options;
-        Config { level: self.level, caches: self.caches, opt_level, exact_conv }
+        let CpuTarget { level, caches, datapath, .. } = *self;
+        Config { level, caches, datapath, opt_level, exact_conv }
     }
 }
 

@@ -14,6 +14,12 @@ use std::sync::Arc;
 use tile::{Bench, Call, Compiled, Ending, Wanted, compare, interpreted, native};
 
 fn check(tile: GemmTile) {
+    for short in [false, true] {
+        check_width(GemmTile { short, ..tile });
+    }
+}
+
+fn check_width(tile: GemmTile) {
     let all = native(&Leaf::Gemm(tile, None), tile);
     for counts in counts(tile) {
         for tiles in 0..=2 {
@@ -40,9 +46,6 @@ fn counts(tile: GemmTile) -> Vec<[usize; MAX_LEVELS]> {
     let with = |n: usize| outer.iter().map(move |o| [n, o[0], o[1]]).collect::<Vec<_>>();
     inner.into_iter().flat_map(with).collect()
 }
-
-/// Nothing is asked for.
-const NONE: Ahead = Ahead { left: 0, right: AheadRight::Nothing };
 
 /// What tiles may ask for.
 fn aheads(left: Left, levels: u8) -> Vec<Ahead> {
@@ -76,14 +79,14 @@ fn tiles_of(heights: impl IntoIterator<Item = u8>, lanes: u8, most: u8) -> Vec<(
 #[test]
 fn packed_tiles_of_every_size() {
     for (rows, columns) in tiles() {
-        check(GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: NONE });
+        check(GemmTile::packed(rows, columns));
     }
 }
 
 #[test]
 fn panels_read_where_they_lie() {
     for (rows, columns) in tiles().filter(|t| t.0 <= 6 && t.1 % 3 != 0) {
-        check(GemmTile { rows, columns, left: Left::Strided, levels: 1, run: None, ahead: NONE });
+        check(GemmTile { left: Left::Strided, ..GemmTile::packed(rows, columns) });
     }
 }
 
@@ -94,7 +97,8 @@ fn nests_of_loops() {
             for levels in 1..=MAX_LEVELS as u8 {
                 for run in [None, Some(1), Some(3), Some(MAX_RUN)] {
                     for ahead in aheads(left, levels) {
-                        check(GemmTile { rows, columns, left, levels, run, ahead });
+                        let tile = GemmTile::packed(rows, columns);
+                        check(GemmTile { left, levels, run, ahead, ..tile });
                     }
                 }
             }
@@ -108,7 +112,7 @@ fn code_for_other_machines() {
         for (left, levels, run) in
             [(Left::Packed, 1, None), (Left::Strided, 1, None), (Left::Strided, 3, Some(2))]
         {
-            let tile = GemmTile { rows, columns, left, levels, run, ahead: NONE };
+            let tile = GemmTile { left, levels, run, ..GemmTile::packed(rows, columns) };
             let leaf = Leaf::Gemm(tile, None);
             let all: Vec<Compiled> =
                 interpreted(&leaf, tile, Level::X86_64V4).into_iter().collect();
@@ -237,8 +241,7 @@ fn finishing_calls() -> impl Iterator<Item = Call> {
 fn epilogues_of_every_tile() {
     for ending in endings() {
         for (rows, columns) in tiles_of([1, 3, 6, 12], 8, 14) {
-            let tile =
-                GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: NONE };
+            let tile = GemmTile::packed(rows, columns);
             let all = native(&Leaf::Gemm(tile, Some(ending.epilogue.clone())), tile);
             for call in finishing_calls() {
                 compare(&Bench::new(tile, Some(&ending), call), &all);
@@ -251,8 +254,7 @@ fn epilogues_of_every_tile() {
 fn epilogues_for_other_machines() {
     for ending in endings() {
         for (rows, columns) in tiles_of([1, 6, 14], 16, 30) {
-            let tile =
-                GemmTile { rows, columns, left: Left::Packed, levels: 1, run: None, ahead: NONE };
+            let tile = GemmTile::packed(rows, columns);
             let leaf = Leaf::Gemm(tile, Some(ending.epilogue.clone()));
             let mut all = native(&leaf, tile);
             all.truncate(1);

@@ -9,6 +9,7 @@ mod support;
 use dlc_cpu::CpuTarget;
 use dlc_cpu::arrange::{arrange, winograd::winograd};
 use dlc_cpu::caches::Caches;
+use dlc_cpu::datapath::Datapath;
 use dlc_cpu::level::Level;
 use dlc_cpu::schedule::Config;
 use dlc_kernel::{
@@ -99,7 +100,8 @@ impl Conv {
 
 fn config() -> Config {
     let level = Level::detect().expect("tests run on a machine with a level");
-    Config { level, caches: Caches::USUAL, opt_level: OptLevel::O2, exact_conv: false }
+    let (caches, datapath) = (Caches::USUAL, Datapath::Whole);
+    Config { level, caches, datapath, opt_level: OptLevel::O2, exact_conv: false }
 }
 
 /// The program in tiles of some size; it must have been rewritten.

@@ -48,6 +48,8 @@ pub struct GemmTile {
     pub rows: u8,
     /// Columns held in registers, at least 1.
     pub columns: u8,
+    /// Whether vectors are half as wide as the level's, if those are the widest there are.
+    pub short: bool,
     /// How the left panel lies in memory.
     pub left: Left,
     /// Loops of the steps, 1 to [`MAX_LEVELS`].
@@ -56,6 +58,14 @@ pub struct GemmTile {
     pub run: Option<u8>,
     /// What is to be brought near meanwhile.
     pub ahead: Ahead,
+}
+
+impl GemmTile {
+    /// The tile over packed panels, in one loop that asks for nothing ahead.
+    pub fn packed(rows: u8, columns: u8) -> GemmTile {
+        let (left, ahead) = (Left::Packed, Ahead::default());
+        GemmTile { rows, columns, short: false, left, levels: 1, run: None, ahead }
+    }
 }
 
 /// What a tile asks for before anybody reads it. It changes no result.
@@ -205,9 +215,10 @@ fn fingerprint(description: &impl Hash) -> u64 {
 }
 
 impl std::fmt::Display for GemmTile {
-    /// `gemm_6x16`, `gemm_6x16_strided`, `gemm_5x16_nest3_run5`.
+    /// `gemm_6x16`, `gemm_6x16_short`, `gemm_6x16_strided`, `gemm_5x16_nest3_run5`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "gemm_{}x{}", self.rows, self.columns)?;
+        f.write_str(if self.short { "_short" } else { "" })?;
         f.write_str(if self.left == Left::Strided { "_strided" } else { "" })?;
         if self.levels > 1 {
             write!(f, "_nest{}", self.levels)?;

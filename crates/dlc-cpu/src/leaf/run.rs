@@ -1,7 +1,7 @@
 //! A leaf with memory of its own: what measurements run again and again.
 
 use super::loops::{Loop, Stream};
-use super::{Ahead, GemmArgs, GemmTile, Leaf, MAX_LEVELS};
+use super::{GemmArgs, GemmTile, Leaf, MAX_LEVELS};
 use crate::jit::Module;
 use crate::level::Level;
 use crate::memory::Memory;
@@ -53,13 +53,7 @@ impl LeafRun {
     /// # Panics
     /// If the tile has another left panel or more loops.
     pub fn of_tile(level: Level, tile: GemmTile, depth: usize) -> Result<LeafRun, BuildError> {
-        let plain = GemmTile {
-            left: super::Left::Packed,
-            levels: 1,
-            run: None,
-            ahead: Ahead::default(),
-            ..tile
-        };
+        let plain = GemmTile { short: tile.short, ..GemmTile::packed(tile.rows, tile.columns) };
         assert_eq!(tile, plain, "the panels of a tile that is measured are packed");
         let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
         let (left, right) = (4 * rows * depth, 4 * columns * depth);

@@ -14,6 +14,7 @@ pub mod tail;
 pub mod window;
 
 use crate::caches::Caches;
+use crate::datapath::Datapath;
 use crate::level::Level;
 use crate::rooms::Rooms;
 use contract::{Choices, ContractSchedule};
@@ -33,6 +34,8 @@ pub struct Config {
     pub level: Level,
     /// The caches that blocks are made for. Sums do not depend on them.
     pub caches: Caches,
+    /// How wide vectors are computed. Sums do not depend on it either.
+    pub datapath: Datapath,
     /// How hard to try.
     pub opt_level: OptLevel,
     /// See [`dlc_kernel::BuildOptions::exact_conv`].

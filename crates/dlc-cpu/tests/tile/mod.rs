@@ -224,6 +224,11 @@ fn right_step(tile: GemmTile) -> usize {
     usize::from(tile.columns).next_multiple_of(16)
 }
 
+/// Whether a level has code of its own for a tile.
+fn holds(level: Level, tile: GemmTile) -> bool {
+    Width::of(level).is_some_and(|widest| gemm::holds(gemm::width(widest, tile), tile))
+}
+
 /// A leaf as every compiler of this machine makes it; the portable one is the first.
 pub fn native(leaf: &Leaf, tile: GemmTile) -> Vec<Compiled> {
     let best = Level::detect().expect("tests run on a machine with a level");
@@ -231,8 +236,9 @@ pub fn native(leaf: &Leaf, tile: GemmTile) -> Vec<Compiled> {
     let mut all: Vec<(Level, _)> =
         portable.map(|level| (level, compile_portable_leaf(level, leaf))).collect();
     for level in [Level::X86_64V3, Level::X86_64V4] {
-        let fits = Width::of(level).is_some_and(|width| gemm::holds(width, tile));
-        all.extend((fits && level.runs_here()).then(|| (level, compile_leaf(level, leaf))));
+        all.extend(
+            (holds(level, tile) && level.runs_here()).then(|| (level, compile_leaf(level, leaf))),
+        );
     }
     let compiled = |(level, compiled): (Level, Result<dlc_cpu::jit::Compiled, String>)| {
         let code = Callable::Native(Code::new(&compiled.expect("the leaf compiles").bytes));
@@ -243,8 +249,8 @@ pub fn native(leaf: &Leaf, tile: GemmTile) -> Vec<Compiled> {
 
 /// The same for a level's assembled code, interpreted.
 pub fn interpreted(leaf: &Leaf, tile: GemmTile, level: Level) -> Option<Compiled> {
-    let fits = Width::of(level).is_some_and(|width| gemm::holds(width, tile));
-    let bytes = fits.then(|| compile_leaf(level, leaf).expect("the leaf assembles").bytes)?;
+    let bytes =
+        holds(level, tile).then(|| compile_leaf(level, leaf).expect("the leaf assembles").bytes)?;
     let name = format!("{}, interpreted", level.name());
     Some(Compiled { name, code: Callable::Interpreted(bytes), fused: true })
 }

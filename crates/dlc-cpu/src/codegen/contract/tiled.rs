@@ -295,10 +295,11 @@ impl Contraction<'_, '_> {
         }
         let [rows, columns] =
             [size.rows, size.columns].map(|n| u8::try_from(n).expect("tiles are small"));
+        let short = size.is_short(self.schedule.config);
         let left = if left.side_step == 4 { Left::Packed } else { Left::Strided };
         let levels = nest.counts.len() as u8;
         let ahead = self.schedule.ahead(t, size);
-        let tile = GemmTile { rows, columns, left, levels, run: nest.run, ahead };
+        let tile = GemmTile { rows, columns, short, left, levels, run: nest.run, ahead };
         let epilogue = t.epilogue().map(|epilogue| epilogue.leaf.clone());
         e.call_leaf(Leaf::Gemm(tile, epilogue), args);
     }

@@ -60,20 +60,22 @@ pub fn assemble(
     Gemm { a: Assembler::new(width), width, tile, epilogue, frame: Frame::default() }.assemble()
 }
 
-/// Whether a tile's sums fit the registers beside what a step needs.
-pub fn holds(width: Width, tile: GemmTile) -> bool {
-    let vectors = tile.columns.div_ceil(width.lanes() as u8);
-    let (broadcast, streamed) = if tile.rows >= vectors { (1, vectors) } else { (tile.rows, 1) };
-    let reachable = tile.left == Left::Packed || tile.rows <= STRIDED_ROWS;
-    let sums = u32::from(tile.rows) * u32::from(vectors);
-    reachable && sums + u32::from(broadcast + streamed) <= width.registers().into()
+/// Whether the sums of so many rows and columns fit the registers beside what a step needs.
+pub fn fits(width: Width, rows: i64, columns: i64) -> bool {
+    let vectors = (columns + i64::from(width.lanes()) - 1) / i64::from(width.lanes());
+    let (broadcast, streamed) = if rows >= vectors { (1, vectors) } else { (rows, 1) };
+    rows * vectors + broadcast + streamed <= width.registers().into()
 }
 
-/// The width in which a tile is computed where vectors may be so wide: a narrow tile fits shorter ones,
-/// which some processors compute twice as many of in a cycle. Its sums are the same.
+/// The width of a tile's vectors where they may be so wide.
 pub fn width(widest: Width, tile: GemmTile) -> Width {
-    let is_narrow = i32::from(tile.columns) <= Width::Ymm.lanes();
-    if is_narrow && holds(Width::Ymm, tile) { Width::Ymm } else { widest }
+    if tile.short { Width::Ymm } else { widest }
+}
+
+/// Whether there is code for a tile in vectors of that width.
+pub fn holds(width: Width, tile: GemmTile) -> bool {
+    let reachable = tile.left == Left::Packed || tile.rows <= STRIDED_ROWS;
+    reachable && fits(width, tile.rows.into(), tile.columns.into())
 }
 
 /// Writes a tile loop.

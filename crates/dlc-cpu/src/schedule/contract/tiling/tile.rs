@@ -2,7 +2,11 @@
 
 use super::{Bundle, Origin, Which};
 use crate::caches::Caches;
+use crate::datapath::Datapath;
+use crate::leaf::wide::Width;
+use crate::leaf::wide::gemm::fits;
 use crate::level::Level;
+use crate::schedule::Config;
 
 /// Most terms summed between two packings.
 pub const DEPTH: i64 = 384;
@@ -23,6 +27,14 @@ pub struct Tile {
 impl Tile {
     const fn new(rows: i64, columns: i64) -> Tile {
         Tile { rows, columns }
+    }
+
+    /// Whether its vectors are half as wide as those of the level, if these are the widest: narrow tiles
+    /// fill no more, and two of them take less time than one that is computed in halves.
+    pub fn is_short(self, config: Config) -> bool {
+        let most = if config.datapath == Datapath::Halves { Width::Zmm } else { Width::Ymm };
+        let enough = self.columns <= most.lanes().into();
+        config.level == Level::X86_64V4 && enough && fits(Width::Ymm, self.rows, self.columns)
     }
 
     /// Positions of a side.
