@@ -92,3 +92,23 @@ impl Tile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dlc_kernel::OptLevel;
+
+    #[test]
+    fn narrow_tiles_are_short_where_that_is_no_slower() {
+        let is_short = |level, datapath, rows, columns| {
+            let (caches, opt_level) = (Caches::USUAL, OptLevel::O2);
+            let config = Config { level, caches, datapath, opt_level, exact_conv: false };
+            Tile { rows, columns }.is_short(config)
+        };
+        let whole = |rows, columns| is_short(Level::X86_64V4, Datapath::Whole, rows, columns);
+        let halves = |rows, columns| is_short(Level::X86_64V4, Datapath::Halves, rows, columns);
+        assert!(whole(6, 8) && !whole(6, 9) && !whole(28, 8), "28 sums fit whole registers only");
+        assert!(halves(6, 16) && !halves(6, 17) && !halves(10, 16));
+        assert!(!is_short(Level::X86_64V3, Datapath::Halves, 6, 8), "nothing is shorter");
+    }
+}
