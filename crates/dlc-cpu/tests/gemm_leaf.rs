@@ -14,12 +14,6 @@ use std::sync::Arc;
 use tile::{Bench, Call, Compiled, Ending, Wanted, compare, interpreted, native};
 
 fn check(tile: GemmTile) {
-    for short in [false, true] {
-        check_width(GemmTile { short, ..tile });
-    }
-}
-
-fn check_width(tile: GemmTile) {
     let all = native(&Leaf::Gemm(tile, None), tile);
     for counts in counts(tile) {
         for tiles in 0..=2 {

@@ -229,16 +229,19 @@ fn holds(level: Level, tile: GemmTile) -> bool {
     Width::of(level).is_some_and(|widest| gemm::holds(gemm::width(widest, tile), tile))
 }
 
-/// A leaf as every compiler of this machine makes it; the portable one is the first.
+/// A leaf as every compiler of this machine makes it, in long and short vectors; the portable one is the
+/// first.
 pub fn native(leaf: &Leaf, tile: GemmTile) -> Vec<Compiled> {
     let best = Level::detect().expect("tests run on a machine with a level");
     let portable = [best, Level::X86_64V2].into_iter().filter(|l| l.runs_here());
     let mut all: Vec<(Level, _)> =
         portable.map(|level| (level, compile_portable_leaf(level, leaf))).collect();
-    for level in [Level::X86_64V3, Level::X86_64V4] {
-        all.extend(
-            (holds(level, tile) && level.runs_here()).then(|| (level, compile_leaf(level, leaf))),
-        );
+    let Leaf::Gemm(_, epilogue) = leaf else { panic!("a tile's leaf has a tile") };
+    let assembled = [(Level::X86_64V3, false), (Level::X86_64V4, false), (Level::X86_64V4, true)];
+    for (level, short) in assembled.into_iter().filter(|(level, _)| level.runs_here()) {
+        let tile = GemmTile { short, ..tile };
+        let leaf = Leaf::Gemm(tile, epilogue.clone());
+        all.extend(holds(level, tile).then(|| (level, compile_leaf(level, &leaf))));
     }
     let compiled = |(level, compiled): (Level, Result<dlc_cpu::jit::Compiled, String>)| {
         let code = Callable::Native(Code::new(&compiled.expect("the leaf compiles").bytes));
