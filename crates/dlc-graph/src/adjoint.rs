@@ -88,7 +88,8 @@ impl<'a> System<'a> {
     }
 
     /// The axis to solve `equation` for: one that no later coordinate needs, that another read
-    /// keeps in range anyway, with the largest extent (what remains is summed over), with the
+    /// keeps in range anyway, that leaves the fewest terms (the extents of the others are summed
+    /// over, and of an axis with the coefficient `s` one element in `s` has a solution), with the
     /// coefficient 1, in this order.
     fn choose(
         &self,
@@ -101,8 +102,9 @@ impl<'a> System<'a> {
             let own = axis.0 as usize - self.rank;
             let free = !rest.iter().any(|c| c.uses(Axis(own as u32)));
             let extent = self.space[own].as_const().unwrap_or(i64::MAX);
+            let terms_less = extent.saturating_mul(coef.abs());
             let bounded = others.iter().any(|(a, shape)| self.bounds(a, shape, own));
-            (free, bounded, extent, coef.abs() == 1, std::cmp::Reverse(own))
+            (free, bounded, terms_less, coef.abs() == 1, std::cmp::Reverse(own))
         });
         best.map(|(axis, _)| axis.0 as usize - self.rank)
     }

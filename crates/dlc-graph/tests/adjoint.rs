@@ -162,6 +162,19 @@ fn strided_padded_convolution() {
     ));
 }
 
+/// The window is as wide as the result, but of its taps only every second meets an element.
+#[test]
+fn convolution_with_as_many_results_as_taps() {
+    insta::assert_snapshot!(gradients(
+        "graph {
+          %0 x: f32[N, 3, 8] = input
+          %1 w: f32[16, 3, 4] = param
+          %2: f32[N, 16, 4] = contract [n, k, h] sum [c: 3, r: 4]
+            %0[n, c, 2*h + r - 1] * %1[k, c, r]
+        }"
+    ));
+}
+
 #[test]
 fn grouped_convolution() {
     insta::assert_snapshot!(gradients(

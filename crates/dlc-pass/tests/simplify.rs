@@ -393,3 +393,36 @@ fn sums_over_known_sums_exchange_their_order() {
         assert_eq!(contractions.count(), left, "{keys} keys, {features} features");
     }
 }
+
+/// `w[o, r] = sum[n, h] x[n, (sign * h + r + 1) / 2] * g[n, o, h]`, with that many `h`.
+fn sum_over_quotients(sign: i64, sites: i64) -> Graph {
+    let mut g = Graph::new();
+    let x = input(&mut g, "x", &[3, 4]);
+    let slope = input(&mut g, "g", &[3, 5, sites]);
+    let a = Index::axis;
+    let read = Index { div: 2, ..Index::affine([(1, 1), (3, sign)], 1i64) };
+    let op = Contract {
+        out: shape(&[5, 3]),
+        reduce: shape(&[3, sites]),
+        lhs: Access::new([a(2), read]),
+        rhs: Access::new([a(2), a(0), a(3)]),
+    };
+    let w = g.push(op, &[x, slope], None);
+    g.add_result("w", w, Role::Output);
+    g
+}
+
+/// Of seven or eight sites every second reads one of the four elements, so that as many terms are
+/// left; two of three would be fewer.
+#[test]
+fn sums_over_quotients_have_no_terms_outside() {
+    for (sign, sites, left) in [(1, 8, 4), (-1, 7, 4), (1, 7, 4), (1, 3, 3), (1, 6, 6)] {
+        let g = sum_over_quotients(sign, sites);
+        let simplified = dlc_pass::simplify::simplify(&g);
+        let values = random_values(&g, 5);
+        assert_close(&graph_results(&g, &values), &graph_results(&simplified, &values));
+        let (_, w) = simplified.results().iter().map(|r| (r.role, r.value)).next().unwrap();
+        let Op::Contract(sum) = simplified.op(w) else { panic!("it stays a contraction") };
+        assert_eq!(sum.reduce, shape(&[3, left]), "{sites} sites, by {sign}");
+    }
+}

@@ -3,7 +3,7 @@
 use super::views::read_through;
 use super::{At, Exactness::*, Rewriter, Rule};
 use dlc_graph::op::{Contract, Op, Reduce, View};
-use dlc_graph::{MAX_RANK, Shape, Value};
+use dlc_graph::{MAX_RANK, Value};
 use dlc_kernel::{Access, Axis, BinaryOp, FoldOp, Guard, Index, Scalar, Size};
 
 pub const RULES: &[Rule] = &[
@@ -12,6 +12,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "contraction without reuse", exactness: Finite, apply: as_fold },
     Rule { name: "sum of a contraction", exactness: Reassociates, apply: summed },
     Rule { name: "rearranged contraction", exactness: Exact, apply: rearranged },
+    Rule { name: "sum over quotients", exactness: Reassociates, apply: over_quotients },
 ];
 
 /// Drops summed axes of extent 1: a 1x1 convolution is a matrix product.
@@ -134,16 +135,50 @@ fn rearranged(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let rank = view.axes.len() as u32;
     let summed = (0..c.reduce.len() as u32).map(|i| Index::axis(rank + i));
     let map: Vec<Index> = view.access.coords.iter().cloned().chain(summed).collect();
-    let compose = |access: &Access| Access {
-        coords: access.coords.iter().map(|i| i.compose(&map)).collect(),
-        guards: access
-            .guards
-            .iter()
-            .map(|g| Guard { index: g.index.compose(&map), extent: g.extent.clone() })
-            .collect(),
-    };
-    let out: Shape = view.axes.clone();
-    let op = Contract { out, reduce: c.reduce.clone(), lhs: compose(&c.lhs), rhs: compose(&c.rhs) };
+    let (lhs, rhs) = (composed(&c.lhs, &map), composed(&c.rhs, &map));
+    let op = Contract { out: view.axes.clone(), reduce: c.reduce, lhs, rhs };
     let operands = r.g.operands(at.operands[0]);
     Some(r.make(op, &operands, at.origin))
+}
+
+/// A sum over `h` that reads an operand at `(h + r)/d` goes over the quotients `u` instead, with `d*u - r`
+/// for `h`, if these are no more than the `h` that read anything, one in `d`. Another coordinate is
+/// `h` alone, and is outside where `h` has left its range.
+fn over_quotients(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::Contract(c) = at.op else { return None };
+    let (rank, axes) = (c.out.len(), c.axes());
+    let shapes = [r.shape(at.operands[0]), r.shape(at.operands[1])];
+    let reads = || [&c.lhs, &c.rhs].into_iter().zip(shapes);
+    let coords = || reads().flat_map(|(read, shape)| read.coords.iter().zip(shape));
+    let alone = |a: Axis| {
+        coords().any(|(i, extent)| i.as_axis() == Some(a) && *extent == axes[a.0 as usize])
+    };
+    let (index, extent, &(axis, sign)) = coords().find_map(|(index, extent)| {
+        let few = |n: &Size| {
+            n.as_const().zip(extent.as_const()).is_some_and(|(n, few)| (few - 1) * index.div < n)
+        };
+        let summed = |(a, sign): &&(Axis, i64)| {
+            a.0 as usize >= rank && sign.abs() == 1 && alone(*a) && few(&axes[a.0 as usize])
+        };
+        let found = index.terms.iter().find(summed).filter(|_| index.div > 1);
+        found.map(|term| (index, extent, term))
+    })?;
+    let rest = index.terms.iter().filter(|t| t.0 != axis).map(|t| (t.0.0, -sign * t.1));
+    let offset = index.offset.clone() * Size::from(-sign);
+    let mut map: Vec<Index> = (0..axes.len() as u32).map(Index::axis).collect();
+    map[axis.0 as usize] = Index::affine(rest.chain([(axis.0, sign * index.div)]), offset);
+    let mut reduce = c.reduce.clone();
+    reduce[axis.0 as usize - rank] = extent.clone();
+    let (lhs, rhs) = (composed(&c.lhs, &map), composed(&c.rhs, &map));
+    Some(r.make(Contract { out: c.out.clone(), reduce, lhs, rhs }, at.operands, at.origin))
+}
+
+/// The read with axes that are functions of others.
+fn composed(access: &Access, map: &[Index]) -> Access {
+    let guards = access.guards.iter();
+    let guard = |g: &Guard| Guard { index: g.index.compose(map), extent: g.extent.clone() };
+    Access {
+        coords: access.coords.iter().map(|i| i.compose(map)).collect(),
+        guards: guards.map(guard).collect(),
+    }
 }
