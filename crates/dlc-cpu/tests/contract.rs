@@ -141,6 +141,8 @@ fn convolutions_and_their_gradients() {
         conv(3, 2, (6, 20), 3, 3, 3, 1, 1),
         conv(1, 2, (10, 10), 3, 7, 2, 3, 1),
         conv(8, 1, (28, 28), 6, 5, 1, 2, 1),
+        conv(1, 40, (6, 7), 24, 3, 1, 1, 1),
+        conv(2, 22, (8, 8), 26, 4, 2, 1, 1),
     ] {
         conv.all().iter().for_each(check);
         check(&conv.forward().with_epilogue(1));

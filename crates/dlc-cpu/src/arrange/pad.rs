@@ -8,7 +8,7 @@ use dlc_kernel::{
 use smallvec::SmallVec;
 
 /// Multiply-adds for each element of a copy from which on it pays.
-const MIN_TERMS: i64 = 16;
+const MIN_TERMS: i64 = 8;
 /// Elements of rows for each element of a copy from which on it pays.
 const MIN_READS: i64 = 2;
 /// How many times a copy may be larger than its source.

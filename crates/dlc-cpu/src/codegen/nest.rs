@@ -11,12 +11,13 @@ use dlc_kernel::{Axis, BufferId};
 /// One coordinate (`i64`) for each axis of the domain; 0 for those no loop has set.
 pub type Point = Vec<Value>;
 
-/// A stretch of a flat range along which only the coordinate of the last axis changes.
+/// A stretch of a flat range along which only the coordinate of the last axis changes, or those of
+/// the last axes as one.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     /// Where it begins in the flat range.
     pub flat: Value,
-    /// Its first coordinate along the axis.
+    /// Its first coordinate along that.
     pub start: Value,
     /// Exclusive.
     pub end: Value,
@@ -59,6 +60,18 @@ impl Emitter<'_> {
         to: Value,
         body: impl FnOnce(&mut Self, &Point, Run),
     ) {
+        self.for_runs_of(axes.last_extent(), axes, point, (from, to), body);
+    }
+
+    /// The same in runs of so many positions, along the last axes as if they were one.
+    pub fn for_runs_of(
+        &mut self,
+        extent: i64,
+        axes: &Axes,
+        point: &Point,
+        (from, to): (Value, Value),
+        body: impl FnOnce(&mut Self, &Point, Run),
+    ) {
         let (head, inside, done) =
             (self.b.create_block(), self.b.create_block(), self.b.create_block());
         let flat = self.b.append_block_param(head, I64);
@@ -70,10 +83,11 @@ impl Emitter<'_> {
         self.b.switch_to_block(inside);
         let mut point = point.clone();
         self.set_axes(&mut point, axes, flat);
-        let start = point[axes.last().expect("runs are along an axis").0 as usize];
+        let is_all = extent == axes.points();
+        let start = if is_all { flat } else { self.divide(flat, extent).1 };
         let rest = self.b.ins().isub(to, flat);
         let limit = self.b.ins().iadd(start, rest);
-        let extent = self.int(axes.last_extent());
+        let extent = self.int(extent);
         let end = self.b.ins().smin(limit, extent);
         self.loop_body(|e| body(e, &point, Run { flat, start, end }));
         let length = self.b.ins().isub(end, start);

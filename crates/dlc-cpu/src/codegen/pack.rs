@@ -61,7 +61,13 @@ impl Contraction<'_, '_> {
             }
             (PackOrder::Depth, bare) => {
                 // The lines of some steps stay near until all positions are in them.
-                let block = self.schedule.depth.whole_runs(BLOCK);
+                let depth_axes = &self.schedule.depth;
+                let run = match bare {
+                    Some(bare) => depth_axes.even_run(&bare.place.linear),
+                    None => depth_axes.last_extent(),
+                };
+                let run = run.clamp(1, BLOCK);
+                let block = BLOCK / run * run;
                 e.for_each(depth.0, depth.1, block, |e, k| {
                     let end = e.b.ins().iadd_imm_s(k, block);
                     let steps = (k, e.b.ins().smin(end, depth.1));

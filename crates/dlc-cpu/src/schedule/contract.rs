@@ -89,6 +89,8 @@ pub struct Side {
     pub axes: Axes,
     /// Which way its elements are read when they are packed.
     pub order: PackOrder,
+    /// Cycles to pack an element.
+    pub pack_cost: f64,
     /// In how many of the loops around, from the outermost on, it differs from step to step; it is the
     /// same at all steps of the others.
     pub loops: usize,
@@ -430,12 +432,6 @@ impl Axes {
         self.extents.last().copied().unwrap_or(1)
     }
 
-    /// About `steps` positions: whole runs along the last axis, where it is shorter.
-    pub fn whole_runs(&self, steps: i64) -> i64 {
-        let run = self.last_extent().clamp(1, steps);
-        steps / run * run
-    }
-
     /// Whether a place walks through all axes as one: a step along an axis is a whole walk along
     /// the next.
     pub fn is_one(&self, place: &Place) -> bool {
@@ -444,11 +440,18 @@ impl Axes {
 
     /// The same of what is counted along them.
     pub fn count_as_one(&self, linear: &Linear) -> bool {
-        let as_one = |i: usize| {
-            let [outer, inner] = [i - 1, i].map(|i| linear.coef(self.axes[i]));
-            outer == inner * self.extents[i]
+        self.even_run(linear) == self.points()
+    }
+
+    /// How many positions are counted in equal steps, from each multiple of their number on: those of
+    /// the last axis, and of others as long as a step along one is a whole walk along the next.
+    pub fn even_run(&self, linear: &Linear) -> i64 {
+        let as_one = |i: &usize| {
+            let [outer, inner] = [i - 1, *i].map(|i| linear.coef(self.axes[i]));
+            outer == inner * self.extents[*i]
         };
-        (1..self.axes.len()).all(as_one)
+        let along = (1..self.axes.len()).rev().take_while(as_one).map(|i| self.extents[i - 1]);
+        along.fold(self.last_extent(), |run, extent| run * extent)
     }
 
     /// The innermost axis.

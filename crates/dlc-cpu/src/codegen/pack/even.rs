@@ -15,7 +15,7 @@ impl Contraction<'_, '_> {
     pub(super) fn all_neighbours<'s>(&self, side: &'s Side) -> Option<&'s BareLoad> {
         let bare = side.bare.as_ref().filter(|bare| bare.place.is_inside())?;
         let axis = match side.order {
-            PackOrder::Side if side.axes.axes.len() > 1 => return None,
+            PackOrder::Side if !side.axes.is_one(&bare.place) => return None,
             PackOrder::Side => side.axes.last()?,
             PackOrder::Depth => self.schedule.depth.last()?,
         };
@@ -51,7 +51,8 @@ impl Contraction<'_, '_> {
     ) {
         let rows = |e: &mut Emitter, position: Value, count: i64| {
             let column = offset(e, base, position, first, 4);
-            e.for_runs(&self.schedule.depth, point, depth.0, depth.1, |e, point, run| {
+            let axes = &self.schedule.depth;
+            e.for_runs_of(axes.even_run(&bare.place.linear), axes, point, depth, |e, point, run| {
                 let mut row = |r: i64| {
                     let (mut point, at) = (point.clone(), e.b.ins().iadd_imm_s(position, r));
                     e.set_axes(&mut point, &side.axes, at);

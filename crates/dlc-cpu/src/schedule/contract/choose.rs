@@ -1,7 +1,7 @@
 //! The decisions: roles of axes, tiles, blocks.
 
 use super::choices::{Alternatives, Way, Ways};
-use super::tiling::{Ending, Offer, Problem, Shares, Sums, Tiling, even_block};
+use super::tiling::{Ending, LINE, Neighbours, Offer, Problem, Shares, Sums, Tiling, even_block};
 use super::{
     Algorithm, Axes, BareLoad, Bundle, ContractSchedule, Epilogue, Origin, PackOrder, Reach, Side,
     Steps,
@@ -17,6 +17,14 @@ use std::sync::Arc;
 const SMALL_WORK: i64 = 512;
 /// Cycles for a term in scalars.
 const PLAIN: f64 = 4.0;
+/// Cycles to pack an element that is not in a line of the cache with the next one.
+const FAR_APART: f64 = 3.0;
+/// What it takes more that the next element of a line is not its neighbour.
+const IN_STEPS: f64 = 0.75;
+/// Cycles to begin a run of elements.
+const A_RUN: f64 = 20.0;
+/// The same of neighbours that are all inside.
+const A_RUN_OF_NEIGHBOURS: f64 = 8.0;
 /// Positions that tiles keep to, even if others follow as evenly: they can then make the stores.
 const LONG_RUN: i64 = 8;
 /// Packed copies of parameters may be so many times larger than the parameters.
@@ -158,13 +166,14 @@ impl<'k> Nest<'_, 'k> {
     }
 
     fn side(&self, operand: ExprId, axes: Axes, depth: &Axes) -> Side {
-        let order = self.pack_order(operand, &axes, depth);
+        let bare = self.bare(operand);
+        let (order, pack_cost) = self.packing(operand, bare.as_ref(), [&axes, depth]);
         let loops = match self.changes(operand) {
             true => self.steps.len() - 1,
             false => self.loops_of(self.uses(operand)),
         };
         let origin = self.origin(operand, [&axes, depth], loops);
-        Side { operand, bare: self.bare(operand), axes, order, loops, origin }
+        Side { operand, bare, axes, order, pack_cost, loops, origin }
     }
 
     /// Where an operand comes from, which differs in so many loops, for the products of its axes and the
@@ -259,10 +268,10 @@ impl<'k> Nest<'_, 'k> {
             origin: side.origin,
             once,
             steps: self.steps(side, depth),
-            pack_cost: match side.order {
-                PackOrder::Side => 0.5 + 8.0 / side.axes.last_extent().max(1) as f64,
-                PackOrder::Depth => 1.5 + 8.0 / depth.last_extent().max(1) as f64,
-            } / if once { same.iter().product::<i64>().max(1) as f64 } else { 1.0 },
+            pack_cost: match once {
+                true => side.pack_cost / same.iter().product::<i64>().max(1) as f64,
+                false => side.pack_cost,
+            },
         }
     }
 
@@ -270,14 +279,30 @@ impl<'k> Nest<'_, 'k> {
         self.stores.first().map_or(0, |s| s.place.linear.coef(axis))
     }
 
-    /// Long contiguous runs win; across the depth they are stored one by one.
-    fn pack_order(&self, operand: ExprId, axes: &Axes, depth: &Axes) -> PackOrder {
-        let cost = |axes: &Axes, contiguous: f64| {
-            let run = axes.last_extent().max(1) as f64;
+    /// In which order an operand is packed, and cycles for an element: long runs of neighbours win;
+    /// across the depth they change places on the way.
+    fn packing(
+        &self,
+        operand: ExprId,
+        bare: Option<&BareLoad>,
+        [side, depth]: [&Axes; 2],
+    ) -> (PackOrder, f64) {
+        let plain = bare.filter(|bare| bare.place.is_inside() && bare.place.quotients.is_empty());
+        let cost = |axes: &Axes, neighbours: f64| {
             let unit = axes.last().is_some_and(|a| self.step(operand, a) == Some(1));
-            16.0 / run + if unit { contiguous } else { 3.0 }
+            let Some((bare, axis)) = plain.zip(axes.last()) else {
+                let element = if unit { neighbours } else { FAR_APART };
+                return element + A_RUN / axes.last_extent().max(1) as f64;
+            };
+            let run = axes.even_run(&bare.place.linear).max(1) as f64;
+            match bare.place.linear.coef(axis).abs() {
+                1 => neighbours + A_RUN_OF_NEIGHBOURS / run,
+                step if step < LINE => neighbours + IN_STEPS + A_RUN / run,
+                _ => FAR_APART + A_RUN / run,
+            }
         };
-        if cost(axes, 0.75) <= cost(depth, 2.0) { PackOrder::Side } else { PackOrder::Depth }
+        let (along, across) = (cost(side, 0.5), cost(depth, 1.5));
+        if along <= across { (PackOrder::Side, along) } else { (PackOrder::Depth, across) }
     }
 
     /// How all loads of an operand move along `axis`: 0 if none does, 1 if each is contiguous or
@@ -344,9 +369,9 @@ impl<'k> Nest<'_, 'k> {
         let even = |side: &Side| {
             epilogue.as_ref().is_some_and(|epilogue| epilogue.is_even_along(&side.axes))
         };
-        let contiguous = columns.axes.last().is_none_or(|axis| self.store_coef(axis) == 1);
+        let step = columns.axes.last().map_or(1, |axis| self.store_coef(axis));
         let (even_rows, even_columns) = (even(rows), even(columns));
-        Ending { epilogue, even_rows, even_columns, contiguous }
+        Ending { epilogue, even_rows, even_columns, columns: Neighbours::by(step) }
     }
 
     /// The leaf that makes the stores of a run of columns, whose sums are in the scratch room, the

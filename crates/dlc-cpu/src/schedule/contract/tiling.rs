@@ -11,6 +11,7 @@
 //! [`Shares`] of a depth, which sizes alone decide.
 
 mod cost;
+mod ending;
 mod tile;
 
 use super::{Axes, Bundle, Epilogue, Origin, Side, Which, div_ceil};
@@ -18,10 +19,10 @@ use crate::caches::Caches;
 use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
 use cost::cost;
-
 use dlc_kernel::lcm;
 use smallvec::SmallVec;
 use std::sync::Arc;
+pub(super) use ending::{Ending, Neighbours};
 use tile::DEPTH;
 pub use tile::Tile;
 
@@ -129,37 +130,6 @@ impl Offer {
     }
 }
 
-/// What becomes of the sums, as rows and columns see it.
-#[derive(Clone, Debug)]
-pub(super) struct Ending {
-    /// How a tile itself can make the stores, if its points are even.
-    pub epilogue: Option<Arc<Epilogue>>,
-    /// Whether the rows are one axis to every tensor of the stores.
-    pub even_rows: bool,
-    /// The same of the columns.
-    pub even_columns: bool,
-    /// Whether columns are neighbours in the first store.
-    pub contiguous: bool,
-}
-
-impl Ending {
-    /// How a tile of these sides makes the stores.
-    fn of_tile(&self, rows: Cut, columns: Cut) -> Option<&Arc<Epilogue>> {
-        let even = |cut: Cut, is_one: bool| is_one || cut.is_even();
-        let fits = even(rows, self.even_rows) && even(columns, self.even_columns);
-        self.epilogue.as_ref().filter(|_| fits)
-    }
-
-    /// Cycles to store a point.
-    fn store_cost(&self, rows: Cut, columns: Cut) -> f64 {
-        match (self.of_tile(rows, columns), self.contiguous) {
-            (Some(_), _) => 0.25,
-            (None, true) => 0.75,
-            (None, false) => 2.5,
-        }
-    }
-}
-
 /// Most columns of a block.
 const MOST_COLUMNS: i64 = 512;
 const MAX_PER_CALL_BYTES: i64 = 64 << 20;
@@ -168,7 +138,7 @@ const SCATTERED_LINE: f64 = 4.0;
 /// The same where it is.
 const LINE_IN_ORDER: f64 = 1.0;
 /// Floats of a line.
-const LINE: i64 = 16;
+pub(super) const LINE: i64 = 16;
 /// Units that are enough to share out.
 pub(super) const ENOUGH_UNITS: i64 = 8;
 /// Numbers of threads that few units should suit.

@@ -1,6 +1,6 @@
 //! Words for the parts of a tiling, as dumps show them.
 
-use super::tiling::{Ending, Tiling};
+use super::tiling::{Ending, Neighbours, Tiling};
 use super::{Algorithm, ContractSchedule, Reach, Sums, Supply, Which};
 use std::fmt;
 
@@ -37,7 +37,11 @@ impl fmt::Display for Ending {
             (false, true) => " of even columns",
             (false, false) => "",
         })?;
-        f.write_str(if self.contiguous { ", neighbours" } else { "" })
+        f.write_str(match self.columns {
+            Neighbours::Together => ", neighbours",
+            Neighbours::Apart => "",
+            Neighbours::Crowded => ", crowded",
+        })
     }
 }
 
