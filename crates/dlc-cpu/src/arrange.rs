@@ -2,14 +2,14 @@
 //! the same.
 //!
 //! 1. `joined`: reshapes beside windows are done away with.
-//! 2. `phases`: a contraction that divides coordinates becomes several that do not.
+//! 2. `phases`: a contraction or sum that divides coordinates becomes several that do not.
 //! 3. `layout`: the channels of convolutions become neighbours in memory.
 //! 4. `written_out`, `folded`: a contraction that uses every element once becomes a map, if it has few
 //!    terms, or rows with a fold for each place of a window, if it has many (both read copies: `walk`).
-//!    So do rows of few points, as pools have them (`windows`).
 //! 5. `winograd`: convolutions become products of transformed tiles.
-//! 6. `pad`: a contraction that reads beyond the edges of a tensor gets a copy of it with the edges
-//!    written out, so that its operand lies in memory in constant steps.
+//! 6. `pad`: a contraction or pool that reads beyond the edges of a tensor gets a copy of it with the
+//!    edges written out, so that its operand lies in memory in constant steps. Rows of few points, as
+//!    pools have them, become maps then (`windows`).
 //! 7. `apart`: rows of temporaries whose distance makes them collide in the caches move apart.
 //! 8. `neighbours`: loops that need nothing of each other stand next to each other.
 //! 9. `followed`: what stands between loops that follow each other becomes loops over stretches of
@@ -51,13 +51,12 @@ pub fn arrange(program: &Program, config: Config) -> Program {
         OptLevel::O2 => {
             let laid_out =
                 layout::channels_last(phases::phases(joined::joined(program.clone())), config);
-            let written_out = windows::write_out(written_out::write_out(laid_out));
-            let written_out = folded::fold_places(written_out);
+            let written_out = folded::fold_places(written_out::write_out(laid_out));
             let transformed = match config.exact_conv {
                 true => written_out,
                 false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),
             };
-            let padded = apart::rows_apart(pad::pad(transformed));
+            let padded = apart::rows_apart(windows::write_out(pad::pad(transformed)));
             let sliced =
                 slices::in_slices(followed::in_stretches(neighbours::loops_together(padded)));
             gates::in_one(sliced, config.level)

@@ -7,7 +7,8 @@ mod shared;
 
 use dlc_cpu::{CpuTarget, level::Level};
 use dlc_kernel::{
-    BinaryOp, Class, DType, Exprs, FoldOp, Index, OptLevel, Program, Step, Target, Tensor,
+    Axis, BinaryOp, Class, DType, Expr, Exprs, FoldOp, Index, OptLevel, Program, Scalar, Step,
+    Target, Tensor,
 };
 use shared::{Normal, Softmax, normal_of, reduction, row, softmax_of};
 use support::*;
@@ -165,6 +166,57 @@ fn windows_of_few_points() {
             x.iter_mut().step_by(13).for_each(|x| *x = f32::NAN);
             x.iter_mut().step_by(17).for_each(|x| *x = f32::NEG_INFINITY);
             check(&program, &[Tensor::f32([3, rows as usize, width as usize], x)], 1e-6);
+        }
+    }
+}
+
+/// `y[c, p, q] = sum[i, j] slope[c, (p - i + pad) / step, (q - j + pad) / step]` where the maximum of that
+/// window was at `(i, j)`: in phases, of which each reads all elements that it meets, edges included.
+fn way_back(size: i64, step: i64, pad: i64, width: i64, is_last: bool) -> Program {
+    let windows = (width + 2 * pad - size) / step + 1;
+    let shape = |width: i64| if is_last { [width, width, 5] } else { [5, width, width] };
+    let mut draft = Draft::default();
+    let slope = draft.input(&shape(windows));
+    let winner = draft.buffer(Class::Input, DType::I32, &shape(windows));
+    let y = draft.output(&shape(width));
+    let (c, p) = if is_last { (2, 0) } else { (0, 1) };
+    let read =
+        |out: u32, tap: u32| Index { div: step, ..Index::affine([(out, 1), (tap, -1)], pad) };
+    let mut coords = [Index::axis(c), read(p, 3), read(p + 1, 4)];
+    if is_last {
+        coords.rotate_left(1);
+    }
+    let mut e = Exprs::new();
+    let slope = load(&mut e, slope, access(coords.clone()));
+    let winner = load_as(&mut e, winner, access(coords), Scalar::new(DType::I32, 0.0));
+    let [i, j] = [3, 4].map(|axis| e.add(Expr::Axis(Axis(axis))));
+    let taps = e.constant(DType::I32, size as f64);
+    let row_of = binary(&mut e, BinaryOp::Mul, i, taps);
+    let position = binary(&mut e, BinaryOp::Add, row_of, j);
+    let won = binary(&mut e, BinaryOp::Eq, winner, position);
+    let zero = e.constant(DType::F32, 0.0);
+    let value = e.add(Expr::Select(won, slope, zero));
+    let sum = folded(&mut e, 0, DType::F32);
+    let steps = vec![Step::Fold(FoldOp::Sum, value), Step::StoreRow(store(y, &[0, 1, 2], sum))];
+    row(&mut draft, &shape(width), &[size, size], e, steps);
+    draft.program()
+}
+
+#[test]
+fn the_way_back_of_pools() {
+    for (size, step, pad) in [(3, 2, 1), (3, 1, 1), (2, 3, 0), (5, 2, 2), (3, 3, 1)] {
+        for (width, is_last) in [(9, true), (9, false), (16, true), (21, false)] {
+            let program = way_back(size, step, pad, width, is_last);
+            let windows = (width + 2 * pad - size) / step + 1;
+            let count = (5 * windows * windows) as usize;
+            let shape = program.buffers[0].shape.iter().map(|n| n.as_const().unwrap() as usize);
+            let shape: Vec<usize> = shape.collect();
+            let slope = (0..count).map(|i| (i * 37 % 11) as f32 - 5.0).collect();
+            let winner = (0..count as i64).map(|i| (i * 29 % (size * size)) as i32).collect();
+            let inputs = [Tensor::f32(shape.clone(), slope), Tensor::i32(shape, winner)];
+            check(&program, &inputs, 1e-6);
+            let (schedule, divided) = (schedule_of(&program), step > 1);
+            assert_eq!(schedule.contains("_phase"), divided, "{schedule}");
         }
     }
 }

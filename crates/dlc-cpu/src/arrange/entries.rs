@@ -29,14 +29,24 @@ pub(super) fn replace_kernels(
     arranged
 }
 
-/// A new temporary.
+/// A new temporary of floats.
 pub(super) fn add_temporary(
     program: &mut Program,
     name: String,
     shape: impl IntoIterator<Item = i64>,
 ) -> BufferId {
+    add_temporary_of(program, DType::F32, name, shape)
+}
+
+/// A new temporary.
+pub(super) fn add_temporary_of(
+    program: &mut Program,
+    dtype: DType,
+    name: String,
+    shape: impl IntoIterator<Item = i64>,
+) -> BufferId {
     let shape = shape.into_iter().map(Size::from).collect();
-    let buffer = Buffer { name, dtype: DType::F32, shape, class: Class::Temp, default: 0.0 };
+    let buffer = Buffer { name, dtype, shape, class: Class::Temp, default: 0.0 };
     program.buffers.push(buffer);
     BufferId(program.buffers.len() as u32 - 1)
 }

@@ -18,8 +18,8 @@ use crate::schedule::Config;
 use crate::schedule::contract::{Choices, ContractSchedule};
 use crate::schedule::domain::{AxisSet, extents};
 use dlc_kernel::{
-    Access, Axis, BufferId, Class, Entry, Expr, ExprId, Exprs, Form, Kernel, Lookup, Program, Size,
-    Store,
+    Access, Axis, BufferId, Class, Entry, Expr, ExprId, Exprs, Form, Kernel, Lookup, Part, Program,
+    Size, Store,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -209,13 +209,16 @@ fn eligible(program: &Program, entry: &Entry) -> FxHashSet<BufferId> {
 
 /// By axis: the dims that a kernel which is no contraction walks along.
 fn walked_together(kernel: &Kernel) -> Vec<Vec<Dim>> {
-    let mut together = Vec::new();
-    for part in kernel.parts() {
-        let loads = part.exprs.loads(part.roots.iter().copied());
-        let stores = part.stores.iter().map(|s| (s.buffer, &s.access));
-        together.extend(by_axis(loads.chain(stores)));
-    }
-    together
+    let parts = kernel.parts();
+    // The parts of a map have axes of their own, those of other forms share theirs.
+    let sharing = if matches!(kernel.form, Form::Map { .. }) { 1 } else { parts.len().max(1) };
+    parts.chunks(sharing).flat_map(|parts| by_axis(parts.iter().flat_map(uses))).collect()
+}
+
+/// What a part reads and stores.
+fn uses<'k>(part: &Part<'k>) -> Vec<(BufferId, &'k Access)> {
+    let loads = part.exprs.loads(part.roots.iter().copied());
+    loads.chain(part.stores.iter().map(|s| (s.buffer, &s.access))).collect()
 }
 
 /// By axis: the dims that it alone walks along.

@@ -1,6 +1,6 @@
 //! Copies with the edges written out, for contractions and rows with windows that leave their tensor.
 
-use super::entries::{self, add_temporary, replace_kernels};
+use super::entries::{self, add_temporary_of, replace_kernels};
 use dlc_kernel::{
     Access, BufferId, Class, DType, Expr, ExprId, Exprs, Form, Index, Kernel, Origin, Program,
     Scalar, Size, Step,
@@ -63,7 +63,8 @@ impl Padding<'_> {
             let known = self.copies.iter().find(same).map(|c| c.copy);
             let copy = known.unwrap_or_else(|| {
                 let padded = format!("{}_padded", self.program.buffer(source).name);
-                let copy = add_temporary(self.program, padded, frame.extents.iter().copied());
+                let extents = frame.extents.iter().copied();
+                let copy = add_temporary_of(self.program, fill.dtype, padded, extents);
                 self.copies.push(Copy { source, frame: frame.clone(), fill, copy });
                 let name = format!("{name}_pad{}", made.len() + 1);
                 made.push(copy_kernel(&origin, name, (source, copy), &frame, fill));
@@ -85,8 +86,8 @@ impl Padding<'_> {
         let Expr::Load { buffer, access, lookups, .. } = exprs.get(operand) else { return None };
         let source = self.program.buffer(*buffer);
         let fixed = matches!(source.class, Class::Temp | Class::Input);
-        if source.dtype != DType::F32 || !fixed || !lookups.is_empty() || !access.guards.is_empty()
-        {
+        let words = matches!(source.dtype, DType::F32 | DType::I32);
+        if !words || !fixed || !lookups.is_empty() || !access.guards.is_empty() {
             return None;
         }
         let mut frame = Frame { starts: SmallVec::new(), extents: SmallVec::new() };

@@ -1,23 +1,40 @@
-//! Contractions that read an operand between its elements, in phases.
+//! Contractions and sums of rows that read between the elements of a tensor, in phases.
 //!
 //! The input gradient of a convolution in steps of `d` reads at `(p - r + o) / d`, which is outside
 //! unless the division is exact: of all taps `r`, a position `p` meets those of one remainder. So
-//! positions of each remainder are a contraction of their own, over the taps that they meet; there
-//! is no division left. Positions that meet none have empty sums.
+//! positions of each remainder are a kernel of their own, over the taps that they meet; there
+//! is no division left. Positions that meet none have empty sums. The same holds of the way back of a
+//! pool, a row for each position, where all that a tap adds is read so.
 
 use super::entries::replace_kernels;
 use super::substitute::Substitution;
-use dlc_kernel::{Axis, DType, Expr, Exprs, Form, Index, Kernel, Program, Segment, Size};
+use dlc_kernel::{
+    Axis, BinaryOp, DType, Expr, ExprId, Exprs, FoldOp, Form, Index, Kernel, Program, Segment,
+    Size, Step, Store, UnaryOp,
+};
 
-/// Cuts contractions that divide coordinates into phases.
+/// Cuts kernels that divide coordinates into phases.
 pub(super) fn phases(program: Program) -> Program {
-    replace_kernels(program, |_, _, kernel| match Division::all(&kernel) {
-        Some(divisions) if !divisions.is_empty() => in_phases(&kernel, &divisions),
-        _ => vec![kernel],
+    replace_kernels(program, |_, _, kernel| {
+        let divisions = Sums::of(&kernel.form).and_then(|sums| sums.divisions());
+        match divisions {
+            Some(divisions) if !divisions.is_empty() => in_phases(&kernel, &divisions),
+            _ => vec![kernel],
+        }
     })
 }
 
+/// What a kernel sums.
+struct Sums<'k> {
+    out: &'k [Size],
+    reduce: &'k [Size],
+    exprs: &'k Exprs,
+    /// The factors of the terms of each sum.
+    terms: Vec<Vec<ExprId>>,
+}
+
 /// A coordinate `(position +- tap + offset) / by`, with or without a tap.
+#[derive(PartialEq)]
 struct Division {
     position: (Axis, i64),
     tap: Option<(Axis, i64)>,
@@ -34,33 +51,73 @@ struct Phase {
     is_empty: bool,
 }
 
-impl Division {
-    /// The divisions of a contraction; `None` if one of them is of another kind.
-    fn all(kernel: &Kernel) -> Option<Vec<Division>> {
-        let Form::Contract { out, reduce, exprs, lhs, rhs, .. } = &kernel.form else {
-            return None;
-        };
-        let bound = out.iter().chain(reduce).all(|n| n.as_const().is_some());
-        let bound = bound && !kernel.form.has_several_sums();
+impl<'k> Sums<'k> {
+    /// The sums of a contraction, or of rows that store nothing else.
+    fn of(form: &'k Form) -> Option<Sums<'k>> {
+        match form {
+            Form::Contract { out, reduce, exprs, lhs, rhs, .. } if !form.has_several_sums() => {
+                Some(Sums { out, reduce, exprs, terms: vec![vec![*lhs, *rhs]] })
+            }
+            Form::Row { outer, inner, exprs, steps } => {
+                let term = |step: &Step| match step {
+                    Step::Fold(FoldOp::Sum, value) if exprs.dtype(*value) == DType::F32 => {
+                        Some(Some(vec![*value]))
+                    }
+                    Step::StoreRow(_) => Some(None),
+                    Step::Fold(..) | Step::StoreEach(_) => None,
+                };
+                let terms = steps.iter().map(term).collect::<Option<Vec<_>>>()?;
+                let terms = terms.into_iter().flatten().collect();
+                Some(Sums { out: outer, reduce: inner, exprs, terms })
+            }
+            _ => None,
+        }
+    }
+
+    /// The divisions; `None` if one of them is of another kind.
+    fn divisions(&self) -> Option<Vec<Division>> {
         let mut found: Vec<Division> = Vec::new();
-        for &operand in [lhs, rhs] {
-            let Expr::Load { access, lookups, fill, .. } = exprs.get(operand) else {
-                return None;
-            };
-            let divided = access.coords.iter().filter(|c| c.div > 1);
-            for coord in divided {
-                let plain = bound && lookups.is_empty() && fill.value() == 0.0;
-                let division = Division::new(coord, out.len()).filter(|_| plain)?;
+        for id in self.exprs.reachable(self.terms.iter().flatten().copied()) {
+            let Expr::Load { access, lookups, .. } = self.exprs.get(id) else { continue };
+            for coord in access.coords.iter().filter(|c| c.div > 1) {
+                let division = Division::new(coord, self.out.len())?;
                 let apart = |d: &Division| !d.axes().any(|a| division.axes().any(|b| a == b));
-                if !found.iter().all(apart) {
+                if found.contains(&division) {
+                    continue;
+                }
+                if !lookups.is_empty() || !found.iter().all(apart) {
                     return None;
                 }
                 found.push(division);
             }
         }
-        Some(found)
+        let bound = self.out.iter().chain(self.reduce).all(|n| n.as_const().is_some());
+        let exact = found.iter().all(|division| {
+            self.terms.iter().all(|factors| factors.iter().any(|&x| self.vanishes(x, division)))
+        });
+        (bound && exact).then_some(found)
     }
 
+    /// Whether a value is 0 wherever a division leaves something.
+    fn vanishes(&self, value: ExprId, division: &Division) -> bool {
+        let vanishes = |&x: &ExprId| self.vanishes(x, division);
+        match self.exprs.get(value) {
+            Expr::Load { access, fill, .. } => {
+                let coords = access.coords.iter().filter(|c| c.div > 1);
+                let mut own = coords.filter_map(|c| Division::new(c, self.out.len()));
+                fill.value() == 0.0 && own.any(|d| d == *division)
+            }
+            Expr::Const(number) => number.value() == 0.0,
+            Expr::Select(_, a, b) => vanishes(a) && vanishes(b),
+            Expr::Binary(BinaryOp::Add | BinaryOp::Sub, a, b) => vanishes(a) && vanishes(b),
+            Expr::Binary(BinaryOp::Mul, a, b) => vanishes(a) || vanishes(b),
+            Expr::Unary(UnaryOp::Neg, x) | Expr::Cast(_, x) => vanishes(x),
+            _ => false,
+        }
+    }
+}
+
+impl Division {
     fn new(coord: &Index, outs: usize) -> Option<Division> {
         let is_out = |t: &(Axis, i64)| (t.0.0 as usize) < outs;
         let unit = coord.terms.iter().all(|t| t.1.abs() == 1);
@@ -97,8 +154,8 @@ impl Division {
 
 /// One kernel for each combination of remainders.
 fn in_phases(kernel: &Kernel, divisions: &[Division]) -> Vec<Kernel> {
-    let Form::Contract { out, reduce, .. } = &kernel.form else { unreachable!() };
-    let extents = [&out[..], &reduce[..]].concat();
+    let Sums { out, reduce, .. } = Sums::of(&kernel.form).expect("it has divisions");
+    let extents = [out, reduce].concat();
     let mut phases = vec![Phase { axes: Vec::new(), is_empty: false }];
     for division in divisions {
         let along = |phase: &Phase| {
@@ -124,30 +181,45 @@ fn in_phases(kernel: &Kernel, divisions: &[Division]) -> Vec<Kernel> {
     kernels.map(named).collect()
 }
 
-/// What a contraction computes at the points of a phase.
+/// What a kernel computes at the points of a phase.
 fn of_phase(form: &Form, phase: &Phase) -> Form {
-    let Form::Contract { out, reduce, exprs, lhs, rhs, stores, .. } = form else { unreachable!() };
+    let Sums { out, reduce, exprs, .. } = Sums::of(form).expect("it has divisions");
     let all = out.len() + reduce.len();
     let mut axes: Vec<Index> = (0..all as u32).map(Index::axis).collect();
-    let mut extents = [&out[..], &reduce[..]].concat();
+    let mut extents = [out, reduce].concat();
     for (axis, index, points) in &phase.axes {
         axes[axis.0 as usize] = index.clone();
         extents[axis.0 as usize] = Size::from(*points);
     }
     let (out, reduce) = extents.split_at(out.len());
-    let mut copy = Substitution::new(exprs, &axes);
-    let mut new = Exprs::new();
+    let (out, reduce) = (out.iter().cloned().collect(), reduce.iter().cloned().collect());
+    let (mut copy, mut new) = (Substitution::new(exprs, &axes), Exprs::new());
     if phase.is_empty {
         let zero = new.constant(DType::F32, 0.0);
-        copy.replace_sum(zero);
+        copy.replace_folds(zero);
+        let stores: Vec<&Store> = match form {
+            Form::Contract { stores, .. } => stores.iter().collect(),
+            Form::Row { steps, .. } => steps.iter().filter_map(Step::store).collect(),
+            _ => unreachable!("sums are those of contractions and rows"),
+        };
+        let stores = stores.into_iter().map(|store| copy.store(&mut new, store)).collect();
+        return Form::Map { segments: vec![Segment { axes: out, exprs: new, stores }] };
     }
-    let operands = (!phase.is_empty).then(|| [*lhs, *rhs].map(|id| copy.copy(&mut new, id)));
-    let stores = stores.iter().map(|store| copy.store(&mut new, store)).collect();
-    let out = out.iter().cloned().collect();
-    match operands {
-        None => Form::Map { segments: vec![Segment { axes: out, exprs: new, stores }] },
-        Some(factors) => {
-            Form::contract(out, reduce.iter().cloned().collect(), new, factors, stores)
+    match form {
+        Form::Contract { lhs, rhs, stores, .. } => {
+            let factors = [*lhs, *rhs].map(|id| copy.copy(&mut new, id));
+            let stores = stores.iter().map(|store| copy.store(&mut new, store)).collect();
+            Form::contract(out, reduce, new, factors, stores)
         }
+        Form::Row { steps, .. } => {
+            let mut step = |step: &Step| match step {
+                Step::Fold(op, value) => Step::Fold(*op, copy.copy(&mut new, *value)),
+                Step::StoreRow(store) => Step::StoreRow(copy.store(&mut new, store)),
+                Step::StoreEach(store) => Step::StoreEach(copy.store(&mut new, store)),
+            };
+            let steps = steps.iter().map(&mut step).collect();
+            Form::Row { outer: out, inner: reduce, exprs: new, steps }
+        }
+        _ => unreachable!("sums are those of contractions and rows"),
     }
 }

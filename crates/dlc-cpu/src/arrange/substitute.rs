@@ -30,8 +30,17 @@ impl<'e> Substitution<'e> {
 
     /// `to` stands for the result of fold `step`.
     pub fn replace_fold(&mut self, step: u32, to: ExprId) {
-        let results = self.from.iter().filter(|(_, expr)| **expr == Expr::Folded(step));
-        self.copied.extend(results.map(|(id, _)| (id, to)));
+        self.replace_all(to, |expr| *expr == Expr::Folded(step));
+    }
+
+    /// `to` stands for the results of all folds.
+    pub fn replace_folds(&mut self, to: ExprId) {
+        self.replace_all(to, |expr| matches!(expr, Expr::Folded(_)));
+    }
+
+    fn replace_all(&mut self, to: ExprId, replaced: impl Fn(&Expr) -> bool) {
+        let nodes = self.from.iter().filter(|(_, expr)| replaced(expr));
+        self.copied.extend(nodes.map(|(id, _)| (id, to)));
     }
 
     /// The copy of `root` in `to`.

@@ -1,17 +1,19 @@
 //! Masks that say where something is: conditions on positions become conditions of views.
 //!
 //! Then kernels know where they hold, compute nothing elsewhere, and nobody stores a mask. Such a
-//! mask is a *window*: a view of truth under guards.
+//! mask is a *window*: a view of truth under guards. Numbers of positions that are read elsewhere are
+//! counted there again, so that nobody stores them either.
 
 use super::{At, Exactness::*, Rewriter, Rule};
-use dlc_graph::op::{Binary, Op, Select, View};
-use dlc_graph::{Type, Value};
+use dlc_graph::op::{Binary, Iota, Op, Select, View};
+use dlc_graph::{Shape, Type, Value};
 use dlc_kernel::{Access, BinaryOp, DType, Guard, Index, Scalar, Size, UnaryOp};
 
 pub const RULES: &[Rule] = &[
     Rule { name: "comparison of positions", exactness: Exact, apply: compared },
     Rule { name: "windows that hold together", exactness: Exact, apply: together },
     Rule { name: "select by a window", exactness: Exact, apply: selected },
+    Rule { name: "view of what one position gets", exactness: Exact, apply: of_one_position },
 ];
 
 type Guards = smallvec::SmallVec<[Guard; 1]>;
@@ -61,6 +63,10 @@ fn position(r: &Rewriter<'_>, value: Value) -> Option<Index> {
         }
         Op::Binary(Binary(BinaryOp::Add)) => sum(1, 1)?,
         Op::Binary(Binary(BinaryOp::Sub)) => sum(1, -1)?,
+        Op::Binary(Binary(BinaryOp::Mul)) => {
+            let by = r.number(r.g.operands(value)[1])? as i64;
+            Index::affine([(0, by)], 0i64).compose(&[operand(0)?])
+        }
         _ => return None,
     };
     let (low, high) = index.range(&ty.shape)?;
@@ -112,4 +118,48 @@ fn selected(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let axes = r.shape(inside).clone();
     let access = Access { guards, ..Access::identity(axes.len()) };
     Some(r.make(View { axes, access, fill }, &[inside], at.origin))
+}
+
+/// A view of `x where w == p else 0`, which is 0 outside, for a position `p`: the way back of a maximum. `x`
+/// and `w` are read there, and what the position is there is said anew.
+fn of_one_position(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::View(view) = at.op else { return None };
+    let (Op::Select(_), choice) = (r.g.op(at.operands[0]), r.g.operands(at.operands[0])) else {
+        return None;
+    };
+    let (x, otherwise) = (choice[1], r.number(choice[2])?);
+    if view.fill.value() != 0.0 || otherwise != 0.0 || !r.is_single_use(at.operands[0]) {
+        return None;
+    }
+    let (a, b) = r.operands_of(BinaryOp::Eq, choice[0])?;
+    let (w, index) = [(a, b), (b, a)].into_iter().find_map(|(w, p)| Some((w, position(r, p)?)))?;
+    let index = index.compose(&view.access.coords);
+    let position = counted(r, &index, &view.axes, at)?;
+    let mut read = |x: Value| {
+        let fill = Scalar::new(r.g.ty(x).dtype, 0.0);
+        r.make(View { fill, ..view.clone() }, &[x], at.origin)
+    };
+    let (w, x) = (read(w), read(x));
+    let condition = r.binary(BinaryOp::Eq, w, position, at.origin);
+    let zero = r.splat(&r.g.ty(x).clone(), 0.0, at.origin);
+    Some(r.make(Select, &[condition, x, zero], at.origin))
+}
+
+/// The position `index` over `axes`, if it is an `i32` everywhere.
+fn counted(r: &mut Rewriter<'_>, index: &Index, axes: &Shape, at: &At<'_>) -> Option<Value> {
+    let (low, high) = index.range(axes)?;
+    if index.div != 1 || i32::try_from(low).is_err() || i32::try_from(high).is_err() {
+        return None;
+    }
+    let ty = Type { dtype: DType::I32, shape: axes.clone() };
+    let mut sum = r.splat(&ty, index.offset.as_const()? as f64, at.origin);
+    for &(axis, coef) in &index.terms {
+        let iota = r.make(Iota { extent: axes[axis.0 as usize].clone() }, &[], at.origin);
+        let (access, fill) = (Access::new([Index::axis(axis.0)]), Scalar::new(DType::I32, 0.0));
+        let along = r.make(View { axes: axes.clone(), access, fill }, &[iota], at.origin);
+        let coef = r.splat(&ty, coef as f64, at.origin);
+        let term = r.binary(BinaryOp::Mul, along, coef, at.origin);
+        sum = r.binary(BinaryOp::Add, sum, term, at.origin);
+    }
+    Some(sum)
 }

@@ -20,9 +20,9 @@ use crate::leaf::MAX_LEVELS;
 use crate::level::Level;
 use cost::cost;
 use dlc_kernel::lcm;
+pub(super) use ending::{Ending, Neighbours};
 use smallvec::SmallVec;
 use std::sync::Arc;
-pub(super) use ending::{Ending, Neighbours};
 use tile::DEPTH;
 pub use tile::Tile;
 
