@@ -1,5 +1,6 @@
 //! Folds over axes.
 
+use super::positions::of_one_position;
 use super::views::merged_dims;
 use super::{At, Exactness::*, Rewriter, Rule};
 use dlc_graph::op::{Contract, Extent, Op, Reduce, Reshape, View};
@@ -14,6 +15,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "fold of repeats", exactness: Reassociates, apply: repeats },
     Rule { name: "fold of a reshape", exactness: Exact, apply: reshaped },
     Rule { name: "sum of tiles", exactness: Exact, apply: tiles },
+    Rule { name: "sum of what one position gets", exactness: Exact, apply: of_one_position },
     Rule { name: "factor out of a sum", exactness: Reassociates, apply: factor_out },
     Rule { name: "sum of products", exactness: Finite, apply: contraction },
 ];

@@ -5,15 +5,14 @@
 //! counted there again, so that nobody stores them either.
 
 use super::{At, Exactness::*, Rewriter, Rule};
-use dlc_graph::op::{Binary, Iota, Op, Select, View};
+use dlc_graph::op::{Binary, Iota, Op, Reduce, Select, View};
 use dlc_graph::{Shape, Type, Value};
-use dlc_kernel::{Access, BinaryOp, DType, Guard, Index, Scalar, Size, UnaryOp};
+use dlc_kernel::{Access, BinaryOp, DType, FoldOp, Guard, Index, Scalar, Size, UnaryOp};
 
 pub const RULES: &[Rule] = &[
     Rule { name: "comparison of positions", exactness: Exact, apply: compared },
     Rule { name: "windows that hold together", exactness: Exact, apply: together },
     Rule { name: "select by a window", exactness: Exact, apply: selected },
-    Rule { name: "view of what one position gets", exactness: Exact, apply: of_one_position },
 ];
 
 type Guards = smallvec::SmallVec<[Guard; 1]>;
@@ -120,15 +119,16 @@ fn selected(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     Some(r.make(View { axes, access, fill }, &[inside], at.origin))
 }
 
-/// A view of `x where w == p else 0`, which is 0 outside, for a position `p`: the way back of a maximum. `x`
-/// and `w` are read there, and what the position is there is said anew.
-fn of_one_position(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
-    let Op::View(view) = at.op else { return None };
-    let (Op::Select(_), choice) = (r.g.op(at.operands[0]), r.g.operands(at.operands[0])) else {
-        return None;
-    };
+/// A sum over a view of `x where w == p else 0`, which is 0 outside, for a position `p`: the way back of
+/// a maximum. `x` and `w` are read where the view reads, and what the position is there is said anew.
+pub(super) fn of_one_position(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
+    let Op::Reduce(sum @ Reduce { op: FoldOp::Sum, .. }) = at.op else { return None };
+    let Op::View(view) = r.g.op(at.operands[0]).clone() else { return None };
+    let chosen = r.g.operands(at.operands[0])[0];
+    let (Op::Select(_), choice) = (r.g.op(chosen), r.g.operands(chosen)) else { return None };
     let (x, otherwise) = (choice[1], r.number(choice[2])?);
-    if view.fill.value() != 0.0 || otherwise != 0.0 || !r.is_single_use(at.operands[0]) {
+    let used_once = r.is_single_use(at.operands[0]) && r.is_single_use(chosen);
+    if view.fill.value() != 0.0 || otherwise != 0.0 || !used_once {
         return None;
     }
     let (a, b) = r.operands_of(BinaryOp::Eq, choice[0])?;
@@ -142,7 +142,8 @@ fn of_one_position(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let (w, x) = (read(w), read(x));
     let condition = r.binary(BinaryOp::Eq, w, position, at.origin);
     let zero = r.splat(&r.g.ty(x).clone(), 0.0, at.origin);
-    Some(r.make(Select, &[condition, x, zero], at.origin))
+    let terms = r.make(Select, &[condition, x, zero], at.origin);
+    Some(r.make(sum.clone(), &[terms], at.origin))
 }
 
 /// The position `index` over `axes`, if it is an `i32` everywhere.
