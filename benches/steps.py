@@ -16,6 +16,8 @@ def cases(Case):
         "Efficient": ((8, 3, 96, 96), lambda parameters: optim.RMSprop(parameters, lr=1e-3)),
         "Groups": ((16, 3, 40, 40), lambda parameters: optim.Adam(parameters, lr=1e-3)),
         "Cells": ((8, 3, 80, 80), sgd(0.01, momentum=0.9)),
+        "Judged": ((32, 64), lambda parameters: optim.Adam(parameters, lr=2e-4)),
+        "Inception": ((16, 3, 64, 64), sgd(0.01, momentum=0.9)),
         "Wide": ((200, 784), optim.Adadelta),
         "Actor": ((256, 24), lambda parameters: optim.Adam(parameters, lr=3e-4)),
         "Gcn": ((2708, 1433), lambda parameters: optim.Adagrad(parameters, lr=0.01)),
@@ -122,6 +124,40 @@ def models():
             kinds = F.cross_entropy(z[..., 5:].flatten(0, 2), self.kind.flatten(), reduction="none")
             return places + F.binary_cross_entropy_with_logits(z[..., 4], self.there) + (kinds * self.there.flatten()).sum() / count
 
+    class Judged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            up = lambda i, o, bias=False: nn.ConvTranspose2d(i, o, 4, 2, 1, bias=bias)
+            down = lambda i, o, bias=False: nn.Conv2d(i, o, 4, 2, 1, bias=bias)
+            made = [nn.BatchNorm2d(256), nn.ReLU(True), up(256, 128), nn.BatchNorm2d(128), nn.ReLU(True)]
+            made += [up(128, 64), nn.BatchNorm2d(64), nn.ReLU(True), up(64, 3, True), nn.Tanh()]
+            judge = [down(3, 64, True), nn.LeakyReLU(0.2, True), down(64, 128), nn.BatchNorm2d(128), nn.LeakyReLU(0.2, True)]
+            judge += [down(128, 256), nn.BatchNorm2d(256), nn.LeakyReLU(0.2, True), nn.Flatten(), nn.Linear(4096, 1)]
+            self.first, self.rest = nn.Linear(64, 4096), nn.Sequential(*made, *judge)
+            self.y = (torch.rand(32, 1) < 0.5).float()
+
+        def loss(self, x):
+            return F.binary_cross_entropy_with_logits(self.rest(self.first(x).view(-1, 256, 4, 4)), self.y)
+
+    def unit(i, o, k, s=1):
+        return [nn.Conv2d(i, o, k, s, k // 2, bias=False), nn.BatchNorm2d(o), nn.ReLU(True)]
+
+    class Branches(nn.Module):
+        def __init__(self, i, a, b1, b2, c1, c2, d):
+            super().__init__()
+            branches = [unit(i, a, 1), unit(i, b1, 1) + unit(b1, b2, 3), unit(i, c1, 1) + unit(c1, c2, 5)]
+            branches.append([nn.MaxPool2d(3, 1, 1)] + unit(i, d, 1))
+            self.all = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
+
+        def forward(self, x):
+            return torch.cat([branch(x) for branch in self.all], 1)
+
+    def inception():
+        first = unit(3, 48, 5, 2) + [nn.MaxPool2d(3, 2, 1), Branches(48, 32, 48, 64, 8, 16, 16)]
+        then = [Branches(128, 48, 64, 96, 16, 32, 24), nn.MaxPool2d(3, 2, 1), Branches(200, 64, 48, 104, 12, 30, 32)]
+        last = [Branches(230, 80, 56, 112, 12, 32, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4)]
+        return nn.Sequential(*first, *then, *last, nn.Linear(256, 40))
+
     def wide():
         part = lambda i, o, p: [nn.Linear(i, o), nn.BatchNorm1d(o), nn.ReLU(), nn.Dropout(p)]
         return nn.Sequential(*part(784, 1000, 0.2), *part(1000, 300, 0.5), *part(300, 77, 0.5), nn.Linear(77, 10))
@@ -173,4 +209,5 @@ def models():
             return F.binary_cross_entropy_with_logits(self.linear1(x), self.y)
 
     chains = {"Vgg": vgg, "Dense": dense, "Efficient": efficient, "Groups": groups, "Cells": Cells, "Wide": wide}
+    chains |= {"Judged": Judged, "Inception": inception}
     return chains | {"Actor": Actor, "Gcn": Gcn, "Edges": Edges, "Softmax": lambda: nn.Linear(784, 10), "Logistic": Logistic}
