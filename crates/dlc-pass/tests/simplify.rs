@@ -195,6 +195,25 @@ fn sums_of_tiles_are_reshapes() {
     check(build, &[]);
 }
 
+/// That of an average is a repetition, if its windows tile the tensor.
+#[test]
+fn sums_of_tiles_with_one_number_repeat_it() {
+    let spread = |extent: i64, window: i64, offset: i64| {
+        move |g: &mut Graph, x| {
+            let part = Index { div: 2, ..Index::affine([(1, 1), (2, -1)], offset) };
+            let access = Access::new([Index::axis(0), part]);
+            let fill = Scalar::new(DType::F32, 0.0);
+            let axes = shape(&[3, extent, window]);
+            let spread = g.push(View { axes, access, fill }, &[x], None);
+            g.push(Reduce { op: FoldOp::Sum, axes: [2].into_iter().collect() }, &[spread], None)
+        }
+    };
+    check(spread(8, 2, 0), &["view", "reshape"]);
+    for (extent, window, offset) in [(7, 2, 0), (8, 3, 0), (8, 2, 1)] {
+        check(spread(extent, window, offset), &["view", "reduce_sum"]);
+    }
+}
+
 #[test]
 fn the_gradient_of_a_gather_of_one_per_row_is_a_select() {
     let build = |g: &mut Graph, x| {

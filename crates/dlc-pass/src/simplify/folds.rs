@@ -110,7 +110,7 @@ fn reshaped(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
 }
 
 /// The sum over all windows that hold an element, where windows tile the tensor: there is one, and
-/// the windows side by side are the tensor.
+/// the windows side by side are the tensor. What is the same in all of a window is repeated in it.
 fn tiles(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let (reduce, windows) = as_reduce(at)?;
     let Op::View(view) = r.g.op(windows) else { return None };
@@ -124,14 +124,15 @@ fn tiles(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let dim_of = |index: &Index, extent: &Size| {
         coords.iter().zip(&shape).position(|(c, n)| c == index && n == extent)
     };
-    let mut order: Vec<u32> = Vec::new();
+    // The dims of `x` in the order of the result, and repetitions.
+    let mut order: Vec<(Option<usize>, Size)> = Vec::new();
     for axis in (0..view.axes.len() as u32).filter(|a| !reduce.axes.contains(a)) {
         let extent = &view.axes[axis as usize];
         if let Some(dim) = dim_of(&Index::axis(axis), extent) {
-            order.push(dim as u32);
+            order.push((Some(dim), extent.clone()));
             continue;
         }
-        // `(axis - window) / n` beside `window`, which is in 0..n.
+        // `(axis - window) / n` beside `window`, which is in 0..n, or without.
         let tile = coords.iter().position(|c| c.coef(Axis(axis)) == 1 && c.div > 1)?;
         let n = Size::from(coords[tile].div);
         let window = coords[tile].terms.iter().find(|t| t.1 == -1 && t.0 != Axis(axis))?.0.0;
@@ -141,32 +142,28 @@ fn tiles(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
             && reduce.axes.contains(&window)
             && view.axes[window as usize] == n
             && *extent == shape[tile].clone() * n.clone();
-        let inner = dim_of(&Index::axis(window), &n)?;
-        if !fits {
+        let inner = dim_of(&Index::axis(window), &n);
+        let uses = coords.iter().filter(|c| c.uses(Axis(window))).count();
+        if !fits || uses != 1 + usize::from(inner.is_some()) {
             return None;
         }
-        order.extend([tile as u32, inner as u32]);
+        order.extend([(Some(tile), shape[tile].clone()), (inner, n)]);
     }
-    let mut all = order.clone();
-    all.sort();
-    if all != (0..shape.len() as u32).collect::<Vec<_>>() {
+    let mut dims: Vec<usize> = order.iter().filter_map(|(dim, _)| *dim).collect();
+    dims.sort();
+    if dims != (0..shape.len()).collect::<Vec<_>>() {
         return None;
     }
     let kept = (0..view.axes.len()).filter(|a| !reduce.axes.contains(&(*a as u32)));
     let result: Shape = kept.map(|a| view.axes[a].clone()).collect();
-    let side_by_side = transpose(r, x, &order, at);
-    Some(r.make(Reshape { shape: result }, &[side_by_side], at.origin))
-}
-
-fn transpose(r: &mut Rewriter<'_>, x: Value, order: &[u32], at: &At<'_>) -> Value {
-    let axes = order.iter().map(|&d| r.shape(x)[d as usize].clone()).collect();
-    let mut access = Access::identity(order.len());
-    order
-        .iter()
-        .enumerate()
-        .for_each(|(to, &d)| access.coords[d as usize] = Index::axis(to as u32));
+    let mut access = Access::identity(shape.len());
+    for (to, dim) in (0u32..).zip(&order) {
+        dim.0.iter().for_each(|&dim| access.coords[dim] = Index::axis(to));
+    }
+    let axes = order.into_iter().map(|(_, extent)| extent).collect();
     let fill = Scalar::new(r.g.ty(x).dtype, 0.0);
-    r.make(View { axes, access, fill }, &[x], at.origin)
+    let side_by_side = r.make(View { axes, access, fill }, &[x], at.origin);
+    Some(r.make(Reshape { shape: result }, &[side_by_side], at.origin))
 }
 
 /// `sum(x * c) = sum(x) * c` where `c` is the same for the whole row; `sum(-x) = -sum(x)`. Of a product
