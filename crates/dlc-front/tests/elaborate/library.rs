@@ -282,3 +282,19 @@ fn dropout_keeps_the_mean_and_is_nothing_for_inference() {
     // The standard error of the fraction is 0.7 %.
     assert!((kept - 0.75).abs() < 0.035, "{kept}");
 }
+
+#[test]
+fn normal_numbers_are_a_bell() {
+    let drawn = model("model M(x: f32[64, 64]) { normal_like(x) }", Mode::Train);
+    let zeros = Array::full([64, 64], 0.0);
+    let found = results(&drawn.graph, &[("x".to_string(), zeros)].into()).remove(0).1.data;
+    let share = |holds: &dyn Fn(f64) -> bool| {
+        found.iter().filter(|v| holds(**v)).count() as f64 / found.len() as f64
+    };
+    // Of 4096, five standard errors: of the mean, the deviation, and of a share.
+    assert!((found.iter().sum::<f64>() / 4096.0).abs() < 0.078);
+    assert!((deviation(&found) - 1.0).abs() < 0.055);
+    for (below, expected) in [(-1.0, 0.158_655), (0.0, 0.5), (1.0, 0.841_345), (2.0, 0.977_25)] {
+        assert!((share(&|v| v < below) - expected).abs() < 0.04, "below {below}");
+    }
+}
