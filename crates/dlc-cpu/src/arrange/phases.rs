@@ -10,7 +10,7 @@ use super::entries::replace_kernels;
 use super::substitute::Substitution;
 use dlc_kernel::{
     Axis, BinaryOp, DType, Expr, ExprId, Exprs, FoldOp, Form, Index, Kernel, Program, Segment,
-    Size, Step, Store, UnaryOp,
+    Size, Step, UnaryOp,
 };
 
 /// Cuts kernels that divide coordinates into phases.
@@ -176,14 +176,14 @@ fn in_phases(kernel: &Kernel, divisions: &[Division]) -> Vec<Kernel> {
     let named = |(number, phase): (usize, &Phase)| Kernel {
         name: format!("{}_phase{}", kernel.name, number + 1),
         origin: kernel.origin.clone(),
-        form: of_phase(&kernel.form, phase),
+        form: of_phase(kernel, phase),
     };
     kernels.map(named).collect()
 }
 
 /// What a kernel computes at the points of a phase.
-fn of_phase(form: &Form, phase: &Phase) -> Form {
-    let Sums { out, reduce, exprs, .. } = Sums::of(form).expect("it has divisions");
+fn of_phase(kernel: &Kernel, phase: &Phase) -> Form {
+    let Sums { out, reduce, exprs, .. } = Sums::of(&kernel.form).expect("it has divisions");
     let all = out.len() + reduce.len();
     let mut axes: Vec<Index> = (0..all as u32).map(Index::axis).collect();
     let mut extents = [out, reduce].concat();
@@ -197,15 +197,11 @@ fn of_phase(form: &Form, phase: &Phase) -> Form {
     if phase.is_empty {
         let zero = new.constant(DType::F32, 0.0);
         copy.replace_folds(zero);
-        let stores: Vec<&Store> = match form {
-            Form::Contract { stores, .. } => stores.iter().collect(),
-            Form::Row { steps, .. } => steps.iter().filter_map(Step::store).collect(),
-            _ => unreachable!("sums are those of contractions and rows"),
-        };
-        let stores = stores.into_iter().map(|store| copy.store(&mut new, store)).collect();
+        let stores = kernel.parts().into_iter().flat_map(|part| part.stores);
+        let stores = stores.map(|store| copy.store(&mut new, store)).collect();
         return Form::Map { segments: vec![Segment { axes: out, exprs: new, stores }] };
     }
-    match form {
+    match &kernel.form {
         Form::Contract { lhs, rhs, stores, .. } => {
             let factors = [*lhs, *rhs].map(|id| copy.copy(&mut new, id));
             let stores = stores.iter().map(|store| copy.store(&mut new, store)).collect();

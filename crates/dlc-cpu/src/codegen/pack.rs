@@ -61,12 +61,9 @@ impl Contraction<'_, '_> {
             }
             (PackOrder::Depth, bare) => {
                 // The lines of some steps stay near until all positions are in them.
-                let depth_axes = &self.schedule.depth;
-                let run = match bare {
-                    Some(bare) => depth_axes.even_run(&bare.place.linear),
-                    None => depth_axes.last_extent(),
-                };
-                let run = run.clamp(1, BLOCK);
+                let axes = &self.schedule.depth;
+                let neighbours = bare.map(|bare| axes.even_run(&bare.place.linear));
+                let run = neighbours.unwrap_or(axes.last_extent()).clamp(1, BLOCK);
                 let block = BLOCK / run * run;
                 e.for_each(depth.0, depth.1, block, |e, k| {
                     let end = e.b.ins().iadd_imm_s(k, block);

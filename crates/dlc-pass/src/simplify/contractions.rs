@@ -135,7 +135,7 @@ fn rearranged(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     let rank = view.axes.len() as u32;
     let summed = (0..c.reduce.len() as u32).map(|i| Index::axis(rank + i));
     let map: Vec<Index> = view.access.coords.iter().cloned().chain(summed).collect();
-    let (lhs, rhs) = (composed(&c.lhs, &map), composed(&c.rhs, &map));
+    let [lhs, rhs] = [&c.lhs, &c.rhs].map(|read| read.compose(&map, &[], &[]));
     let op = Contract { out: view.axes.clone(), reduce: c.reduce, lhs, rhs };
     let operands = r.g.operands(at.operands[0]);
     Some(r.make(op, &operands, at.origin))
@@ -169,16 +169,6 @@ fn over_quotients(r: &mut Rewriter<'_>, at: &At<'_>) -> Option<Value> {
     map[axis.0 as usize] = Index::affine(rest.chain([(axis.0, sign * index.div)]), offset);
     let mut reduce = c.reduce.clone();
     reduce[axis.0 as usize - rank] = extent.clone();
-    let (lhs, rhs) = (composed(&c.lhs, &map), composed(&c.rhs, &map));
+    let [lhs, rhs] = [&c.lhs, &c.rhs].map(|read| read.compose(&map, &[], &[]));
     Some(r.make(Contract { out: c.out.clone(), reduce, lhs, rhs }, at.operands, at.origin))
-}
-
-/// The read with axes that are functions of others.
-fn composed(access: &Access, map: &[Index]) -> Access {
-    let guards = access.guards.iter();
-    let guard = |g: &Guard| Guard { index: g.index.compose(map), extent: g.extent.clone() };
-    Access {
-        coords: access.coords.iter().map(|i| i.compose(map)).collect(),
-        guards: guards.map(guard).collect(),
-    }
 }

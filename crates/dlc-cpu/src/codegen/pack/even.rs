@@ -52,23 +52,18 @@ impl Contraction<'_, '_> {
         let rows = |e: &mut Emitter, position: Value, count: i64| {
             let column = offset(e, base, position, first, 4);
             let axes = &self.schedule.depth;
-            e.for_runs_of(
-                axes.even_run(&bare.place.linear),
-                axes,
-                point,
-                depth,
-                |e, point, run| {
-                    let mut row = |r: i64| {
-                        let (mut point, at) = (point.clone(), e.b.ins().iadd_imm_s(position, r));
-                        e.set_axes(&mut point, &side.axes, at);
-                        e.address(bare.buffer, &bare.place, &point, 4)
-                    };
-                    let from: Vec<Value> = (0..count).map(&mut row).collect();
-                    let at = offset(e, column, run.flat, depth.0, 4 * width);
-                    let steps = e.b.ins().isub(run.end, run.start);
-                    transpose(e, &from, Target { at, step: 4 * width }, steps);
-                },
-            );
+            let length = axes.even_run(&bare.place.linear);
+            e.for_runs_of(length, axes, point, depth, |e, point, run| {
+                let mut row = |r: i64| {
+                    let (mut point, at) = (point.clone(), e.b.ins().iadd_imm_s(position, r));
+                    e.set_axes(&mut point, &side.axes, at);
+                    e.address(bare.buffer, &bare.place, &point, 4)
+                };
+                let from: Vec<Value> = (0..count).map(&mut row).collect();
+                let at = offset(e, column, run.flat, depth.0, 4 * width);
+                let steps = e.b.ins().isub(run.end, run.start);
+                transpose(e, &from, Target { at, step: 4 * width }, steps);
+            });
         };
         let end = e.b.ins().iadd_imm_s(first, width - width % 4);
         if width >= 4 {
