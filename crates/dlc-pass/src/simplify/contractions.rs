@@ -4,7 +4,7 @@ use super::views::read_through;
 use super::{At, Exactness::*, Rewriter, Rule};
 use dlc_graph::op::{Contract, Op, Reduce, View};
 use dlc_graph::{MAX_RANK, Value};
-use dlc_kernel::{Access, Axis, BinaryOp, FoldOp, Guard, Index, Scalar, Size};
+use dlc_kernel::{Access, Axis, BinaryOp, FoldOp, Index, Scalar, Size};
 
 pub const RULES: &[Rule] = &[
     Rule { name: "sum over axes of extent 1", exactness: Exact, apply: unit_axes },
