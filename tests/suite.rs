@@ -216,6 +216,22 @@ const CASES: &[Case] = &[
         depth: 3000.0,
     },
     Case {
+        name: "pools with edges and steps, transposed convolutions, and their gradients",
+        source: "model M(x: f32[N, 3, 17, 14], g: f32[N, 20, 10, 8]) -> (
+            y: f32[N, 20, 10, 8], x: f32[N, 3, 17, 14], w: f32[20, 12, 4, 4]
+        ) {
+            last = conv_transpose(12, 4x4, stride=2, pad=1)
+            a = x |> conv(20, 3x3, pad=1) |> max_pool(3x3, stride=2, pad=1)
+            b = a |> conv(20, 3x3, pad=1) |> max_pool(3x3, stride=1, pad=1)
+            c = a + b |> avg_pool(3x3, stride=2, pad=1) |> conv(20, 2x2) |> last
+            y = c |> conv(20, 3x3, pad=1) |> avg_pool(2x2)
+                  |> conv_transpose(20, 3x3, stride=2, output_pad=1)
+            loss[] = sum[n, k, h, v] y[n, k, h, v] * g[n, k, h, v]
+            (y, grad(loss, wrt = x), grad(loss, wrt = last.weight)) }",
+        sizes: &[("N", 2)],
+        depth: 6000.0,
+    },
+    Case {
         name: "losses under a mask, with their gradients",
         source: "model M(x: f32[N, T, 7], y: f32[N, T, 7], label: i32[N, T], w: f32[N, T]) -> (
             a: f32[], b: f32[], c: f32[], ga: f32[N, T, 7], gb: f32[N, T, 7]
