@@ -169,8 +169,8 @@ fn of_row(row: &RowSchedule) -> String {
 }
 
 fn of_map(segments: &[MapSchedule]) -> (String, Option<String>, String) {
-    let leaves = segments.iter().filter(|s| s.stretch.is_some()).count();
-    let mut shapes: Vec<&str> = segments.iter().map(|s| shape(s.shape)).collect();
+    let leaves = segments.iter().filter(|s| s.is_by_leaf()).count();
+    let mut shapes: Vec<&str> = segments.iter().map(|s| shape(&s.shape)).collect();
     shapes.sort_unstable();
     shapes.dedup();
     let algorithm = match segments.len() {
@@ -181,15 +181,20 @@ fn of_map(segments: &[MapSchedule]) -> (String, Option<String>, String) {
         [MapSchedule { shape: MapShape::Nested { block, .. }, .. }] => {
             Some(format!("{block} elements"))
         }
+        [MapSchedule { shape: MapShape::Crossed(crossed), .. }] => {
+            let [along, across] = crossed.block;
+            Some(format!("{along}x{across}, {} turned", crossed.turns()))
+        }
         _ => None,
     };
     (algorithm, block, row_major())
 }
 
-fn shape(shape: MapShape) -> &'static str {
+fn shape(shape: &MapShape) -> &'static str {
     match shape {
         MapShape::Scalar => "in scalars",
         MapShape::Flat => "in whole vectors",
         MapShape::Nested { .. } => "in vectors along an axis",
+        MapShape::Crossed(_) => "in blocks of two axes",
     }
 }

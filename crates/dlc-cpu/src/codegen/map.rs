@@ -1,5 +1,6 @@
 //! Maps: one function for each segment.
 
+use super::crossed::emit_crossed;
 use super::expr::{Evaluator, Lanes};
 use super::{Emitter, Part, emit, load, stretch};
 use crate::schedule::domain::AxisSet;
@@ -18,8 +19,9 @@ pub fn part(schedule: &MapSchedule, frontend: TargetFrontendConfig) -> Part {
 
 fn emit_map(e: &mut Emitter, schedule: &MapSchedule) {
     let mut ev = Evaluator::new(&schedule.domain);
-    match schedule.shape {
+    match &schedule.shape {
         MapShape::Flat => emit_flat(e, &mut ev, schedule),
+        MapShape::Crossed(crossed) => emit_crossed(e, &mut ev, schedule, crossed),
         MapShape::Scalar => {
             let extents = schedule.domain.extents.clone();
             e.for_units(&extents, |e, point| {
@@ -29,7 +31,7 @@ fn emit_map(e: &mut Emitter, schedule: &MapSchedule) {
                 ev.leave();
             });
         }
-        MapShape::Nested { lanes, block, tail } => {
+        &MapShape::Nested { lanes, block, tail } => {
             emit_nested(e, &mut ev, schedule, lanes, block, tail);
         }
     }

@@ -9,6 +9,7 @@
 pub mod abreast;
 pub mod check;
 pub mod contract;
+mod crossed;
 pub mod expr;
 pub mod fold;
 pub mod load;
@@ -22,6 +23,7 @@ pub mod row;
 pub mod scatter;
 pub mod stretch;
 pub mod tail;
+mod turn;
 
 use crate::abi::{ContextField, ErrorKind, kernel_signature};
 use crate::leaf::Leaf;

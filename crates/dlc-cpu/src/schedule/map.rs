@@ -1,8 +1,9 @@
 //! The schedule of a map: for each segment, which axis is vectorized and what a unit is.
 
+use super::crossed::Crossed;
 use super::domain::{Domain, extents};
 use super::stretch::{Stretch, Task, vectors_at_once};
-use super::{Config, PlacedStore, Site, lanes, place_stores};
+use super::{Config, PlacedStore, Site, Workspace, lanes, place_stores};
 use crate::leaf::loops::MOST_LINES;
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
@@ -36,7 +37,7 @@ pub struct MapSchedule<'k> {
 pub const FLAT_UNIT: i64 = 16;
 
 /// The loop nest of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum MapShape {
     /// Point by point; a unit is a point.
     Scalar,
@@ -52,6 +53,8 @@ pub enum MapShape {
         /// What happens to the last `extent % 4` points.
         tail: Tail,
     },
+    /// Blocks of two axes, by leaves.
+    Crossed(Box<Crossed>),
 }
 
 /// What happens to the last points of an axis that 4 does not divide.
@@ -87,6 +90,13 @@ impl<'k> MapSchedule<'k> {
             let down = schedule.down();
             let stretch = |axis| Stretch::new(&schedule.domain, axis, down, task);
             schedule.stretch = schedule.lanes().and_then(stretch);
+            if schedule.stretch.is_none()
+                && let Some(crossed) =
+                    Crossed::new(&schedule.domain, steps, &schedule.stores, again)
+            {
+                schedule.shape = MapShape::Crossed(Box::new(crossed));
+                return Ok(schedule);
+            }
             if let MapShape::Nested { block, .. } = schedule.shape
                 && schedule.blocks(block) == 1
             {
@@ -119,13 +129,31 @@ impl<'k> MapSchedule<'k> {
 
     /// The size of the parallel domain.
     pub fn units(&self) -> i64 {
-        match self.shape {
+        match &self.shape {
             MapShape::Scalar => self.domain.points(),
             MapShape::Flat => (self.domain.extents[0] + FLAT_UNIT - 1) / FLAT_UNIT,
             MapShape::Nested { block, .. } => {
-                self.rows() * self.line_blocks().unwrap_or(1) * self.blocks(block)
+                self.rows() * self.line_blocks().unwrap_or(1) * self.blocks(*block)
+            }
+            MapShape::Crossed(crossed) => {
+                let [along, across] = crossed.blocks(&self.domain);
+                self.rows() * along * across
             }
         }
+    }
+
+    /// Memory it needs besides its buffers.
+    pub fn workspace(&self) -> Workspace {
+        let scratch = match &self.shape {
+            MapShape::Crossed(crossed) => crossed.scratch_bytes(),
+            _ => 0,
+        };
+        Workspace { scratch, ..Workspace::default() }
+    }
+
+    /// Whether leaves compute all of it.
+    pub fn is_by_leaf(&self) -> bool {
+        self.stretch.is_some() || matches!(self.shape, MapShape::Crossed(_))
     }
 
     /// The axis that a leaf may go down: the last one that is not vectorized.
@@ -159,32 +187,34 @@ impl<'k> MapSchedule<'k> {
     /// What a unit costs in nanoseconds.
     pub fn unit_cost(&self) -> f64 {
         let vector = lanes::vector_cost(&self.domain, &self.roots(), &self.stores, self.lanes());
-        let vectors = match self.shape {
-            MapShape::Nested { lanes, block, .. } => (self.extent(lanes).min(block) + 3) / 4,
+        let vectors = match &self.shape {
+            MapShape::Nested { lanes, block, .. } => (self.extent(*lanes).min(*block) + 3) / 4,
             MapShape::Flat => FLAT_UNIT / 4,
             MapShape::Scalar => 1,
+            MapShape::Crossed(crossed) => crossed.block[0] * crossed.block[1] / 4,
         };
-        let at_once = match &self.stretch {
-            Some(_) => vectors_at_once(self.config.level),
-            None => 1.0,
-        };
+        let at_once = if self.is_by_leaf() { vectors_at_once(self.config.level) } else { 1.0 };
         let lines = self.lines.unwrap_or(1) as f64;
         lanes::nanoseconds(lines * vectors as f64 * (vector + 2.0) / at_once + 8.0)
     }
 
     /// The axis that is vectorized.
     pub fn lanes(&self) -> Option<Axis> {
-        match self.shape {
+        match &self.shape {
             MapShape::Scalar => None,
             MapShape::Flat => Some(Axis(0)),
-            MapShape::Nested { lanes, .. } => Some(lanes),
+            MapShape::Nested { lanes, .. } => Some(*lanes),
+            MapShape::Crossed(crossed) => Some(crossed.axes[0]),
         }
     }
 
-    /// The axes that neither vectors nor lines of a leaf are along, outermost first.
+    /// The axes that neither vectors, lines of a leaf nor blocks are along, outermost first.
     pub fn outer(&self) -> Vec<Axis> {
-        let lanes = if self.shape == MapShape::Flat { None } else { self.lanes() };
-        let lines = self.stretch.as_ref().and_then(|stretch| stretch.lines);
+        let lanes = self.lanes().filter(|_| !matches!(self.shape, MapShape::Flat));
+        let lines = match &self.shape {
+            MapShape::Crossed(crossed) => Some(crossed.axes[1]),
+            _ => self.stretch.as_ref().and_then(|stretch| stretch.lines),
+        };
         let axes = (0..self.domain.extents.len() as u32).map(Axis);
         axes.filter(|&a| Some(a) != lanes && Some(a) != lines).collect()
     }
@@ -301,9 +331,10 @@ impl fmt::Display for MapSchedule<'_> {
     /// `map [64, 3456] lanes a1 by 1024, 256 units, tail none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "map {:?} ", &self.domain.extents[..])?;
-        match self.shape {
+        match &self.shape {
             MapShape::Scalar => write!(f, "in scalars")?,
             MapShape::Flat => write!(f, "in whole vectors")?,
+            MapShape::Crossed(crossed) => write!(f, "lanes {crossed}, by a leaf")?,
             MapShape::Nested { lanes, block, tail } => {
                 write!(f, "lanes a{} by {block}", lanes.0)?;
                 match tail {

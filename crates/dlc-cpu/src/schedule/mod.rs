@@ -3,6 +3,7 @@
 
 pub mod abreast;
 pub mod contract;
+pub mod crossed;
 pub mod domain;
 pub mod lanes;
 pub mod map;
@@ -231,6 +232,10 @@ impl<'k> Schedule<'k> {
         match self {
             Schedule::Contract(contract) => contract.workspace(),
             Schedule::Row(row) => row.workspace(),
+            Schedule::Map(segments) => {
+                let scratch = segments.iter().map(|s| s.workspace().scratch).max();
+                Workspace { scratch: scratch.unwrap_or(0), ..Workspace::default() }
+            }
             _ => Workspace::default(),
         }
     }

@@ -1,12 +1,12 @@
 //! Packing of neighbours that are all inside: whole vectors, and no conditions.
 
-use super::{Packing, Target, offset};
+use super::{Packing, offset};
 use crate::codegen::contract::Contraction;
-use crate::codegen::load::shuffle;
 use crate::codegen::nest::Point;
+use crate::codegen::turn::{Columns, rows_to_columns};
 use crate::codegen::{Emitter, LANES, NOTRAP};
 use crate::schedule::contract::{BareLoad, PackOrder, Side};
-use cranelift_codegen::ir::types::{F32, F32X4, I64, I64X2};
+use cranelift_codegen::ir::types::{F32, F32X4, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 impl Contraction<'_, '_> {
@@ -62,7 +62,7 @@ impl Contraction<'_, '_> {
                 let from: Vec<Value> = (0..count).map(&mut row).collect();
                 let at = offset(e, column, run.flat, depth.0, 4 * width);
                 let steps = e.b.ins().isub(run.end, run.start);
-                transpose(e, &from, Target { at, step: 4 * width }, steps);
+                rows_to_columns(e, &from, Columns { at, step: 4 * width }, steps);
             });
         };
         let end = e.b.ins().iadd_imm_s(first, width - width % 4);
@@ -88,55 +88,5 @@ fn copy_known(e: &mut Emitter, from: Value, to: Value, count: i64) {
             e.b.ins().store(NOTRAP, value, to, 4 * at as i32);
             at += floats;
         }
-    }
-}
-
-/// Copies `count` neighbours of each of four, two or one rows, so that those of one column become
-/// neighbours.
-fn transpose(e: &mut Emitter, rows: &[Value], to: Target, count: Value) {
-    let zero = e.int(0);
-    let whole = e.b.ins().band_imm_s(count, -LANES);
-    e.for_each(zero, whole, LANES, |e, k| {
-        let mut load = |row: &Value| {
-            let from = e.add_scaled(*row, k, 4);
-            e.b.ins().load(F32X4, NOTRAP, from, 0)
-        };
-        let vectors: Vec<Value> = rows.iter().map(&mut load).collect();
-        let columns = columns(e, &vectors);
-        for (column, value) in (0i64..).zip(columns) {
-            let at = e.b.ins().iadd_imm_s(k, column);
-            let at = e.add_scaled(to.at, at, to.step);
-            e.b.ins().store(NOTRAP, value, at, 0);
-        }
-    });
-    e.for_each(whole, count, 1, |e, k| {
-        let at = e.add_scaled(to.at, k, to.step);
-        for (r, row) in (0i32..).zip(rows) {
-            let from = e.add_scaled(*row, k, 4);
-            let value = e.b.ins().load(F32, NOTRAP, from, 0);
-            e.b.ins().store(NOTRAP, value, at, 4 * r);
-        }
-    });
-}
-
-/// The four columns of vectors that are rows.
-fn columns(e: &mut Emitter, rows: &[Value]) -> [Value; 4] {
-    let mut pick = |x: Value, y: Value, picks| shuffle(e, x, y, picks);
-    let (even, odd) = ([0, 4, 1, 5], [2, 6, 3, 7]);
-    let (lower, upper) = ([0, 1, 4, 5], [2, 3, 6, 7]);
-    match *rows {
-        [a, b, c, d] => {
-            let [x, y] = [(a, b), (c, d)].map(|(p, q)| [pick(p, q, even), pick(p, q, odd)]);
-            let mut both = |k: usize| [pick(x[k], y[k], lower), pick(x[k], y[k], upper)];
-            let [[p, q], [r, s]] = [both(0), both(1)];
-            [p, q, r, s]
-        }
-        [a, b] => {
-            let pairs = [pick(a, b, even), pick(a, b, odd)];
-            let pairs = pairs.map(|v| e.cast_bits(v, I64X2));
-            [0u8, 1, 2, 3].map(|k| e.b.ins().extractlane(pairs[usize::from(k / 2)], k % 2))
-        }
-        [a] => [0u8, 1, 2, 3].map(|k| e.b.ins().extractlane(a, k)),
-        _ => unreachable!("rows are taken by four, two or one"),
     }
 }
