@@ -34,6 +34,7 @@
 //! ```
 
 pub mod abi;
+pub mod allocator;
 pub mod arrange;
 pub mod beside;
 pub mod caches;

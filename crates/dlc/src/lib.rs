@@ -32,6 +32,7 @@ mod compiler;
 mod datasets;
 mod error;
 mod generate;
+mod memory;
 mod network;
 mod perf;
 mod picture;
@@ -54,6 +55,7 @@ pub use generate::{
     Attention, Beams, GenerateOptions, Generated, Sampling, attention, continue_texts, generate,
     generating_model, translate, translates,
 };
+pub use memory::when_freed;
 pub use network::{Network, Outputs};
 pub use perf::{ApartFrom, EntryPerf, KernelPerf, Perf, explain_perf};
 pub use picture::draw;

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 mod cli;
 
-/// Compilers make many small things for a short time: a tenth of a compilation is theirs.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: dlc_cpu::allocator::Allocator = dlc_cpu::allocator::Allocator;
 
 fn main() -> ExitCode {
+    dlc::when_freed(dlc_cpu::allocator::give_back);
     cli::main()
 }

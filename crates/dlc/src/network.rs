@@ -39,7 +39,9 @@ impl Network {
     /// If the file is not what it should be; all missing, unexpected and mismatched tensors are
     /// listed at once.
     pub fn load(self, path: impl AsRef<Path>) -> Result<Network, Error> {
+        crate::memory::freed();
         WeightsFile::new(path.as_ref()).load(&*self.executable)?;
+        crate::memory::freed();
         Ok(self)
     }
 
@@ -161,6 +163,7 @@ pub(crate) fn initialize(
 ) -> Result<(), Error> {
     let entry = EntryGraph { name: "init".into(), graph: init.clone() };
     let (program, _) = pipeline::build(&[entry], compiler.target_ref(), &compiler.options)?;
+    crate::memory::freed();
     if program.read("seed").is_ok() {
         program.write("seed", &Tensor::i32([], vec![seed]))?;
     }
@@ -168,9 +171,13 @@ pub(crate) fn initialize(
     let outputs: Vec<&Buffer> = outputs.map(|&b| program.program().buffer(b)).collect();
     let mut values: Vec<Tensor> = outputs.iter().map(|b| empty(b)).collect();
     program.call(0, &[], &mut values)?;
-    for (buffer, value) in outputs.iter().zip(&values) {
-        into.write(&buffer.name, value)?;
+    let names: Vec<String> = outputs.iter().map(|buffer| buffer.name.clone()).collect();
+    drop(program);
+    // Each is freed as soon as it is copied.
+    for (name, value) in names.iter().zip(values) {
+        into.write(name, &value)?;
     }
+    crate::memory::freed();
     Ok(())
 }
 
