@@ -166,6 +166,9 @@ pub enum FileProblem {
     /// A header that contradicts itself or passes a limit.
     #[error("has a bad header: {0}")]
     Header(String),
+    /// Contents that no data can be made of.
+    #[error("{0}")]
+    Content(String),
     /// Compressed data that cannot be unpacked.
     #[error("is damaged: {0}")]
     Damaged(String),

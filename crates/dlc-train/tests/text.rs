@@ -6,7 +6,7 @@ use dlc_train::{Batches, Dataset, Parts, Unit, Vocabulary, chorales, sequences};
 use flate2::{Compression, write::GzEncoder};
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 fn file(dir: &TempDir, name: &str, contents: &[u8]) -> PathBuf {
@@ -106,6 +106,22 @@ fn lines_begin_and_end_with_the_mark() {
 }
 
 #[test]
+fn known_words_must_fit() {
+    let dir = TempDir::new().unwrap();
+    let path = file(&dir, "a.txt", b"ab\nc\n");
+    let known = lines(&path, None, None, CHARACTERS).unwrap().vocabulary.unwrap();
+    let message = |path: &Path, known: &Vocabulary| {
+        lines(path, None, None, Words::Known(known)).unwrap_err().to_string()
+    };
+    let other = message(&file(&dir, "b.txt", b"bc\nbd\n"), &known);
+    assert!(other.ends_with(
+        "b.txt` does not fit: the character 'd' is not in the vocabulary of 3 characters"
+    ));
+    let unmarked = Vocabulary::of(["abc"].into_iter(), Unit::Character, &[]).unwrap();
+    assert_eq!(message(&path, &unmarked), "the vocabulary has no mark that ends a line");
+}
+
+#[test]
 fn pairs_belong_together() {
     let dir = TempDir::new().unwrap();
     let from = file(&dir, "a.en", b"a b\nabc\nb\n");
@@ -199,12 +215,12 @@ fn chorales_are_piano_rolls() {
 fn sequences_have_a_length_and_a_class() {
     let dir = TempDir::new().unwrap();
     let table = "class,sequence\n+,gat\n-, ta\n\n+,c\n";
-    let parts = sequences(&file(&dir, "dna.csv", table.as_bytes()), None).unwrap();
+    let parts = sequences(&file(&dir, "dna.csv", table.as_bytes()), None, CHARACTERS).unwrap();
     assert_eq!(sizes(&parts), [("T", 3), ("V", 5), ("K", 2)]);
     let data = &parts.train;
     assert_eq!(ids(data, "ids"), [3, 1, 4, 4, 1, 0, 2, 0, 0]);
     assert_eq!((ids(data, "length"), ids(data, "label")), (vec![3, 2, 1], vec![0, 1, 0]));
-    let longer = sequences(&file(&dir, "dna.csv", table.as_bytes()), Some(5)).unwrap();
+    let longer = sequences(&file(&dir, "dna.csv", table.as_bytes()), Some(5), CHARACTERS).unwrap();
     assert_eq!(ids(&longer.train, "ids")[..5], [3, 1, 4, 0, 0]);
     for (table, length, problem) in [
         (table, Some(2), "a sequence has 3 characters, T is 2"),
@@ -213,7 +229,8 @@ fn sequences_have_a_length_and_a_class() {
         ("class,sequence\n+,g\n+\n", None, "line 3 is not `CLASS,SEQUENCE`"),
         ("class,sequence\n+,\"g\"\n", None, "line 2 is not `CLASS,SEQUENCE`"),
     ] {
-        let error = sequences(&file(&dir, "bad.csv", table.as_bytes()), length).unwrap_err();
+        let path = file(&dir, "bad.csv", table.as_bytes());
+        let error = sequences(&path, length, CHARACTERS).unwrap_err();
         assert!(error.to_string().contains(problem), "{error}");
     }
 }

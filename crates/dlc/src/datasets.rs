@@ -23,21 +23,33 @@ pub(crate) struct Splits {
     pub vocabulary: Option<Arc<Vocabulary>>,
 }
 
+/// What was known before a data set is read.
+#[derive(Clone, Copy, Default)]
+struct Known<'k> {
+    /// What ids stand for.
+    vocabulary: Option<&'k Vocabulary>,
+    /// Sizes of dims, where the section gives none.
+    sizes: &'k [(&'static str, usize)],
+}
+
 /// Reads the data sets `specs` (as [`dlc_front::Unit::data`] gives them) of a module in `file`; `places`
-/// are other folders or files for data sets by name.
+/// are other folders or files for data sets by name. Ids stand for what `vocabulary` says, if it is
+/// given.
 pub(crate) fn load(
     module: &Module,
     specs: &[DataSpec],
     file: &Path,
     places: &[(String, PathBuf)],
+    vocabulary: Option<&Vocabulary>,
 ) -> Result<Splits, Error> {
     refuse_unknown(specs, places)?;
     let (spec, validation) = specs.split_first().expect("a section names its data");
     let read = |spec, known| {
         read(spec, file, places, known).map_err(|error| at_its_line(module, spec, error))
     };
-    let whole = read(spec, None)?;
-    let other = validation.first().map(|spec| read(spec, Some(&whole))).transpose()?;
+    let whole = read(spec, Known { vocabulary, sizes: &[] })?;
+    let known = Known { vocabulary: whole.vocabulary.as_ref(), sizes: &whole.sizes };
+    let other = validation.first().map(|spec| read(spec, known)).transpose()?;
     let validation = other.map_or(whole.validation, |other| Some(other.train));
     let sizes = whole.sizes.iter().map(|&(dim, size)| (dim.to_owned(), size as i64)).collect();
     let vocabulary = whole.vocabulary.map(Arc::new);
@@ -81,22 +93,20 @@ impl Splits {
     }
 }
 
-/// Reads a data set; one that stands beside `known` has the same vocabulary and sizes.
+/// Reads a data set, with what is known.
 fn read(
     spec: &DataSpec,
     file: &Path,
     places: &[(String, PathBuf)],
-    known: Option<&Parts>,
+    known: Known<'_>,
 ) -> Result<Parts, Error> {
     let given = |name: &str| spec.number(name).map(|n| n as usize);
     let size = |name: &str| {
-        let sizes = known.map_or(&[][..], |known| &known.sizes);
-        given(name).or(sizes.iter().find(|(dim, _)| *dim == name).map(|&(_, size)| size))
+        given(name).or(known.sizes.iter().find(|(dim, _)| *dim == name).map(|&(_, size)| size))
     };
     let path = |at: usize| place(spec, at, file, places);
     let unit = given("bpe").map_or(Unit::Character, Unit::Piece);
-    let known = known.and_then(|known| known.vocabulary.as_ref());
-    let words = known.map_or(Words::Learned(unit), Words::Known);
+    let words = known.vocabulary.map_or(Words::Learned(unit), Words::Known);
     let bucket = given("bucket");
     Ok(match spec.dataset.as_str() {
         "mnist" => {
@@ -115,7 +125,7 @@ fn read(
             let how = Pairing { source, target, bucket, words, joint };
             dlc_train::text::pairs(&path(0), &path(1), &how)?
         }
-        "sequences" => dlc_train::sequences(&path(0), size("T"))?,
+        "sequences" => dlc_train::sequences(&path(0), size("T"), words)?,
         "chorales" => dlc_train::chorales(&path(0), size("T").unwrap_or(0))?,
         other => {
             return Err(Error::Argument(format!(

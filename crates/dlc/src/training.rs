@@ -9,7 +9,7 @@ use dlc_front::{EarlyStop, TrainOverrides, Training, Validation};
 use dlc_kernel::{Bindings, BuildOptions, Executable, OptLevel, StageTime};
 use dlc_train::{
     BoxError, Checking, Fit, Goal, Metrics, Monitor, Observer, Rebuild, Start, Summary, Trainer,
-    WeightsFile,
+    Vocabulary, WeightsFile,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -221,7 +221,7 @@ pub fn train(
     options: &TrainOptions,
     observer: &mut dyn Observer,
 ) -> Result<Trained, Error> {
-    let (splits, bindings) = load(module, model, file, options)?;
+    let (splits, bindings) = load(module, model, file, options, None)?;
     let training = module.training(model, &options.overrides, &bindings)?;
     let splits = splits.with_validation(fraction(&training));
     let dir = run_dir(&training, file, model, options);
@@ -265,10 +265,11 @@ pub struct Evaluated {
     pub not_finite: Vec<(String, usize)>,
 }
 
-/// Loss and metrics of a model on its test data, with the weights in `weights`.
+/// Loss and metrics of a model on its test data, with the weights in `weights`. Ids stand for what
+/// the weights' file says, if it does.
 ///
 /// # Errors
-/// If section, data or weights are wrong.
+/// If section, data or weights are wrong, or the data has what the weights' vocabulary lacks.
 pub fn evaluate(
     module: &Module,
     model: &str,
@@ -276,15 +277,16 @@ pub fn evaluate(
     weights: &WeightsFile,
     options: &TrainOptions,
 ) -> Result<Evaluated, Error> {
-    let (splits, bindings) = load(module, model, file, options)?;
+    let learned = weights.read()?;
+    let (splits, bindings) = load(module, model, file, options, learned.vocabulary())?;
     let training = module.training(model, &options.overrides, &bindings)?;
     let splits = splits.with_validation(fraction(&training));
     let mut trainer = module.start_for(&splits, model, options, &bindings)?;
-    let not_finite = weights.load(&**trainer.executable())?;
+    learned.apply(&**trainer.executable(), &weights.path)?;
     let mut rebuild = module.rebuild(&training, &bindings);
     let (data, samples) = splits.tested().expect("a part is split off");
     let metrics = trainer.evaluate(samples, &mut rebuild)?;
-    Ok(Evaluated { data, metrics, not_finite })
+    Ok(Evaluated { data, metrics, not_finite: learned.not_finite() })
 }
 
 /// The run's folder: the option's, the section's, or one in `runs/` named after the model.
@@ -299,15 +301,17 @@ fn run_dir(training: &Training, file: &Path, model: &str, options: &TrainOptions
     options.out.clone().or(own).unwrap_or_else(numbered)
 }
 
-/// The data of the section, and the sizes of dims: those it defines, and the option's.
+/// The data of the section, and the sizes of dims: those it defines, and the option's. What ids
+/// stand for is learned from the data, if no `vocabulary` is given.
 fn load(
     module: &Module,
     model: &str,
     file: &Path,
     options: &TrainOptions,
+    vocabulary: Option<&Vocabulary>,
 ) -> Result<(Splits, Bindings), Error> {
     let specs = module.unit.data(model).map_err(|d| module.refuse(&d))?;
-    let splits = datasets::load(module, &specs, file, &options.data)?;
+    let splits = datasets::load(module, &specs, file, &options.data, vocabulary)?;
     let mut bindings = options.bindings.clone();
     for (dim, &size) in &splits.sizes {
         match bindings.insert(dim.clone(), size) {

@@ -1,7 +1,6 @@
 //! Sequences with a class each, from a table: DNA, words, sentences.
 
-use crate::data::text::{padded, read};
-use crate::data::vocabulary::{Unit, Vocabulary};
+use crate::data::text::{Words, encoded, padded, read};
 use crate::data::{Dataset, Field, Parts};
 use crate::{Error, FileProblem};
 use dlc_kernel::Tensor;
@@ -15,24 +14,24 @@ use std::path::Path;
 ///
 /// # Errors
 /// If the file is no such table, or a sequence is longer than `length` allows.
-pub fn sequences(path: &Path, length: Option<usize>) -> Result<Parts, Error> {
+pub fn sequences(path: &Path, length: Option<usize>, words: Words<'_>) -> Result<Parts, Error> {
     let text = read(path)?;
     let rows = rows(&text).map_err(|problem| FileProblem::Header(problem).at(path))?;
     let classes: BTreeSet<&str> = rows.iter().map(|row| row.0).collect();
-    let vocabulary = Vocabulary::of(rows.iter().map(|row| row.1), Unit::Character, &["<end>"])?;
-    let encode = |row: &(&str, &str)| vocabulary.encode(row.1);
-    let encoded = rows.iter().map(encode).collect::<Result<Vec<_>, Error>>()?;
-    let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
+    let vocabulary = words.vocabulary(rows.iter().map(|row| row.1), &["<end>"])?;
+    let encode = |row: &(&str, &str)| encoded(&vocabulary, row.1, path);
+    let ids = rows.iter().map(encode).collect::<Result<Vec<_>, Error>>()?;
+    let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     let length = length.unwrap_or(longest);
     if longest > length {
         let problem = format!("a sequence has {longest} characters, T is {length}");
         return Err(FileProblem::Header(problem).at(path));
     }
-    let lengths = encoded.iter().map(|ids| ids.len() as i32).collect();
+    let lengths = ids.iter().map(|ids| ids.len() as i32).collect();
     let label = |row: &(&str, &str)| classes.iter().position(|class| *class == row.0);
     let labels = rows.iter().map(|row| label(row).expect("it is a class") as i32).collect();
     let data = Dataset::new(vec![
-        Field::new("ids", padded(&encoded, length)),
+        Field::new("ids", padded(&ids, length)),
         Field::new("length", Tensor::i32([rows.len()], lengths)),
         Field::new("label", Tensor::i32([rows.len()], labels)),
     ])?;

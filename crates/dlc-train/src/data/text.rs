@@ -46,7 +46,7 @@ pub fn windows(path: &Path, how: &Windows<'_>) -> Result<Parts, Error> {
     }
     let text = read(path)?;
     let vocabulary = words.vocabulary([text.as_str()].into_iter(), &[])?;
-    let ids = vocabulary.encode(&text)?;
+    let ids = encoded(&vocabulary, &text, path)?;
     let (train, validation) = ids.split_at(ids.len() - ids.len() / VALIDATION);
     if validation.len() <= length {
         return Err(
@@ -64,16 +64,34 @@ pub fn windows(path: &Path, how: &Windows<'_>) -> Result<Parts, Error> {
 }
 
 impl Words<'_> {
-    fn vocabulary<'t>(
+    /// What ids of these texts stand for; their ends are `marks`.
+    ///
+    /// # Errors
+    /// If a byte-pair encoding cannot be learned, or what is known has no marks.
+    pub(super) fn vocabulary<'t>(
         self,
         texts: impl Iterator<Item = &'t str> + Clone,
         marks: &[&str],
     ) -> Result<Vocabulary, Error> {
         match self {
             Words::Learned(unit) => Vocabulary::of(texts, unit, marks),
-            Words::Known(vocabulary) => Ok(vocabulary.clone()),
+            Words::Known(vocabulary) if marks.is_empty() || vocabulary.has_end() => {
+                Ok(vocabulary.clone())
+            }
+            Words::Known(_) => {
+                Err(Error::Usage("the vocabulary has no mark that ends a line".into()))
+            }
         }
     }
+}
+
+/// The ids of a text of that file.
+///
+/// # Errors
+/// If the vocabulary lacks a character.
+pub(super) fn encoded(vocabulary: &Vocabulary, text: &str, path: &Path) -> Result<Vec<i32>, Error> {
+    let lacks = |error: Error| FileProblem::Content(format!("does not fit: {error}")).at(path);
+    vocabulary.encode(text).map_err(lacks)
 }
 
 fn windows_of(ids: &[i32], length: usize, stride: usize) -> Result<Dataset, Error> {
@@ -104,12 +122,12 @@ pub fn lines(
         return Err(FileProblem::Header("it has no line that is not empty".into()).at(path));
     }
     let vocabulary = words.vocabulary(lines.iter().copied(), &["<end>"])?;
-    let encode = |line: &&str| vocabulary.encode(line);
-    let encoded = lines.iter().map(encode).collect::<Result<Vec<_>, Error>>()?;
-    let longest = encoded.iter().map(Vec::len).max().unwrap_or(0) + 1;
+    let encode = |line: &&str| encoded(&vocabulary, line, path);
+    let sequences = lines.iter().map(encode).collect::<Result<Vec<_>, Error>>()?;
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0) + 1;
     let length = length.unwrap_or(longest);
     if longest > length {
-        let line = encoded.iter().position(|ids| ids.len() + 1 == longest).unwrap_or(0);
+        let line = sequences.iter().position(|ids| ids.len() + 1 == longest).unwrap_or(0);
         let problem = format!(
             "its line {:?} has {} units and an end, T is {length}",
             shorten(lines[line]),
@@ -118,8 +136,8 @@ pub fn lines(
         return Err(FileProblem::Header(problem).at(path));
     }
     let sizes = vec![("T", length), ("V", vocabulary.len())];
-    let lengths = encoded.iter().map(|ids| ids.len() + 1);
-    let data = in_buckets(Dataset::new(decoder_fields(&encoded, length))?, lengths, bucket);
+    let lengths = sequences.iter().map(|ids| ids.len() + 1);
+    let data = in_buckets(Dataset::new(decoder_fields(&sequences, length))?, lengths, bucket);
     Ok(Parts { sizes, cut: &["T"], vocabulary: Some(vocabulary), ..Parts::of(data) })
 }
 
@@ -200,11 +218,11 @@ pub fn pairs(source: &Path, target: &Path, how: &Pairing<'_>) -> Result<Parts, E
         return Err(FileProblem::Lines { expected, found, other: source.into() }.at(target));
     }
     let vocabulary = how.vocabulary(&from, &to)?;
-    let encode = |words: &Vocabulary, lines: &[&str]| -> Result<Vec<Vec<i32>>, Error> {
-        lines.iter().map(|line| words.encode(line.trim())).collect()
+    let encode = |words: &Vocabulary, lines: &[&str], path: &Path| {
+        lines.iter().map(|line| encoded(words, line.trim(), path)).collect::<Result<Vec<_>, _>>()
     };
-    let from = encode(vocabulary.of_sources(), &from)?;
-    let pairs = from.into_iter().zip(encode(&vocabulary, &to)?);
+    let from = encode(vocabulary.of_sources(), &from, source)?;
+    let pairs = from.into_iter().zip(encode(&vocabulary, &to, target)?);
     let fits = |ids: &[i32], most: Option<usize>| {
         !ids.is_empty() && most.is_none_or(|most| ids.len() < most)
     };

@@ -1,0 +1,68 @@
+//! What ids stand for is what the weights' file says, whatever else a text would teach.
+
+use dlc::{Compiler, Error, Evaluated, Module, TrainOptions, WeightsFile, evaluate, train};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const MODEL: &str = r#"
+model Lm(ids: i32[N, T]) -> f32[N, T, V] { ids |> embedding(V, 8) |> gru(8) |> linear(V) }
+
+train Lm {
+  data  text("a.txt", T = 16) batch 8 shuffle
+  loss  cross_entropy(Lm(ids), next)
+  optim adam(lr = 1e-2)
+  epochs 2
+}
+"#;
+
+struct Trained {
+    dir: TempDir,
+    module: Module,
+    file: PathBuf,
+    loss: f64,
+}
+
+/// A text that has one `!`, in the part that is not for validation.
+fn text() -> String {
+    format!("oh!{}", "the quick brown fox jumps over the lazy dog.\n".repeat(20))
+}
+
+fn trained() -> Trained {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.txt"), text()).unwrap();
+    let file = dir.path().join("model.dl");
+    std::fs::write(&file, MODEL).unwrap();
+    let module = Compiler::new().threads(1).compile_file(&file).unwrap();
+    let out = Some(dir.path().join("run"));
+    let options = TrainOptions { out, ..TrainOptions::default() };
+    let trained =
+        train(&module, "Lm", &file, &options, &mut |_: &dlc_train::Event<'_>| {}).unwrap();
+    let loss = trained.test.unwrap().1.loss();
+    Trained { dir, module, file, loss }
+}
+
+impl Trained {
+    fn weights(&self) -> WeightsFile {
+        WeightsFile::new(self.dir.path().join("run/weights.safetensors"))
+    }
+
+    /// The loss on another text.
+    fn evaluate(&self, text: &str) -> Result<Evaluated, Error> {
+        let path = self.dir.path().join("b.txt");
+        std::fs::write(&path, text).unwrap();
+        let data = vec![("text".to_owned(), path)];
+        let options = TrainOptions { data, ..TrainOptions::default() };
+        evaluate(&self.module, "Lm", Path::new(&self.file), &self.weights(), &options)
+    }
+}
+
+#[test]
+fn a_model_is_measured_with_its_own_vocabulary() {
+    let trained = trained();
+    let without = trained.evaluate(&text().replace('!', "z")).unwrap();
+    assert_eq!(without.metrics.loss(), trained.loss);
+    let Err(unknown) = trained.evaluate(&text().replace('!', "~")) else { panic!("it has `~`") };
+    let unknown = unknown.to_string();
+    assert!(unknown.contains("b.txt` does not fit: the character '~' is not in"), "{unknown}");
+    assert!(unknown.contains("model.dl:5:"), "{unknown}");
+}
