@@ -95,6 +95,47 @@ train Whole {
 }
 "#;
 
+/// A recurrent model: `Lm` computes all anew, the others keep its state.
+const GRU: &str = r#"
+block Body(V, first = 0.0)(ids: i32[N, T]) {
+  h, last = ids |> embedding(V, 12) |> gru(24, states = yes, h0 = first)
+  h |> linear(V), last
+}
+
+model Lm(ids: i32[N, T]) -> f32[N, T, V] {
+  y, _ = ids |> Body(V)
+  y
+}
+
+model One(ids: i32[N, T], at: i32[]) -> f32[N, T, V] {
+  state h = zeros[1, N, 24]
+  y, last = ids |> Body(V, first = h if at > 0 else 0)
+  h <- last
+  y
+}
+
+model Many(ids: i32[N, T], at: i32[N]) -> f32[N, T, V] {
+  state h = zeros[1, N, 24]
+  y, last = ids |> Body(V, first = h if (at |> unsqueeze[-1]) > 0 else 0)
+  h <- last
+  y
+}
+
+model Joint(ids: i32[N, T], at: i32[N]) -> f32[N, T, V] {
+  state calls = 0.0
+  calls <- calls + 1
+  y, _ = ids |> Body(V)
+  y + 0.0 * calls
+}
+
+train Lm {
+  data text("fox.txt", T = 48, stride = 7) batch 8 shuffle
+  loss cross_entropy(Lm(ids), next)
+  optim adam(lr = 1e-2)
+  epochs 2
+}
+"#;
+
 fn trained(source: &str, model: &str) -> Trained {
     let dir = tempfile::tempdir().unwrap();
     let text = "the quick brown fox jumps over the lazy dog.\n".repeat(40);
@@ -248,4 +289,33 @@ fn prompts_of_several_lengths_are_continued_together(trained: &Trained) {
     };
     let wanted: String = prompts[..3].iter().map(text).collect();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), wanted);
+}
+
+/// States that every call moves on follow their sequence: drawn, searched for, several at a time, in
+/// turns.
+#[test]
+fn recurrent_states_follow_their_sequence() {
+    let trained = trained(GRU, "Lm");
+    let prompts = ["t", "the quick brown fox jum", "the ", "over the lazy dog", "the quick brown "];
+    let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+    let beams = Some(dlc::Beams { count: 4, length_penalty: 1.0 });
+    for options in [
+        GenerateOptions { sampling: greedy, ..asked("", 20) },
+        drawn(""),
+        GenerateOptions { beams, ..asked("", 9) },
+    ] {
+        let [anew, one, many] = ["Lm", "One", "Many"].map(|model| {
+            let mut keep_on = |_| ControlFlow::Continue(());
+            let (module, weights) = (&trained.module, &trained.weights);
+            dlc::continue_texts(module, model, weights, &prompts, &options, &mut keep_on).unwrap()
+        });
+        assert_eq!((&one, &many), (&anew, &anew), "{options:?}");
+        let options = GenerateOptions { prompt: "the quick brown fox jum".into(), ..options };
+        let [anew, one, many] =
+            ["Lm", "One", "Many"].map(|model| trained.generate(model, &options).unwrap().ids);
+        assert_eq!((&one, &many), (&anew, &anew), "{options:?}");
+    }
+    let options = GenerateOptions { beams, ..asked("the ", 3) };
+    let refused = trained.refused("Joint", &options);
+    assert!(refused.contains("`calls` of `Joint` does not tell"), "{refused}");
 }

@@ -5,6 +5,7 @@ mod beam;
 mod engine;
 mod look;
 mod sample;
+mod states;
 mod translate;
 
 use crate::{Bindings, Error, Module};

@@ -3,10 +3,11 @@
 
 use super::beam::Scores;
 use super::require_causal;
+use super::states::States;
 use crate::network::{empty, extents, initialize};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Bindings, Error, Module};
-use dlc_graph::Type;
+use dlc_graph::{Graph, Type};
 use dlc_kernel::{DType, Executable, RunError, Size, Tensor};
 use dlc_train::{Weights, WeightsFile};
 
@@ -32,16 +33,25 @@ pub(super) struct Engine {
     seen: Vec<Vec<i32>>,
     /// What the position of a continued model is.
     position: Option<Position>,
+    states: States,
+    /// What the states held after each sequence of the last question, if they were several.
+    left: Vec<Left>,
     /// How many ids the states have room for, once that is known.
     room: Option<usize>,
     /// Whether later ids have been shown to leave earlier logits alone.
     is_causal: bool,
 }
 
+/// What the states of one sequence held after some ids.
+struct Left {
+    ids: Vec<i32>,
+    states: Vec<Tensor>,
+}
+
 /// What a model reads: the name of its ids and, where it goes on from its states, a position.
 pub(super) struct Signature {
     ids: String,
-    at: Option<Position>,
+    at: Option<(String, Position)>,
     /// The dims of the ids, where they are open.
     batch: Option<String>,
     time: Result<String, usize>,
@@ -90,7 +100,7 @@ impl Signature {
         let (ids, rest) = inputs.split_first()?;
         let at = match rest {
             [] => None,
-            [(_, ty)] => Some(Position::of(ty, ids.1.shape.first()?, keeps)?),
+            [(at, ty)] => Some((at.clone(), Position::of(ty, ids.1.shape.first()?, keeps)?)),
             _ => return None,
         };
         if ids.1.dtype != DType::I32 || ids.1.rank() != 2 {
@@ -115,8 +125,8 @@ impl Signature {
 
     /// How many sequences it goes on with at a time, of so many.
     pub fn rows(&self, sequences: usize) -> usize {
-        match (self.at, &self.batch) {
-            (Some(Position::Own), Some(_)) => sequences.clamp(1, TOGETHER),
+        match (&self.at, &self.batch) {
+            (Some((_, Position::Own)), Some(_)) => sequences.clamp(1, TOGETHER),
             _ => 1,
         }
     }
@@ -142,19 +152,13 @@ impl Engine {
             (Ok(_), true, _) => vec![CHUNK, 1],
             (Ok(_), false, length) => vec![length.unwrap_or(most) as i64],
         };
-        let bound = |&length: &i64| {
-            let mut sizes = bindings.clone();
-            sizes.extend(signature.batch.iter().map(|dim| (dim.clone(), rows as i64)));
-            sizes.extend(signature.time.iter().map(|dim| (dim.clone(), length)));
-            let (entry, init) = module.model(model)?.elaborate(&sizes)?;
-            let name = if length == 1 { "decode" } else { "prefill" };
-            Ok((EntryGraph { name: name.into(), ..entry }, init))
-        };
-        let bound = lengths.iter().map(bound).collect::<Result<Vec<_>, Error>>()?;
-        let (entries, mut inits): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
+        let (entries, init, states) = bound(module, model, (signature, rows), bindings, &lengths)?;
+        if rows > 1 && !states.are_placed {
+            states.require_dims(model)?;
+        }
         let compiler = &module.compiler;
         let (executable, _) = pipeline::build(&entries, compiler.target_ref(), &compiler.options)?;
-        initialize(&inits.swap_remove(0), &*executable, 0, compiler)?;
+        initialize(&init, &*executable, 0, compiler)?;
         weights.0.apply(&*executable, &weights.1.path)?;
         let way = way_of(&*executable, signature, model)?;
         if let (Way::LastPosition, Ok(dim), None) = (way, &signature.time, length) {
@@ -164,8 +168,9 @@ impl Engine {
         }
         let length = lengths[0] as usize;
         let seen = vec![Vec::new(); rows];
-        let position = signature.at;
-        Ok(Engine { executable, way, length, seen, position, room: None, is_causal: false })
+        let position = signature.at.as_ref().map(|(_, position)| *position);
+        let (left, room, is_causal) = Default::default();
+        Ok(Engine { executable, way, length, seen, position, states, left, room, is_causal })
     }
 
     /// How many sequences it goes on with at a time.
@@ -180,19 +185,18 @@ impl Engine {
         *extents(output).last().expect("logits have dims")
     }
 
-    /// The logits of the id after `ids`. What a model cannot see at once, or has no room for, is
-    /// forgotten, the first ids first.
-    fn after_one(&mut self, ids: &[i32]) -> Result<Vec<f32>, Error> {
+    /// The logits of the id after `ids`, all of which are computed anew. What a model cannot see at
+    /// once is forgotten, the first ids first.
+    fn anew(&mut self, ids: &[i32]) -> Result<Vec<f32>, Error> {
         let last = &ids[ids.len().saturating_sub(self.length)..];
         match self.way {
-            Way::Continued => Ok(self.go_on(&[ids])?.swap_remove(0)),
             Way::LastPosition if last.len() < self.length => Err(Error::Argument(format!(
                 "the model looks at {} ids, the prompt has only {}",
                 self.length,
                 ids.len()
             ))),
             Way::LastPosition => Ok(self.call(0, last, &[])?),
-            Way::EachPosition => self.whole(last),
+            _ => self.whole(last),
         }
     }
 
@@ -212,27 +216,32 @@ impl Engine {
         Ok(logits)
     }
 
-    /// Computes what is not in the states yet; where they hold something else, from there on. Where
-    /// they have no room for all, the first ids are forgotten, half a room at a time. A sequence
-    /// goes on in the row that has seen most of it.
-    fn go_on(&mut self, sequences: &[&[i32]]) -> Result<Vec<Vec<f32>>, Error> {
+    /// Computes what is not in the states yet; where they hold something else, from there on, or, if
+    /// they cannot be set back, from the beginning. Where they have no room for all, the first ids are
+    /// forgotten, half a room at a time.
+    fn go_on(&mut self, sequences: &[&[i32]], are_several: bool) -> Result<Vec<Vec<f32>>, Error> {
         let kept: Vec<&[i32]> = sequences.iter().map(|ids| self.remembered(ids)).collect();
-        let rows = self.rows_of(&kept);
-        let known = |(ids, &row): (&&[i32], &usize)| same(&self.seen[row], ids).min(ids.len() - 1);
-        let mut at: Vec<usize> = kept.iter().zip(&rows).map(known).collect();
+        let (rows, mut at) = match self.states.are_placed {
+            true => self.set_back(&kept),
+            false => self.follow(&kept)?,
+        };
         let mut logits = vec![Vec::new(); kept.len()];
         while logits.iter().any(Vec::is_empty) {
-            let is_long = kept.iter().zip(&at).all(|(ids, at)| ids.len() - at >= self.length);
+            let active =
+                (0..kept.len()).filter(|&k| self.states.are_placed || at[k] < kept[k].len());
+            let active: Vec<usize> = active.collect();
+            let is_long = active.iter().all(|&k| kept[k].len() - at[k] >= self.length);
             let (entry, count) = if is_long { (0, self.length) } else { (1, 1) };
-            // Who has all waits at the last id; rows without a sequence, at the first.
-            let starts = kept.iter().zip(&at).map(|(ids, &at)| at.min(ids.len() - count));
-            let starts: Vec<usize> = starts.collect();
+            // Who has all waits at the last id; rows that are not active, at the first.
+            let starts: Vec<usize> =
+                active.iter().map(|&k| at[k].min(kept[k].len() - count)).collect();
             let all = self.seen.len();
             let (mut ids, mut places) = (vec![0; all * count], vec![0; all]);
-            let idle = (0..all).filter(|row| !rows.contains(row));
+            let idle = (0..all).filter(|row| !active.iter().any(|&k| rows[k] == *row));
             idle.for_each(|row| self.seen[row].clear());
-            for ((&row, &start), sequence) in rows.iter().zip(&starts).zip(&kept) {
-                ids[row * count..][..count].copy_from_slice(&sequence[start..start + count]);
+            for (&k, &start) in active.iter().zip(&starts) {
+                let row = rows[k];
+                ids[row * count..][..count].copy_from_slice(&kept[k][start..start + count]);
                 places[row] = start;
                 self.seen[row].truncate(start);
             }
@@ -242,20 +251,74 @@ impl Engine {
                         && starts.iter().any(|&at| at > 0 && (at + count) as i64 > extent) =>
                 {
                     self.room = Some(extent as usize);
-                    return self.go_on(sequences);
+                    return self.go_on(sequences, are_several);
                 }
                 called => called?,
             };
-            for (k, &row) in rows.iter().enumerate() {
-                let end = starts[k] + count;
-                self.seen[row].extend_from_slice(&kept[k][starts[k]..end]);
+            let mut ended = Vec::new();
+            for (&k, &start) in active.iter().zip(&starts) {
+                let end = start + count;
+                self.seen[rows[k]].extend_from_slice(&kept[k][start..end]);
                 if at[k] < end && end == kept[k].len() {
-                    logits[k] = self.row(&called, row * count + count - 1);
+                    logits[k] = self.row(&called, rows[k] * count + count - 1);
+                    ended.push(rows[k]);
                 }
                 at[k] = end;
             }
+            if are_several && !self.states.are_placed {
+                self.leave(&ended)?;
+            }
         }
         Ok(logits)
+    }
+
+    /// The row that has seen most of each sequence, and how much that is.
+    fn set_back(&self, sequences: &[&[i32]]) -> (Vec<usize>, Vec<usize>) {
+        let rows = self.rows_of(sequences);
+        let known = |(ids, &row): (&&[i32], &usize)| same(&self.seen[row], ids).min(ids.len() - 1);
+        let at = sequences.iter().zip(&rows).map(known).collect();
+        (rows, at)
+    }
+
+    /// A row for each sequence, with the states that were left where the sequence goes on, and how
+    /// much they have seen.
+    fn follow(&mut self, sequences: &[&[i32]]) -> Result<(Vec<usize>, Vec<usize>), Error> {
+        let begins = |ids: &[i32], seen: &[i32]| seen.len() < ids.len() && ids.starts_with(seen);
+        let mut states = None;
+        let mut at = Vec::new();
+        for (row, ids) in sequences.iter().enumerate() {
+            if !begins(ids, &self.seen[row]) {
+                self.seen[row].clear();
+            }
+            let found = self.left.iter().filter(|left| begins(ids, &left.ids));
+            let longest = found.max_by_key(|left| left.ids.len());
+            if let Some(left) = longest.filter(|left| left.ids.len() > self.seen[row].len()) {
+                let states = match &mut states {
+                    Some(states) => states,
+                    none => none.insert(self.states.read(&*self.executable)?),
+                };
+                self.states.put(states, row, &left.states);
+                self.seen[row].clone_from(&left.ids);
+            }
+            at.push(self.seen[row].len());
+        }
+        if let Some(states) = states {
+            self.states.write(&*self.executable, &states)?;
+        }
+        Ok(((0..sequences.len()).collect(), at))
+    }
+
+    /// Notes what the states of some rows hold.
+    fn leave(&mut self, rows: &[usize]) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let states = self.states.read(&*self.executable)?;
+        for &row in rows {
+            let states = self.states.part(&states, row);
+            self.left.push(Left { ids: self.seen[row].clone(), states });
+        }
+        Ok(())
     }
 
     /// What of a sequence there is room for.
@@ -296,15 +359,43 @@ impl Engine {
 impl Scores for Engine {
     fn after(&mut self, sequences: &[(usize, &[i32])]) -> Result<Vec<Vec<f32>>, Error> {
         let sequences: Vec<&[i32]> = sequences.iter().map(|&(_, ids)| ids).collect();
-        let mut logits = Vec::new();
-        for some in sequences.chunks(self.seen.len()) {
-            match some {
-                [one] => logits.push(self.after_one(one)?),
-                some => logits.extend(self.go_on(some)?),
-            }
+        if self.way != Way::Continued {
+            return sequences.iter().map(|ids| self.anew(ids)).collect();
         }
+        let (mut logits, left) = (Vec::new(), self.left.len());
+        for some in sequences.chunks(self.seen.len()) {
+            logits.extend(self.go_on(some, sequences.len() > 1)?);
+        }
+        self.left.drain(..left);
         Ok(logits)
     }
+}
+
+/// The entries for calls with so many ids, the first values, and what the model keeps.
+fn bound(
+    module: &Module,
+    model: &str,
+    (signature, rows): (&Signature, usize),
+    bindings: &Bindings,
+    lengths: &[i64],
+) -> Result<(Vec<EntryGraph>, Graph, States), Error> {
+    let model = module.model(model)?;
+    let elaborate = |length: i64, rows: usize| {
+        let mut sizes = bindings.clone();
+        sizes.extend(signature.batch.iter().map(|dim| (dim.clone(), rows as i64)));
+        sizes.extend(signature.time.iter().map(|dim| (dim.clone(), length)));
+        model.elaborate(&sizes)
+    };
+    let bound = lengths.iter().map(|&length| elaborate(length, rows));
+    let (mut entries, mut inits): (Vec<EntryGraph>, Vec<Graph>) =
+        bound.collect::<Result<Vec<_>, Error>>()?.into_iter().unzip();
+    for (entry, &length) in entries.iter_mut().zip(lengths) {
+        entry.name = if length == 1 { "decode" } else { "prefill" }.into();
+    }
+    let more = if rows > 1 { Some(elaborate(lengths[0], rows + 1)?.0.graph) } else { None };
+    let at = signature.at.as_ref().map(|(name, _)| name.as_str());
+    let states = States::of(&entries[0].graph, more.as_ref(), rows, at);
+    Ok((entries, inits.swap_remove(0), states))
 }
 
 /// How many first ids are the same.
