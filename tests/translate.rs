@@ -307,3 +307,45 @@ fn each_language_has_a_vocabulary_of_its_own() {
     let refused = setup.translate("Translate", &["h"], None).unwrap_err().to_string();
     assert!(refused.contains("'h' is not in the vocabulary"), "{refused}");
 }
+
+/// The encoder's last state begins the decoder; both are [1, N, H].
+const RECURRENT: &str = r#"
+block Parts(V, first = 0.0, at = 0)(source: i32[N, S], source_length: i32[N], ids: i32[N, T]) {
+  x, read = source |> embedding(V, 16) |> gru(24, lengths = source_length, states = yes)
+  seen = read + (x |> mean_value(lengths = source_length) |> unsqueeze[0])
+  y, last = ids |> embedding(V, 16) |> gru(24, states = yes, h0 = first if at > 0 else seen)
+  y |> linear(V), last
+}
+
+model Translate(source: i32[N, S], source_length: i32[N], ids: i32[N, T]) -> f32[N, T, V] {
+  parts = named["*"](Parts(V))
+  y, _ = parts(source, source_length, ids)
+  y
+}
+
+model Write(source: i32[N, S], source_length: i32[N], ids: i32[N, T], at: i32[])
+  -> f32[N, T, V]
+{
+  state h = zeros[1, N, 24]
+  parts = named["*"](Parts(V, first = h, at = at))
+  y, last = parts(source, source_length, ids)
+  h <- last
+  y
+}
+"#;
+
+#[test]
+fn recurrent_states_of_sentences_are_found_in_any_dim() {
+    let section = MODEL.split_once("train Translate").unwrap().1.replace("epochs 40", "epochs 4");
+    let setup = Setup::of(&format!("{RECURRENT}\ntrain Translate{section}"));
+    setup.train("run", false, None);
+    let new = ["abc", "gfedcba", "a", "bbbbbbb", "cagdbea", "gg"];
+    for count in [1, 2, 5] {
+        let beams = Some(Beams { count, length_penalty: 1.0 });
+        let whole = setup.translate("Translate", &new, beams).unwrap();
+        assert!(whole.iter().any(|text| !text.is_empty()));
+        assert_eq!(setup.translate("Write", &new, beams).unwrap(), whole);
+        let alone = setup.translate("Write", &new[..1], beams).unwrap();
+        assert_eq!(alone, whole[..1]);
+    }
+}

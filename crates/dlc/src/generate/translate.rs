@@ -4,15 +4,16 @@
 
 use super::beam::{Limits, Scores, search};
 use super::engine::Position;
+use super::states::{States, dim_of, gather};
 use super::{Beams, padded_to, require_causal, require_width};
 use crate::network::{empty, extents, initialize};
 use crate::pipeline::{self, EntryGraph};
 use crate::{Bindings, Error, Module};
-use dlc_graph::Type;
-use dlc_kernel::{BufferId, Class, DType, Data, Executable, Kernel, RunError, Tensor};
+use dlc_graph::{Graph, Outcome, Type};
+use dlc_kernel::{BufferId, DType, Executable, RunError, Tensor};
 use dlc_pass::{Early, split_early};
 use dlc_train::{END, Vocabulary, Weights, WeightsFile};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 /// The names of a model's inputs and of the dims of the two sequences.
@@ -37,21 +38,33 @@ pub(super) struct Translator<'m> {
     weights: (&'m Weights, &'m WeightsFile),
     vocabulary: &'m Vocabulary,
     /// By number of sequences, length of the sources and length of the targets.
-    decoders: HashMap<[usize; 3], Box<dyn Executable>>,
+    decoders: HashMap<[usize; 3], Decoder>,
     /// By number of sequences and length of the sources.
-    encoders: HashMap<[usize; 2], Box<dyn Executable>>,
+    encoders: HashMap<[usize; 2], Encoder>,
     /// Whether later ids have been shown to leave earlier logits alone.
     is_causal: bool,
+}
+
+/// What is computed once for each sentence.
+struct Encoder {
+    executable: Box<dyn Executable>,
+    /// Its results, and the dim of each that is the sentences.
+    dims: HashMap<String, Option<usize>>,
+}
+
+/// What is computed for every word.
+struct Decoder {
+    executable: Box<dyn Executable>,
+    states: States,
 }
 
 /// Sentences that are translated together, and what is known of them.
 struct Encoded<'t, 'm> {
     translator: &'t mut Translator<'m>,
-    sentences: usize,
     /// The padded length of the sources.
     length: usize,
-    /// What a decoder may ask for, by name: a row for each sentence.
-    encoded: HashMap<String, Tensor>,
+    /// What a decoder may ask for, by name: a part for each sentence, along a dim.
+    encoded: HashMap<String, (Tensor, usize)>,
     /// Whose sequences the rows of `rows` are.
     owners: Vec<usize>,
     /// The inputs of a decoder.
@@ -168,7 +181,7 @@ impl<'m> Translator<'m> {
     }
 
     /// The two graphs for these sizes, and that of first values.
-    fn graphs(&self, extents: [usize; 3]) -> Result<(Early, dlc_graph::Graph), Error> {
+    fn graphs(&self, extents: [usize; 3]) -> Result<(Early, Graph), Error> {
         let Signature { source, source_length, .. } = &self.signature;
         let mut sizes = self.bindings.clone();
         sizes.extend(self.signature.sizes(extents));
@@ -176,12 +189,7 @@ impl<'m> Translator<'m> {
         Ok((split_early(&entry.graph, &[source, source_length]), init))
     }
 
-    fn build(
-        &self,
-        name: &str,
-        graph: dlc_graph::Graph,
-        init: &dlc_graph::Graph,
-    ) -> Result<Box<dyn Executable>, Error> {
+    fn build(&self, name: &str, graph: Graph, init: &Graph) -> Result<Box<dyn Executable>, Error> {
         let compiler = &self.module.compiler;
         let entry = EntryGraph { name: name.to_owned(), graph };
         let (executable, _) = pipeline::build(&[entry], compiler.target_ref(), &compiler.options)?;
@@ -190,24 +198,33 @@ impl<'m> Translator<'m> {
         Ok(executable)
     }
 
-    fn encoder(&mut self, sizes: [usize; 2]) -> Result<&dyn Executable, Error> {
-        if !self.encoders.contains_key(&sizes) {
+    fn encoder(&mut self, [rows, from]: [usize; 2]) -> Result<&Encoder, Error> {
+        if !self.encoders.contains_key(&[rows, from]) {
             let to = if self.signature.is_continued() { 1 } else { padded_to(1) };
-            let (graphs, init) = self.graphs([sizes[0], sizes[1], to])?;
-            let built = self.build("encode", graphs.first, &init)?;
-            self.encoders.insert(sizes, built);
+            let (Early { first, .. }, init) = self.graphs([rows, from, to])?;
+            let (more, _) = self.graphs([rows + 1, from, to])?;
+            let dim =
+                |result: &Outcome| (result.name.clone(), dim_of(&first, &more.first, result, rows));
+            let dims = first.results().iter().map(dim).collect();
+            let executable = self.build("encode", first, &init)?;
+            self.encoders.insert([rows, from], Encoder { executable, dims });
         }
-        Ok(&*self.encoders[&sizes])
+        Ok(&self.encoders[&[rows, from]])
     }
 
-    fn decoder(&mut self, sizes: [usize; 3]) -> Result<&dyn Executable, Error> {
+    fn decoder(&mut self, [rows, from, to]: [usize; 3]) -> Result<&Decoder, Error> {
+        let sizes = [rows, from, to];
         if !self.decoders.contains_key(&sizes) {
-            let (graphs, init) = self.graphs(sizes)?;
-            let built = self.build("decode", graphs.second, &init)?;
-            self.check_output(&*built, sizes)?;
-            self.decoders.insert(sizes, built);
+            let (Early { second, .. }, init) = self.graphs(sizes)?;
+            let at = self.signature.at.as_ref().map(|(name, _)| name.as_str());
+            let more = self.graphs([rows + 1, from, to])?.0.second;
+            let states = States::of(&second, Some(&more), rows, at);
+            states.require_dims(self.model)?;
+            let executable = self.build("decode", second, &init)?;
+            self.check_output(&*executable, sizes)?;
+            self.decoders.insert(sizes, Decoder { executable, states });
         }
-        Ok(&*self.decoders[&sizes])
+        Ok(&self.decoders[&sizes])
     }
 }
 
@@ -258,20 +275,26 @@ impl<'t, 'm> Encoded<'t, 'm> {
         let ids = sources.iter().flat_map(|ids| filled(ids, length)).collect();
         let lengths = sources.iter().map(|ids| ids.len() as i32).collect();
         let Signature { source, source_length, .. } = translator.signature.clone();
-        let mut encoded = HashMap::from([
+        let given = HashMap::from([
             (source, Tensor::i32([sentences, length], ids)),
             (source_length, Tensor::i32([sentences], lengths)),
         ]);
-        let made = call(translator.encoder([sentences, length])?, &encoded)?;
-        encoded.extend(made);
-        if encoded.values().any(|tensor| tensor.shape.first() != Some(&sentences)) {
-            return Err(Error::Argument(format!(
-                "`{}` mixes sentences: what it makes of the source does not have them as first dim",
-                translator.model
-            )));
+        let encoder = translator.encoder([sentences, length])?;
+        let made = call(&*encoder.executable, &given)?;
+        let mut encoded: HashMap<_, _> =
+            given.into_iter().map(|(name, t)| (name, (t, 0))).collect();
+        for (name, tensor) in made {
+            let Some(dim) = encoder.dims[&name] else {
+                return Err(Error::Argument(format!(
+                    "`{}` mixes sentences: of what it makes of the source, {:?} has no dim that is \
+                     their number",
+                    translator.model, tensor.shape
+                )));
+            };
+            encoded.insert(name, (tensor, dim));
         }
         let (owners, rows, seen) = Default::default();
-        Ok(Encoded { translator, sentences, length, encoded, owners, rows, seen })
+        Ok(Encoded { translator, length, encoded, owners, rows, seen })
     }
 
     /// Copies what is known of the sentence of each row.
@@ -279,11 +302,8 @@ impl<'t, 'm> Encoded<'t, 'm> {
         if owners == self.owners {
             return;
         }
-        for (name, tensor) in &self.encoded {
-            let shape = [&[owners.len()], &tensor.shape[1..]].concat();
-            let mut rows = Tensor::zeros(tensor.dtype(), shape);
-            copy_rows(tensor, self.sentences, &owners, &mut rows);
-            self.rows.insert(name.clone(), rows);
+        for (name, (tensor, dim)) in &self.encoded {
+            self.rows.insert(name.clone(), gather(tensor, *dim, &owners));
         }
         self.owners = owners;
     }
@@ -303,7 +323,7 @@ impl<'t, 'm> Encoded<'t, 'm> {
         let name = self.translator.signature.ids.clone();
         self.rows.insert(name, Tensor::i32([rows, to], ids));
         let decoder = self.translator.decoder([rows, self.length, to])?;
-        Ok(call(decoder, &self.rows)?.swap_remove(0).1)
+        Ok(call(&*decoder.executable, &self.rows)?.swap_remove(0).1)
     }
 }
 
@@ -360,7 +380,7 @@ impl Encoded<'_, '_> {
         self.rows.insert(self.translator.signature.ids.clone(), Tensor::i32([rows, 1], last));
         let width = self.translator.vocabulary.len();
         let decoder = self.translator.decoder([rows, self.length, 1])?;
-        let scores = match call(decoder, &self.rows) {
+        let scores = match call(&*decoder.executable, &self.rows) {
             Err(Error::Run(RunError::Index { extent, .. }))
                 if position > 0 && position as i64 >= extent =>
             {
@@ -387,30 +407,11 @@ impl Encoded<'_, '_> {
             return Ok(());
         }
         from.resize(new, 0);
-        let sizes = [old, self.length, 1];
-        let states = states(self.translator.decoder(sizes)?)?;
-        let decoder = self.translator.decoder([new, self.length, 1])?;
-        for (name, state) in states {
-            if state.shape.first() != Some(&old) {
-                return Err(Error::Argument(format!(
-                    "the state `{name}` does not have the sentences as first dim"
-                )));
-            }
-            let mut rows = Tensor::zeros(state.dtype(), [&[new], &state.shape[1..]].concat());
-            copy_rows(&state, old, &from, &mut rows);
-            decoder.write(&name, &rows)?;
-        }
-        Ok(())
+        let Decoder { executable, states } = self.translator.decoder([old, self.length, 1])?;
+        let moved = states.gather(&states.read(&**executable)?, &from);
+        let Decoder { executable, states } = self.translator.decoder([new, self.length, 1])?;
+        Ok(states.write(&**executable, &moved)?)
     }
-}
-
-/// The states that a decoder changes, by name.
-fn states(decoder: &dyn Executable) -> Result<Vec<(String, Tensor)>, Error> {
-    let program = decoder.program();
-    let written = program.entries[0].kernels.iter().flat_map(Kernel::writes);
-    let states = written.map(|b| program.buffer(b)).filter(|b| b.class == Class::State);
-    let names: BTreeSet<&str> = states.map(|b| b.name.as_str()).collect();
-    names.into_iter().map(|name| Ok((name.to_owned(), decoder.read(name)?))).collect()
 }
 
 /// Rows of a program for so many sequences: few programs, with few rows that nobody needs.
@@ -418,24 +419,6 @@ fn rows_for(sequences: usize) -> usize {
     match sequences {
         0..TOGETHER => sequences.next_power_of_two(),
         _ => sequences.next_multiple_of(TOGETHER),
-    }
-}
-
-/// Copies rows of `from`, which has `count` of them, by their numbers.
-fn copy_rows(from: &Tensor, count: usize, numbers: &[usize], to: &mut Tensor) {
-    fn copy<T: Copy>(from: &[T], count: usize, numbers: &[usize], to: &mut [T]) {
-        let width = from.len() / count;
-        for (row, &number) in to.chunks_exact_mut(width.max(1)).zip(numbers) {
-            row.copy_from_slice(&from[number * width..][..width]);
-        }
-    }
-    match (&from.data, &mut to.data) {
-        (Data::F32(from), Data::F32(to)) => copy(from, count, numbers, to),
-        (Data::I32(from), Data::I32(to)) => copy(from, count, numbers, to),
-        (Data::U8(from), Data::U8(to)) | (Data::Bool(from), Data::Bool(to)) => {
-            copy(from, count, numbers, to);
-        }
-        _ => unreachable!("models compute in f32, i32, u8 and bool"),
     }
 }
 
