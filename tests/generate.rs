@@ -83,7 +83,7 @@ model Whole(ids: i32[N, T]) -> f32[N, T, V] { ids |> Body(V) }
 model Write(ids: i32[N, T], at: i32[]) -> f32[N, T, V] { ids |> Body(V, room = 48, at = at) }
 model Many(ids: i32[N, T], at: i32[N]) -> f32[N, T, V] { ids |> Body(V, room = 48, at = at) }
 model Tag(ids: i32[N, T], lengths: i32[N]) -> f32[N, T, V] {
-  y[n, t, v] = Body(V)(ids)[n, t, v] where t < lengths[n]
+  y[n, t, v] = Body(V)(ids)[n, t, v] where t < lengths[n] else 0
   y
 }
 
@@ -174,15 +174,59 @@ impl Trained {
         Ok(generated)
     }
 
+    /// The model that is asked if none is named.
+    fn chosen(&self) -> Result<String, dlc::Error> {
+        let file = self.weights.read().unwrap();
+        dlc::generating_model(&self.module, file.vocabulary(), &dlc::Bindings::new())
+    }
+
     fn refused(&self, model: &str, options: &GenerateOptions) -> String {
         self.generate(model, options).unwrap_err().to_string()
     }
 }
 
+/// Rooms of 5 and of 1, and a size that is to be given.
+const SMALL: &str = r#"
+block Body(V, D = 16, room = 0, at = 0)(ids: i32[N, T]) -> [N, T, V] {
+  ids |> embedding(V, D) |> gpt_block(4, room, at, rate = 0.0) |> linear(V)
+}
+
+model Lm(ids: i32[N, T]) -> f32[N, T, V] { ids |> Body(V) }
+model Five(ids: i32[N, T], at: i32[]) -> f32[N, T, V] { ids |> Body(V, room = 5, at = at) }
+model Single(ids: i32[N, T], at: i32[]) -> f32[N, T, V] { ids |> Body(V, room = 1, at = at) }
+model Open(ids: i32[N, T], at: i32[N]) -> f32[N, T, V]
+where D >= 4 {
+  ids |> Body(V, D = D, room = 5, at = at)
+}
+
+train Lm {
+  data text("fox.txt", T = 5) batch 8 shuffle
+  loss cross_entropy(Lm(ids), next)
+  optim adam(lr = 1e-2)
+  epochs 1
+}
+"#;
+
+#[test]
+fn rooms_may_be_smaller_than_a_chunk_and_sizes_given() {
+    let trained = trained(SMALL, "Lm");
+    let ids =
+        |model: &str, options: &GenerateOptions| trained.generate(model, options).unwrap().ids;
+    let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+    let asked = |tokens| GenerateOptions { sampling: greedy, ..asked("th", tokens) };
+    assert_eq!(ids("Five", &asked(4)), ids("Lm", &asked(4)));
+    assert_eq!((ids("Five", &asked(20)).len(), ids("Single", &asked(20)).len()), (20, 20));
+    let bindings = dlc::Bindings::from([("D".into(), 16)]);
+    let given = GenerateOptions { bindings, ..asked(4) };
+    assert_eq!(ids("Open", &given), ids("Lm", &asked(4)));
+    let missing = trained.refused("Open", &asked(4));
+    assert!(missing.contains("--bind D=") && missing.contains("model.dl:"), "{missing}");
+}
+
 #[test]
 fn memory_changes_nothing_and_mistakes_are_told() {
     let trained = trained(MODEL, "Lm");
-    assert_eq!(dlc::generating_model(&trained.module).unwrap(), "Step");
+    assert_eq!(trained.chosen().unwrap(), "Step");
     // Prompts of less than a chunk, of whole chunks, and of chunks and single ids.
     for prompt in ["t", "the quick brown ", "the quick brown fox jum"] {
         let drawn = drawn(prompt);
@@ -224,11 +268,10 @@ fn memory_changes_nothing_and_mistakes_are_told() {
 #[test]
 fn blocks_of_the_library_remember() {
     let trained = trained(GPT, "Whole");
-    let several = dlc::generating_model(&trained.module).unwrap_err().to_string();
+    let several = trained.chosen().unwrap_err().to_string();
     assert!(several.contains("(Write, Many)"), "{several}");
-    assert!(
-        trained.refused("Tag", &asked("the ", 1)).contains("a position, i32[], or one for each")
-    );
+    let tag = trained.refused("Tag", &asked("the ", 1));
+    assert!(tag.contains("a position, i32[], or one for each"), "{tag}");
     for prompt in ["t", "the quick brown ", "the quick brown fox jum"] {
         let drawn = drawn(prompt);
         let [whole, step] =

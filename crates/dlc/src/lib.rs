@@ -49,7 +49,7 @@ pub use compiler::{CheckReport, Compiler, Model, Module, explain};
 pub use dlc_cpu::Choices;
 pub use dlc_front::TrainOverrides;
 pub use dlc_kernel::{Bindings, BuildOptions, DType, Data, Executable, OptLevel, Target, Tensor};
-pub use dlc_train::{Batch, Bleu, Metrics, Renames, Trainer, WeightsFile, npy};
+pub use dlc_train::{Batch, Bleu, Metrics, Renames, Trainer, Vocabulary, WeightsFile, npy};
 pub use error::Error;
 pub use generate::{
     Attention, Beams, GenerateOptions, Generated, Sampling, attention, continue_texts, generate,

@@ -73,33 +73,47 @@ pub struct Args {
     json: bool,
 }
 
+/// A model with its weights.
+struct Trained<'t> {
+    module: &'t Module,
+    model: &'t str,
+    weights: &'t WeightsFile,
+    /// Whether it makes one text of another.
+    translates: bool,
+}
+
 /// Streams the texts; the first signal ends them after the present id, with exit code 130 or 143.
 pub fn run(args: &Args) -> Result<(), Error> {
     let module = args.codegen.compiler()?.compile_file(&args.selection.file)?;
+    let weights = args.reading.file(&args.weights)?;
+    let file = weights.read()?;
+    let (vocabulary, bindings) = (file.vocabulary(), args.selection.bindings());
     let model = match args.selection.model {
         Some(_) => args.selection.model_name(&module)?,
-        None => dlc::generating_model(&module)?,
+        None => dlc::generating_model(&module, vocabulary, &bindings)?,
     };
+    let translates = dlc::translates(&module, &model, vocabulary, &bindings)?;
     let draws = args.temperature.is_some() || args.top_k.is_some() || args.top_p.is_some();
-    if draws && dlc::translates(&module, &model)? {
+    if draws && translates {
         let message = "a translation is searched for, not drawn: leave out --temperature, --top-k \
                        and --top-p";
         return Err(Error::Argument(message.into()));
     }
-    let weights = args.reading.file(&args.weights)?;
-    warn_not_finite(&args.weights, &weights.read()?.not_finite());
+    warn_not_finite(&args.weights, &file.not_finite());
+    drop(file);
     let signal = Arc::new(AtomicUsize::new(0));
     let interrupt = super::train::catch_signals(&signal);
     let keep_on = || match interrupt.load(Ordering::Relaxed) {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
+    let trained = Trained { module: &module, model: &model, weights: &weights, translates };
     if let Some(path) = &args.attention {
-        draw_attention(args, (&module, &model), &weights, path)?;
+        draw_attention(args, &trained, path)?;
     }
     match &args.input {
-        Some(input) => complete_file(args, (&module, &model), &weights, input, &keep_on)?,
-        None => stream(args, (&module, &model), &weights, &keep_on)?,
+        Some(input) => complete_file(args, &trained, input, &keep_on)?,
+        None => stream(args, &trained, &keep_on)?,
     }
     match signal.load(Ordering::Relaxed) {
         0 => Ok(()),
@@ -126,13 +140,12 @@ fn options(args: &Args, seed: i32) -> GenerateOptions {
 /// Prints texts as they come.
 fn stream(
     args: &Args,
-    (module, model): (&Module, &str),
-    weights: &WeightsFile,
+    trained: &Trained<'_>,
     keep_on: &dyn Fn() -> ControlFlow<()>,
 ) -> Result<(), Error> {
     for text in 0..args.count {
         let options = options(args, args.seed.wrapping_add(text));
-        stream_one(args, (module, model), weights, &options, keep_on)?;
+        stream_one(args, trained, &options, keep_on)?;
         if keep_on().is_break() {
             break;
         }
@@ -142,12 +155,11 @@ fn stream(
 
 fn stream_one(
     args: &Args,
-    (module, model): (&Module, &str),
-    weights: &WeightsFile,
+    trained: &Trained<'_>,
     options: &GenerateOptions,
     keep_on: &dyn Fn() -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    let mut begun = dlc::translates(module, model)?;
+    let mut begun = trained.translates;
     let mut sink = |text: &str| {
         if !args.json {
             if !std::mem::replace(&mut begun, true) {
@@ -157,6 +169,7 @@ fn stream_one(
         }
         keep_on()
     };
+    let Trained { module, model, weights, .. } = trained;
     let generated = generate(module, model, weights, options, &mut sink)?;
     match args.json {
         true => super::print(&format!("{}\n", describe(args, &generated))),
@@ -169,12 +182,8 @@ fn stream_one(
 }
 
 /// Writes the picture.
-fn draw_attention(
-    args: &Args,
-    (module, model): (&Module, &str),
-    weights: &WeightsFile,
-    path: &Path,
-) -> Result<(), Error> {
+fn draw_attention(args: &Args, trained: &Trained<'_>, path: &Path) -> Result<(), Error> {
+    let Trained { module, model, weights, .. } = trained;
     let attention = dlc::attention(module, model, weights, &options(args, args.seed))?;
     let count = attention.heads.len();
     if let Some(head) = args.heads.iter().find(|&&head| head == 0 || head > count) {
@@ -191,8 +200,7 @@ fn draw_attention(
 /// Prints a translation for each line, and BLEU if there are references; or what each line becomes.
 fn complete_file(
     args: &Args,
-    (module, model): (&Module, &str),
-    weights: &WeightsFile,
+    trained: &Trained<'_>,
     input: &Path,
     keep_on: &dyn Fn() -> ControlFlow<()>,
 ) -> Result<(), Error> {
@@ -207,7 +215,7 @@ fn complete_file(
     let begun = Instant::now();
     let mut progress = |_| keep_on();
     let options = options(args, args.seed);
-    let translates = dlc::translates(module, model)?;
+    let Trained { module, model, weights, translates } = *trained;
     let made = match translates {
         true => dlc::translate(module, model, weights, &sentences, &options, &mut progress)?,
         false => dlc::continue_texts(module, model, weights, &sentences, &options, &mut progress)?,

@@ -57,6 +57,9 @@ pub(super) struct Signature {
     time: Result<String, usize>,
 }
 
+/// Whether a model keeps anything from call to call.
+pub(super) type Keeps<'k> = &'k dyn Fn() -> Result<bool, Error>;
+
 /// Whose position a model takes that goes on from its states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Position {
@@ -69,12 +72,15 @@ pub(super) enum Position {
 impl Position {
     /// That of an input, if it can be one; the model's sequences are as many as `batch` says. Numbers
     /// of a model that `keeps` nothing are lengths, and no positions.
-    pub fn of(ty: &Type, batch: &Size, keeps: &dyn Fn() -> bool) -> Option<Position> {
-        match (ty.dtype, &ty.shape[..]) {
+    ///
+    /// # Errors
+    /// If what it keeps is not known.
+    pub fn of(ty: &Type, batch: &Size, keeps: Keeps<'_>) -> Result<Option<Position>, Error> {
+        Ok(match (ty.dtype, &ty.shape[..]) {
             (DType::I32, []) => Some(Position::Common),
-            (DType::I32, [own]) if own == batch && keeps() => Some(Position::Own),
+            (DType::I32, [own]) if own == batch && keeps()? => Some(Position::Own),
             _ => None,
-        }
+        })
     }
 
     /// The input, given that of each sequence: the same for all if it is common.
@@ -87,35 +93,42 @@ impl Position {
     }
 }
 
-/// Ids that a continued model takes at once while there are as many.
-const CHUNK: i64 = 16;
+/// Ids that a continued model takes at once while there are as many: the first of these that its states
+/// have room for, else one.
+const CHUNKS: [i64; 4] = [16, 8, 4, 2];
 
 /// Sequences that are gone on with at a time.
 const TOGETHER: usize = 32;
 
 impl Signature {
-    /// The signature of a model that takes ids and perhaps a position; whether it `keeps` anything
-    /// from call to call.
-    pub fn of(inputs: &[(String, Type)], keeps: &dyn Fn() -> bool) -> Option<Signature> {
-        let (ids, rest) = inputs.split_first()?;
-        let at = match rest {
-            [] => None,
-            [(at, ty)] => Some((at.clone(), Position::of(ty, ids.1.shape.first()?, keeps)?)),
-            _ => return None,
-        };
+    /// The signature of a model that takes ids and perhaps a position, if it does.
+    ///
+    /// # Errors
+    /// If what it keeps is asked for, and not known.
+    pub fn of(inputs: &[(String, Type)], keeps: Keeps<'_>) -> Result<Option<Signature>, Error> {
+        let Some((ids, rest)) = inputs.split_first() else { return Ok(None) };
         if ids.1.dtype != DType::I32 || ids.1.rank() != 2 {
-            return None;
+            return Ok(None);
         }
         let (batch, time) = (&ids.1.shape[0], &ids.1.shape[1]);
         if batch.as_const().is_some_and(|n| n != 1) {
-            return None;
+            return Ok(None);
         }
         let time = match (time.as_symbol(), time.as_const()) {
             (Some(name), _) => Ok(name.to_string()),
             (None, Some(length)) => Err(length as usize),
-            (None, None) => return None,
+            (None, None) => return Ok(None),
         };
-        Some(Signature { ids: ids.0.clone(), at, batch: batch.as_symbol().map(String::from), time })
+        let at = match rest {
+            [] => None,
+            [(at, ty)] => match Position::of(ty, batch, keeps)? {
+                Some(position) => Some((at.clone(), position)),
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        let batch = batch.as_symbol().map(String::from);
+        Ok(Some(Signature { ids: ids.0.clone(), at, batch, time }))
     }
 
     /// Whether the model goes on from its states.
@@ -143,16 +156,17 @@ impl Engine {
         (bindings, length, most): (&Bindings, Option<usize>, usize),
         weights: (&Weights, &WeightsFile),
     ) -> Result<Engine, Error> {
-        let lengths: Vec<i64> = match (&signature.time, signature.is_continued(), length) {
-            (Err(fixed), false, _) => vec![*fixed as i64],
-            (Err(_), true, _) => {
+        let asked = match (&signature.time, signature.is_continued()) {
+            (Err(_), true) => {
                 let message = format!("`{model}` takes a position, but a fixed number of ids");
                 return Err(Error::Argument(message));
             }
-            (Ok(_), true, _) => vec![CHUNK, 1],
-            (Ok(_), false, length) => vec![length.unwrap_or(most) as i64],
+            (Ok(_), true) => None,
+            (Err(fixed), false) => Some(*fixed),
+            (Ok(_), false) => Some(length.unwrap_or(most)),
         };
-        let (entries, init, states) = bound(module, model, (signature, rows), bindings, &lengths)?;
+        let Bound { entries, length: longest, init, states } =
+            bound(module, model, (signature, rows), bindings, asked)?;
         if rows > 1 && !states.are_placed {
             states.require_dims(model)?;
         }
@@ -166,11 +180,20 @@ impl Engine {
                 "how many ids `{model}` looks at is not known: give it with --bind {dim}=SIZE"
             )));
         }
-        let length = lengths[0] as usize;
         let seen = vec![Vec::new(); rows];
         let position = signature.at.as_ref().map(|(_, position)| *position);
         let (left, room, is_causal) = Default::default();
-        Ok(Engine { executable, way, length, seen, position, states, left, room, is_causal })
+        Ok(Engine {
+            executable,
+            way,
+            length: longest,
+            seen,
+            position,
+            states,
+            left,
+            room,
+            is_causal,
+        })
     }
 
     /// How many sequences it goes on with at a time.
@@ -371,14 +394,23 @@ impl Scores for Engine {
     }
 }
 
-/// The entries for calls with so many ids, the first values, and what the model keeps.
+/// A model with all its sizes.
+struct Bound {
+    entries: Vec<EntryGraph>,
+    /// The ids of a call of the first entry.
+    length: usize,
+    init: Graph,
+    states: States,
+}
+
+/// The model for so many ids at a time, or for chunks of them and single ones.
 fn bound(
     module: &Module,
     model: &str,
     (signature, rows): (&Signature, usize),
     bindings: &Bindings,
-    lengths: &[i64],
-) -> Result<(Vec<EntryGraph>, Graph, States), Error> {
+    length: Option<usize>,
+) -> Result<Bound, Error> {
     let model = module.model(model)?;
     let elaborate = |length: i64, rows: usize| {
         let mut sizes = bindings.clone();
@@ -386,16 +418,20 @@ fn bound(
         sizes.extend(signature.time.iter().map(|dim| (dim.clone(), length)));
         model.elaborate(&sizes)
     };
-    let bound = lengths.iter().map(|&length| elaborate(length, rows));
-    let (mut entries, mut inits): (Vec<EntryGraph>, Vec<Graph>) =
-        bound.collect::<Result<Vec<_>, Error>>()?.into_iter().unzip();
-    for (entry, &length) in entries.iter_mut().zip(lengths) {
-        entry.name = if length == 1 { "decode" } else { "prefill" }.into();
-    }
-    let more = if rows > 1 { Some(elaborate(lengths[0], rows + 1)?.0.graph) } else { None };
+    let last = length.map_or(1, |length| length as i64);
+    let (mut entry, init) = elaborate(last, rows)?;
+    entry.name = if last == 1 { "decode" } else { "prefill" }.into();
+    let chunk = CHUNKS.iter().filter(|_| length.is_none());
+    let chunk = chunk.map(|&chunk| (chunk, elaborate(chunk, rows)));
+    let chunk = chunk.filter_map(|(chunk, bound)| Some((chunk, bound.ok()?.0))).next();
+    let longest = chunk.as_ref().map_or(last, |(chunk, _)| *chunk) as usize;
+    let chunk = chunk.map(|(_, entry)| EntryGraph { name: "prefill".into(), ..entry });
+
+    let more = if rows > 1 { Some(elaborate(last, rows + 1)?.0.graph) } else { None };
     let at = signature.at.as_ref().map(|(name, _)| name.as_str());
-    let states = States::of(&entries[0].graph, more.as_ref(), rows, at);
-    Ok((entries, inits.swap_remove(0), states))
+    let states = States::of(&entry.graph, more.as_ref(), rows, at);
+    let entries = chunk.into_iter().chain([entry]).collect();
+    Ok(Bound { entries, length: longest, init, states })
 }
 
 /// How many first ids are the same.

@@ -39,10 +39,9 @@ pub fn attention(
     let ids = [&[END], target.as_slice()].concat();
     target.push(END);
 
-    let Task::Translate(signature) = Task::of(module, model)? else {
-        unreachable!("it has translated")
-    };
-    let (mut bindings, _) = sizes(module, model, vocabulary, &options.bindings)?;
+    let task = Task::of(module, model, Some(vocabulary), &options.bindings)?;
+    let Task::Translate(signature) = task else { unreachable!("it has translated") };
+    let (mut bindings, _) = sizes(module, model, Some(vocabulary), &options.bindings)?;
     bindings.extend(signature.sizes([1, source.len(), ids.len()]));
     let network = module.model(model)?.bind_all(&bindings)?;
     weights.load(network.executable())?;

@@ -3,7 +3,7 @@
 //! seen in states computes what is new.
 
 use super::beam::{Limits, Scores, search};
-use super::engine::Position;
+use super::engine::{Keeps, Position};
 use super::states::{States, dim_of, gather};
 use super::{Beams, padded_to, require_causal, require_width};
 use crate::network::{empty, extents, initialize};
@@ -77,16 +77,22 @@ struct Encoded<'t, 'm> {
 const TOGETHER: usize = 32;
 
 impl Signature {
-    /// The signature of a model that takes a source, its lengths, ids, and perhaps a position;
-    /// whether it `keeps` anything from call to call.
-    pub fn of(inputs: &[(String, Type)], keeps: &dyn Fn() -> bool) -> Option<Signature> {
-        let (at, inputs) = match inputs {
-            [inputs @ .., (at, ty)] if inputs.len() == 3 => {
-                let position = Position::of(ty, inputs[0].1.shape.first()?, keeps)?;
-                (Some((at.clone(), position)), inputs)
-            }
-            _ => (None, inputs),
-        };
+    /// The signature of a model that takes a source, its lengths, ids, and perhaps a position, if it
+    /// does.
+    ///
+    /// # Errors
+    /// If what it keeps is asked for, and not known.
+    pub fn of(inputs: &[(String, Type)], keeps: Keeps<'_>) -> Result<Option<Signature>, Error> {
+        let [given @ .., last] = inputs else { return Ok(None) };
+        if given.len() < 3 {
+            return Ok(Signature::of_sequences(inputs));
+        }
+        let Some(signature) = Signature::of_sequences(given) else { return Ok(None) };
+        let position = Position::of(&last.1, &given[0].1.shape[0], keeps)?;
+        Ok(position.map(|position| Signature { at: Some((last.0.clone(), position)), ..signature }))
+    }
+
+    fn of_sequences(inputs: &[(String, Type)]) -> Option<Signature> {
         let [source, source_length, ids] = inputs else { return None };
         let rank = |input: &(String, Type)| (input.1.dtype == DType::I32).then(|| input.1.rank());
         if [rank(source), rank(source_length), rank(ids)] != [Some(2), Some(1), Some(2)] {
@@ -104,7 +110,7 @@ impl Signature {
             source: source.0.clone(),
             source_length: source_length.0.clone(),
             ids: ids.0.clone(),
-            at,
+            at: None,
         })
     }
 
