@@ -56,6 +56,26 @@ impl Trained {
     }
 }
 
+/// A tenth of nine lines is none.
+#[test]
+fn without_samples_to_measure_nothing_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.txt"), "ab\n".repeat(9)).unwrap();
+    let section = "lines(\"a.txt\") batch 4";
+    let model = MODEL.replace("text(\"a.txt\", T = 16) batch 8", section);
+    std::fs::write(dir.path().join("model.dl"), model).unwrap();
+    let dlc = |args: &[&str]| {
+        let mut command = assert_cmd::Command::cargo_bin("dlc").unwrap();
+        let output = command.current_dir(dir.path()).args(args).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, said) = dlc(&["train", "model.dl", "--out", "run"]);
+    assert!(code == Some(0) && !said.contains("validation") && !said.contains("NaN"), "{said}");
+    let (code, said) = dlc(&["eval", "model.dl", "--weights", "run/weights.safetensors"]);
+    assert!(code == Some(1) && said.contains("no samples for testing"), "{said}");
+}
+
 #[test]
 fn a_model_is_measured_with_its_own_vocabulary() {
     let trained = trained();

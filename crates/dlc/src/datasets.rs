@@ -86,10 +86,11 @@ impl Splits {
         }
     }
 
-    /// The samples of the final figure, and what they are called.
+    /// The samples of the final figure, and what they are called; `None` if there are none.
     pub fn tested(&self) -> Option<(&'static str, &Dataset)> {
-        let test = self.test.as_ref().map(|data| ("test", data));
-        test.or(self.validation.as_ref().map(|data| ("validation", data)))
+        let some = |data: &&Dataset| !data.is_empty();
+        let test = self.test.as_ref().filter(some).map(|data| ("test", data));
+        test.or(self.validation.as_ref().filter(some).map(|data| ("validation", data)))
     }
 }
 

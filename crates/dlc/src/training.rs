@@ -37,7 +37,7 @@ pub struct Trained {
     /// The loop's own summary.
     pub summary: Summary,
     /// Loss and metrics of the best weights on the test data, or on the validation data where there
-    /// is no other (the name says which); not measured if interrupted.
+    /// is no other (the name says which); not measured if interrupted, or if there is no such data.
     pub test: Option<(&'static str, Metrics)>,
     /// The run's folder.
     pub dir: PathBuf,
@@ -284,7 +284,9 @@ pub fn evaluate(
     let mut trainer = module.start_for(&splits, model, options, &bindings)?;
     learned.apply(&**trainer.executable(), &weights.path)?;
     let mut rebuild = module.rebuild(&training, &bindings);
-    let (data, samples) = splits.tested().expect("a part is split off");
+    let (data, samples) = splits.tested().ok_or_else(|| {
+        Error::Argument("the data set has no samples for testing, nor for validation".into())
+    })?;
     let metrics = trainer.evaluate(samples, &mut rebuild)?;
     Ok(Evaluated { data, metrics, not_finite: learned.not_finite() })
 }
