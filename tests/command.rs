@@ -77,6 +77,9 @@ fn usage_errors_exit_2() {
     assert_eq!(run(dlc().args(["compile"])).0, 2);
     assert_eq!(run(dlc().args(["bench", "x.dl", "--bind", "N"])).0, 2);
     assert_eq!(run(dlc().args(["frobnicate"])).0, 2);
+    let lonely = ["generate", "x.dl", "--weights", "w", "--length-penalty", "2"];
+    let (code, _, err) = run(dlc().args(lonely));
+    assert!(code == 2 && err.contains("--beam <N>"), "{err}");
 }
 
 #[test]

@@ -57,7 +57,10 @@ pub struct Args {
     )]
     beam: Option<u32>,
     /// How much longer sequences are preferred among those followed; 0 not at all
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = parse_penalty)]
+    #[arg(
+        long, value_name = "P", default_value_t = 1.0, requires = "beam",
+        value_parser = parse_penalty,
+    )]
     length_penalty: f64,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
