@@ -362,3 +362,23 @@ fn recurrent_states_follow_their_sequence() {
     let refused = trained.refused("Joint", &options);
     assert!(refused.contains("`calls` of `Joint` does not tell"), "{refused}");
 }
+
+/// The recurrent examples, on a small text.
+#[test]
+fn recurrent_examples_remember() {
+    for (name, model) in [("lstm", "CharLstm"), ("gru", "Names")] {
+        let file = format!("{}/../../examples/{name}.dl", env!("CARGO_MANIFEST_DIR"));
+        let source = std::fs::read_to_string(file).unwrap();
+        let small = [("data/tinyshakespeare.txt", "fox.txt"), ("data/names.txt", "fox.txt")];
+        let small = small.iter().chain(&[("T=64", "T=48"), ("256", "48"), ("128", "48")]);
+        let source = small.fold(source, |text, (own, other)| text.replace(own, other));
+        let trained = trained(&source.replace("batch 64", "batch 8"), model);
+        assert_eq!(trained.chosen().unwrap(), "Write");
+        let prompt = if name == "gru" { "the" } else { "the quick brown fox jum" };
+        let beams = Some(dlc::Beams { count: 4, length_penalty: 1.0 });
+        for options in [drawn(prompt), GenerateOptions { beams, ..asked(prompt, 9) }] {
+            let anew = trained.generate(model, &options).unwrap();
+            assert_eq!(trained.generate("Write", &options).unwrap().ids, anew.ids, "{name}");
+        }
+    }
+}

@@ -69,7 +69,8 @@ fn a_loop_is_listed_once() {
     let dir = tempfile::tempdir().unwrap();
     let ptx = dir.path().join("lstm.ptx");
     let mut command = dlc();
-    command.args(["compile", "examples/lstm.dl", "--target", "sm_80", "-o"]).arg(&ptx);
+    command.args(["compile", "examples/lstm.dl", "--model", "CharLstm", "--target", "sm_80"]);
+    command.arg("-o").arg(&ptx);
     for size in ["N=2", "T=50", "V=9"] {
         command.args(["--bind", size]);
     }
