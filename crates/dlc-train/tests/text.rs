@@ -102,7 +102,7 @@ fn lines_begin_and_end_with_the_mark() {
     assert_eq!(all(&parts.train, "mask").as_f32().unwrap(), [1., 1., 1., 1., 1., 0.]);
     assert_eq!(ids(&parts.train, "length"), [3, 2]);
     let error = lines(&path, Some(2), None, CHARACTERS).unwrap_err().to_string();
-    assert!(error.contains("\"ab\" has 2 units and an end, T is 2"), "{error}");
+    assert!(error.contains("has the line \"ab\" of 2 units and an end, T is 2"), "{error}");
 }
 
 #[test]
@@ -220,14 +220,19 @@ fn sequences_have_a_length_and_a_class() {
     let data = &parts.train;
     assert_eq!(ids(data, "ids"), [3, 1, 4, 4, 1, 0, 2, 0, 0]);
     assert_eq!((ids(data, "length"), ids(data, "label")), (vec![3, 2, 1], vec![0, 1, 0]));
+    let turned = "sequence,class\ngat,+\nta,-\nc,+\n";
+    let turned = sequences(&file(&dir, "dna.csv", turned.as_bytes()), None, CHARACTERS).unwrap();
+    assert_eq!((ids(&turned.train, "ids"), sizes(&turned)), (ids(data, "ids"), sizes(&parts)));
     let longer = sequences(&file(&dir, "dna.csv", table.as_bytes()), Some(5), CHARACTERS).unwrap();
     assert_eq!(ids(&longer.train, "ids")[..5], [3, 1, 4, 0, 0]);
     for (table, length, problem) in [
-        (table, Some(2), "a sequence has 3 characters, T is 2"),
-        ("class,sequence\n", None, "it has no line `CLASS,SEQUENCE` below its heading"),
-        ("class,sequence\n+,ga,t\n", None, "line 2 is not `CLASS,SEQUENCE`"),
-        ("class,sequence\n+,g\n+\n", None, "line 3 is not `CLASS,SEQUENCE`"),
-        ("class,sequence\n+,\"g\"\n", None, "line 2 is not `CLASS,SEQUENCE`"),
+        (table, Some(2), "bad.csv` has a sequence of 3 characters, T is 2"),
+        ("class,sequence\n", None, "bad.csv` has no example below its heading"),
+        ("class,sequence\n+,ga,t\n", None, "bad.csv` has no class and sequence in line 2"),
+        ("class,sequence\n+,g\n+\n", None, "in line 3"),
+        ("class,sequence\n+,\"g\"\n", None, "in line 2"),
+        ("+,gat\n-,ta\n", None, "begins with \"+,gat\", not with the heading `class,sequence`"),
+        ("", None, "begins with \"\", not with the heading"),
     ] {
         let path = file(&dir, "bad.csv", table.as_bytes());
         let error = sequences(&path, length, CHARACTERS).unwrap_err();

@@ -35,9 +35,8 @@ pub fn chorales(path: &Path, length: usize) -> Result<Parts, Error> {
         return Err(Error::Usage("a window has at least one step".into()));
     }
     let bytes = unpacked(path)?;
-    let file: File = serde_json::from_slice(&bytes).map_err(|e| {
-        FileProblem::Header(format!("{e} (chorales in JSON are expected)")).at(path)
-    })?;
+    let file: File = serde_json::from_slice(&bytes)
+        .map_err(|e| FileProblem::Content(format!("holds no chorales in JSON: {e}")).at(path))?;
     let part = |pieces: &[Piece], name| windows(pieces, length, name).map_err(|p| p.at(path));
     Ok(Parts {
         train: part(&file.train, "train")?,
@@ -53,7 +52,8 @@ fn windows(pieces: &[Piece], length: usize, part: &str) -> Result<Dataset, FileP
     let (mut notes, mut next, mut mask) = (Vec::new(), Vec::new(), Vec::new());
     for (number, piece) in pieces.iter().enumerate() {
         let roll = roll(piece).map_err(|(step, note)| {
-            FileProblem::Header(format!("{part} piece {number}, step {step}: note {note}"))
+            let place = format!("{part} piece {number}, step {step}");
+            FileProblem::Content(format!("has a note that no piano has: {place}: note {note}"))
         })?;
         for start in (0..piece.len().saturating_sub(1)).step_by(length) {
             for t in start..start + length {

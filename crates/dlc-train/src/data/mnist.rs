@@ -70,7 +70,7 @@ fn dataset(images: Idx, labels: Idx) -> Result<Dataset, Error> {
 fn find(dir: &Path, name: &str) -> Result<PathBuf, Error> {
     if !dir.is_dir() {
         let problem = if dir.exists() {
-            FileProblem::Header("a folder with the four MNIST files is expected".into())
+            FileProblem::Content("is no folder with the four MNIST files".into())
         } else {
             FileProblem::Missing
         };

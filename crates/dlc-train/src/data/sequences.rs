@@ -7,7 +7,8 @@ use dlc_kernel::Tensor;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A table of classes and sequences: a heading, then a line `CLASS,SEQUENCE` for each example.
+/// A table of classes and sequences: the heading `class,sequence`, or the other way round, then a line
+/// for each example.
 /// Fields: `ids`, i32 `[T]`, the sequence filled up with the mark `<end>` (id 0); `length`, i32: its
 /// length; `label`, i32: its class, counted in alphabetical order. Defines `T` (the longest
 /// sequence, or as given), `V`, the size of the vocabulary, and `K`, the number of classes.
@@ -16,7 +17,7 @@ use std::path::Path;
 /// If the file is no such table, or a sequence is longer than `length` allows.
 pub fn sequences(path: &Path, length: Option<usize>, words: Words<'_>) -> Result<Parts, Error> {
     let text = read(path)?;
-    let rows = rows(&text).map_err(|problem| FileProblem::Header(problem).at(path))?;
+    let rows = rows(&text).map_err(|problem| FileProblem::Content(problem).at(path))?;
     let classes: BTreeSet<&str> = rows.iter().map(|row| row.0).collect();
     let vocabulary = words.vocabulary(rows.iter().map(|row| row.1), &["<end>"])?;
     let encode = |row: &(&str, &str)| encoded(&vocabulary, row.1, path);
@@ -24,8 +25,8 @@ pub fn sequences(path: &Path, length: Option<usize>, words: Words<'_>) -> Result
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     let length = length.unwrap_or(longest);
     if longest > length {
-        let problem = format!("a sequence has {longest} characters, T is {length}");
-        return Err(FileProblem::Header(problem).at(path));
+        let problem = format!("has a sequence of {longest} characters, T is {length}");
+        return Err(FileProblem::Content(problem).at(path));
     }
     let lengths = ids.iter().map(|ids| ids.len() as i32).collect();
     let label = |row: &(&str, &str)| classes.iter().position(|class| *class == row.0);
@@ -41,18 +42,30 @@ pub fn sequences(path: &Path, length: Option<usize>, words: Words<'_>) -> Result
 
 /// The classes and sequences below the heading.
 fn rows(text: &str) -> Result<Vec<(&str, &str)>, String> {
-    let lines = text.lines().enumerate().skip(1).map(|(at, line)| (at + 1, line.trim()));
+    let mut lines = text.lines().map(str::trim).enumerate();
+    let heading = lines.next().map_or("", |(_, line)| line);
+    let is_class_first = match columns(heading) {
+        Some(("class", "sequence")) => true,
+        Some(("sequence", "class")) => false,
+        _ => return Err(format!("begins with {heading:?}, not with the heading `class,sequence`")),
+    };
     let mut found = Vec::new();
     for (at, line) in lines.filter(|(_, line)| !line.is_empty()) {
-        let (class, sequence) = line
-            .split_once(',')
-            .map(|(class, sequence)| (class.trim(), sequence.trim()))
-            .filter(|(_, sequence)| !sequence.is_empty() && !sequence.contains([',', '"']))
-            .ok_or_else(|| format!("line {at} is not `CLASS,SEQUENCE`"))?;
-        found.push((class, sequence));
+        let columns = columns(line).map(|(a, b)| if is_class_first { (a, b) } else { (b, a) });
+        let row = columns.filter(|(_, sequence)| !sequence.is_empty());
+        found.push(row.ok_or_else(|| {
+            let line = at + 1;
+            format!("has no class and sequence in line {line}: text, a comma, text without quotes")
+        })?);
     }
     match found.is_empty() {
-        true => Err("it has no line `CLASS,SEQUENCE` below its heading".into()),
+        true => Err("has no example below its heading".into()),
         false => Ok(found),
     }
+}
+
+/// The two columns of a line, if it has two. Quotes are not taken apart.
+fn columns(line: &str) -> Option<(&str, &str)> {
+    let (first, second) = line.split_once(',').filter(|_| !line.contains('"'))?;
+    (!second.contains(',')).then_some((first.trim(), second.trim()))
 }

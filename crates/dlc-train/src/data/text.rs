@@ -119,7 +119,7 @@ pub fn lines(
     let text = read(path)?;
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
     if lines.is_empty() {
-        return Err(FileProblem::Header("it has no line that is not empty".into()).at(path));
+        return Err(FileProblem::Content("has no line with text".into()).at(path));
     }
     let vocabulary = words.vocabulary(lines.iter().copied(), &["<end>"])?;
     let encode = |line: &&str| encoded(&vocabulary, line, path);
@@ -129,11 +129,11 @@ pub fn lines(
     if longest > length {
         let line = sequences.iter().position(|ids| ids.len() + 1 == longest).unwrap_or(0);
         let problem = format!(
-            "its line {:?} has {} units and an end, T is {length}",
+            "has the line {:?} of {} units and an end, T is {length}",
             shorten(lines[line]),
             longest - 1
         );
-        return Err(FileProblem::Header(problem).at(path));
+        return Err(FileProblem::Content(problem).at(path));
     }
     let sizes = vec![("T", length), ("V", vocabulary.len())];
     let lengths = sequences.iter().map(|ids| ids.len() + 1);
@@ -229,7 +229,9 @@ pub fn pairs(source: &Path, target: &Path, how: &Pairing<'_>) -> Result<Parts, E
     let (from, to): (Vec<_>, Vec<_>) =
         pairs.filter(|(s, t)| fits(s, how.source) && fits(t, how.target)).unzip();
     if from.is_empty() {
-        return Err(FileProblem::Header("no pair of lines fits S and T".into()).at(source));
+        let problem =
+            format!("has no line within S whose pair in `{}` is within T", target.display());
+        return Err(FileProblem::Content(problem).at(source));
     }
     let longest = |all: &[Vec<i32>]| all.iter().map(Vec::len).max().unwrap_or(0) + 1;
     let (s, t) =
@@ -290,8 +292,8 @@ pub(crate) fn unpacked(path: &Path) -> Result<Vec<u8>, Error> {
     let read = GzDecoder::new(bytes.as_slice()).take(MAX_BYTES + 1).read_to_end(&mut out);
     read.map_err(|e| FileProblem::Damaged(e.to_string()).at(path))?;
     if out.len() as u64 > MAX_BYTES {
-        let problem = format!("it unpacks to more than {MAX_BYTES} bytes");
-        return Err(FileProblem::Header(problem).at(path));
+        let problem = format!("unpacks to more than {MAX_BYTES} bytes");
+        return Err(FileProblem::Content(problem).at(path));
     }
     Ok(out)
 }
