@@ -1,6 +1,7 @@
 //! What ids stand for is what the weights' file says, whatever else a text would teach.
 
-use dlc::{Compiler, Error, Evaluated, Module, TrainOptions, WeightsFile, evaluate, train};
+use dlc::{Compiler, Error, Evaluated, Module, TrainOptions, Vocabulary, WeightsFile};
+use dlc::{evaluate, train};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -85,4 +86,35 @@ fn a_model_is_measured_with_its_own_vocabulary() {
     let unknown = unknown.to_string();
     assert!(unknown.contains("b.txt` does not fit: the character '~' is not in"), "{unknown}");
     assert!(unknown.contains("model.dl:5:"), "{unknown}");
+}
+
+#[test]
+fn a_vocabulary_may_be_given() {
+    let trained = trained();
+    let dir = trained.dir.path();
+    std::fs::write(dir.join("b.txt"), "oh dear!\n".repeat(40)).unwrap();
+    let compile = |data: &str| {
+        let source = MODEL.replace("text(\"a.txt\", T = 16)", data);
+        Compiler::new().threads(1).compile_text("model.dl", &source).unwrap()
+    };
+    let train = |data: &str, run: &str| {
+        let options = TrainOptions { out: Some(dir.join(run)), ..TrainOptions::default() };
+        let observer = &mut |_: &dlc_train::Event<'_>| {};
+        train(&compile(data), "Lm", &dir.join("model.dl"), &options, observer)
+    };
+    let given = "text(\"b.txt\", T = 16, vocabulary = \"run/weights.safetensors\")";
+    train(given, "next").unwrap();
+    let words = |run: &str| Vocabulary::read(&dir.join(run).join("weights.safetensors")).unwrap();
+    assert_eq!(words("next"), words("run"));
+
+    let refused = |data: &str| train(data, "none").err().unwrap().to_string();
+    let unmarked = refused(&given.replace("text", "lines"));
+    assert!(unmarked.contains("no mark that ends a line"), "{unmarked}");
+    let missing = refused(&given.replace("run/", "away/"));
+    assert!(missing.contains("away/weights.safetensors` does not exist"), "{missing}");
+    assert!(missing.contains("model.dl:5:"), "{missing}");
+    let both = refused(&given.replace("T = 16", "T = 16, bpe = 300"));
+    assert!(both.contains("`bpe` says how a vocabulary is learned"), "{both}");
+    let number = refused(&given.replace("\"run/weights.safetensors\"", "3"));
+    assert!(number.contains("`vocabulary` is the path of a weights' file, not"), "{number}");
 }

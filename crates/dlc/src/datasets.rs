@@ -107,7 +107,11 @@ fn read(
     };
     let path = |at: usize| place(spec, at, file, places);
     let unit = given("bpe").map_or(Unit::Character, Unit::Piece);
-    let words = known.vocabulary.map_or(Words::Learned(unit), Words::Known);
+    let own = match (known.vocabulary, spec.vocabulary()) {
+        (None, Some(path)) => Some(Vocabulary::read(&beside(file, path))?),
+        _ => None,
+    };
+    let words = known.vocabulary.or(own.as_ref()).map_or(Words::Learned(unit), Words::Known);
     let bucket = given("bucket");
     Ok(match spec.dataset.as_str() {
         "mnist" => {
@@ -154,6 +158,11 @@ fn refuse_unknown(specs: &[DataSpec], places: &[(String, PathBuf)]) -> Result<()
     }
 }
 
+/// A path that is relative to the module's file.
+fn beside(file: &Path, path: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(path)
+}
+
 /// Where path number `at` of a data set is: the place given on the command line (of several files,
 /// their folder), else what the file says, relative to it.
 fn place(spec: &DataSpec, at: usize, file: &Path, places: &[(String, PathBuf)]) -> PathBuf {
@@ -164,7 +173,7 @@ fn place(spec: &DataSpec, at: usize, file: &Path, places: &[(String, PathBuf)]) 
             dir.join(Path::new(own).file_name().unwrap_or_default())
         }
         (Some((_, place)), _) => place.clone(),
-        (None, Some(own)) => file.parent().unwrap_or(Path::new("")).join(own),
+        (None, Some(own)) => beside(file, own),
         (None, None) => dlc_train::default_data_dir().unwrap_or_default().join(&spec.dataset),
     }
 }

@@ -58,6 +58,8 @@ struct Kind {
     numbers: &'static [&'static str],
     /// What it may be told by name with `yes` or `no`.
     flags: &'static [&'static str],
+    /// Whether it may be given a `vocabulary`, a path, instead of learning one as it is told.
+    takes_vocabulary: bool,
     /// The numbers that it must be given.
     required: &'static [&'static str],
     fields: &'static [(&'static str, DType, &'static [Extent])],
@@ -85,6 +87,7 @@ const KINDS: [Kind; 6] = [
         paths: 0..=1,
         numbers: &[],
         flags: &[],
+        takes_vocabulary: false,
         required: &[],
         fields: &[
             ("image", DType::F32, &[N, Known(1), Known(28), Known(28)]),
@@ -96,6 +99,7 @@ const KINDS: [Kind; 6] = [
         paths: 1..=1,
         numbers: &["T", "stride", "bpe"],
         flags: &[],
+        takes_vocabulary: true,
         required: &["T"],
         fields: &[("ids", IDS, &[N, T]), ("next", IDS, &[N, T])],
     },
@@ -104,6 +108,7 @@ const KINDS: [Kind; 6] = [
         paths: 1..=1,
         numbers: &["T", "bpe", "bucket"],
         flags: &[],
+        takes_vocabulary: true,
         required: &[],
         fields: &[
             ("ids", IDS, &[N, T]),
@@ -117,6 +122,7 @@ const KINDS: [Kind; 6] = [
         paths: 2..=2,
         numbers: &["S", "T", "bpe", "bucket"],
         flags: &["joint"],
+        takes_vocabulary: true,
         required: &[],
         fields: &[
             ("source", IDS, &[N, S]),
@@ -132,6 +138,7 @@ const KINDS: [Kind; 6] = [
         paths: 1..=1,
         numbers: &["T"],
         flags: &[],
+        takes_vocabulary: true,
         required: &[],
         fields: &[("ids", IDS, &[N, T]), ("length", IDS, &[N]), ("label", IDS, &[N])],
     },
@@ -140,6 +147,7 @@ const KINDS: [Kind; 6] = [
         paths: 1..=1,
         numbers: &["T"],
         flags: &[],
+        takes_vocabulary: false,
         required: &["T"],
         fields: &[
             ("notes", DType::F32, &[N, T, Known(88)]),
@@ -148,6 +156,11 @@ const KINDS: [Kind; 6] = [
         ],
     },
 ];
+
+/// The name of the vocabulary that a data set is given.
+const VOCABULARY: &str = "vocabulary";
+/// What says how a vocabulary is learned.
+const LEARNING: [&str; 2] = ["bpe", "joint"];
 
 /// The data set whose fields a program hands in.
 const TENSORS: &str = "tensors";
@@ -235,10 +248,20 @@ impl DataSpec {
         Diagnostic::error(Code::UnreadableData, problem, self.span, "read for this")
     }
 
-    /// The paths given, in order.
+    /// The paths of its files, in order.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.args.iter().filter_map(|(_, arg)| match arg {
-            DataArg::Text(text) => Some(text.as_str()),
+        self.texts().filter(|(name, _)| name.is_none()).map(|(_, text)| text)
+    }
+
+    /// The path of the weights' file whose vocabulary it has, if it is given one.
+    #[must_use]
+    pub fn vocabulary(&self) -> Option<&str> {
+        self.texts().find(|(name, _)| *name == Some(VOCABULARY)).map(|(_, text)| text)
+    }
+
+    fn texts(&self) -> impl Iterator<Item = (Option<&str>, &str)> {
+        self.args.iter().filter_map(|(name, arg)| match arg {
+            DataArg::Text(text) => Some((name.as_deref(), text.as_str())),
             _ => None,
         })
     }
@@ -249,14 +272,19 @@ impl Kind {
     fn check(&self, elab: &mut Elab<'_>, spec: &DataSpec) -> Eval<()> {
         let missing = self.required.iter().find(|name| spec.number(name).is_none());
         let paths = spec.paths().count();
-        let title = match missing {
-            Some(name) => format!("`{}` needs the number `{name}`", self.name),
-            None if !self.paths.contains(&paths) => {
+        let given = |name: &&&str| spec.args.iter().any(|(n, _)| n.as_deref() == Some(**name));
+        let learned = spec.vocabulary().and_then(|_| LEARNING.iter().find(given));
+        let title = match (missing, learned) {
+            (Some(name), _) => format!("`{}` needs the number `{name}`", self.name),
+            (None, Some(how)) => {
+                format!("`{how}` says how a vocabulary is learned, but `{VOCABULARY}` gives one")
+            }
+            _ if !self.paths.contains(&paths) => {
                 let (least, most) = (self.paths.start(), self.paths.end());
                 let wanted = if least == most { most.to_string() } else { "one at most".into() };
                 format!("`{}` is given {paths} paths, not {wanted}", self.name)
             }
-            None => return Ok(()),
+            _ => return Ok(()),
         };
         let diagnostic = Diagnostic::error(Code::Arguments, title, spec.span, "")
             .note(format!("it is written {}", self.usage()));
@@ -268,7 +296,8 @@ impl Kind {
         let paths = std::iter::repeat_n("\"PATH\"".to_string(), *self.paths.end());
         let numbers = self.numbers.iter().map(|name| format!("{name} = .."));
         let flags = self.flags.iter().map(|name| format!("{name} = yes"));
-        let all: Vec<String> = paths.chain(numbers).chain(flags).collect();
+        let words = self.takes_vocabulary.then(|| format!("{VOCABULARY} = \"PATH\""));
+        let all: Vec<String> = paths.chain(numbers).chain(flags).chain(words).collect();
         format!("`{}({})`", self.name, all.join(", "))
     }
 }
@@ -300,15 +329,22 @@ fn unknown(elab: &mut Elab<'_>, name: &str, span: Span) -> super::Reported {
     elab.fail(diagnostic)
 }
 
-/// A path, or a whole number, yes or no under one of the names that the data set knows.
+/// A path, or a whole number, yes or no, or a vocabulary under one of the names that the data set knows.
 fn value_argument(elab: &mut Elab<'_>, kind: &Kind, arg: &Arg) -> Eval<(Option<String>, DataArg)> {
     let span = elab.ast().span(arg.value);
     let value = elab.eval(arg.value)?;
     let name = arg.name.as_ref().map(|name| name.text.to_string());
     let is_number = |name: &String| kind.numbers.contains(&name.as_str());
     let is_flag = |name: &String| kind.flags.contains(&name.as_str());
+    let is_vocabulary = |name: &str| kind.takes_vocabulary && name == VOCABULARY;
     let title = match (&name, &value, value.as_number()) {
         (None, Val::Str(text), _) => return Ok((None, DataArg::Text(text.to_string()))),
+        (Some(name), Val::Str(text), _) if is_vocabulary(name) => {
+            return Ok((Some(name.clone()), DataArg::Text(text.to_string())));
+        }
+        (Some(name), _, _) if is_vocabulary(name) => {
+            format!("`{name}` is the path of a weights' file, not {}", value.describe())
+        }
         (Some(flag), Val::Bool(value), _) if is_flag(flag) => {
             return Ok((name, DataArg::Flag(*value)));
         }

@@ -4,10 +4,11 @@
 //! order of their code points, or the pieces of a byte-pair encoding. Whoever has a model's weights
 //! needs its vocabulary, so it travels in the metadata of the weights' file.
 
-use crate::Error;
 use crate::data::bpe::Bpe;
+use crate::{Error, FileProblem, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// What the ids of a model stand for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,15 @@ impl Vocabulary {
         };
         let marks = marks.iter().map(|&m| m.to_owned()).collect();
         Ok(Vocabulary { marks, units, source: None })
+    }
+
+    /// The vocabulary that a weights' file holds.
+    ///
+    /// # Errors
+    /// If it is no such file, or holds none.
+    pub fn read(path: &Path) -> Result<Vocabulary, Error> {
+        let none = || FileProblem::Content("holds no vocabulary".into()).at(path);
+        Weights::read(path)?.vocabulary().cloned().ok_or_else(none)
     }
 
     /// The same, where sources have a vocabulary of their own.
