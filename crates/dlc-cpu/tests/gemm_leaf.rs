@@ -7,15 +7,20 @@ mod interpret;
 mod tile;
 
 use dlc_cpu::leaf::epilogue::{Epilogue, Spread};
-use dlc_cpu::leaf::lanes::{Kind, Lanes, Op, Vector, math};
+use dlc_cpu::leaf::lanes::{Compare, Kind, Lanes, Op, Unary, Vector, math};
+use dlc_cpu::leaf::wide::{Width, gemm};
 use dlc_cpu::leaf::{Ahead, AheadRight, GemmTile, Leaf, Left, MAX_LEVELS, MAX_RUN};
 use dlc_cpu::level::Level;
 use std::sync::Arc;
-use tile::{Bench, Call, Compiled, Ending, Wanted, compare, interpreted, native};
+use tile::{Bench, Call, Ending, Wanted, compare, interpreted, native};
 
 fn check(tile: GemmTile) {
+    check_counts(tile, &counts(tile));
+}
+
+fn check_counts(tile: GemmTile, counts: &[[usize; MAX_LEVELS]]) {
     let all = native(&Leaf::Gemm(tile, None), tile);
-    for counts in counts(tile) {
+    for &counts in counts {
         for tiles in 0..=2 {
             for accumulate in [false, true] {
                 let call = Call { counts, tiles, accumulate, finish: false };
@@ -58,13 +63,16 @@ fn tiles() -> impl Iterator<Item = (u8, u8)> {
     (1..=14).flat_map(columns)
 }
 
-/// Tiles of these heights with one, two, and as many vectors as `most` sums allow; the last one has
-/// one lane, all but one, or all.
-fn tiles_of(heights: impl IntoIterator<Item = u8>, lanes: u8, most: u8) -> Vec<(u8, u8)> {
+/// Tiles of these heights with one, two, and as many vectors as a level's registers hold sums; the last
+/// vector has one lane, all but one, or all.
+fn tiles_of(heights: impl IntoIterator<Item = u8>, level: Level) -> Vec<(u8, u8)> {
+    let width = Width::of(level).expect("the level has code of its own");
+    let lanes = width.lanes() as u8;
     let columns = |v: u8| [lanes * v - (lanes - 1), lanes * v - 1, lanes * v];
     let of = |rows: u8| {
-        let all = (most / rows).min(240 / lanes);
-        let vectors = (1..=all).filter(move |&v| v <= 2 || v == all);
+        let fits = |v: &u8| gemm::fits(width, rows.into(), (v * lanes).into());
+        let most = (1..=240 / lanes).rev().find(fits).unwrap_or(0);
+        let vectors = (1..=most).filter(move |&v| v <= 2 || v == most);
         vectors.flat_map(columns).map(move |columns| (rows, columns))
     };
     heights.into_iter().flat_map(of).collect()
@@ -100,16 +108,28 @@ fn nests_of_loops() {
     }
 }
 
+/// Tiles in narrow and wide vectors, packed or not, with sums of any length.
 #[test]
-fn code_for_other_machines() {
-    for (rows, columns) in tiles_of(1..=28, 16, 30) {
+fn sums_of_every_length() {
+    let counts: Vec<[usize; MAX_LEVELS]> = (0..=70).map(|n| [n, 1, 1]).collect();
+    for (rows, columns) in [(1, 9), (6, 16), (4, 24), (14, 32), (9, 48)] {
+        for left in [Left::Packed, Left::Strided] {
+            check_counts(GemmTile { left, ..GemmTile::packed(rows, columns) }, &counts);
+        }
+    }
+}
+
+/// AVX-512's tiles, up to the largest.
+#[test]
+fn tiles_of_wide_vectors() {
+    for (rows, columns) in tiles_of(1..=28, Level::X86_64V4) {
         for (left, levels, run) in
             [(Left::Packed, 1, None), (Left::Strided, 1, None), (Left::Strided, 3, Some(2))]
         {
             let tile = GemmTile { left, levels, run, ..GemmTile::packed(rows, columns) };
             let leaf = Leaf::Gemm(tile, None);
-            let all: Vec<Compiled> =
-                interpreted(&leaf, tile, Level::X86_64V4).into_iter().collect();
+            let mut all = native(&leaf, tile);
+            all.extend(interpreted(&leaf, tile));
             let counts = if levels == 1 { [[0, 1, 1], [7, 1, 1]] } else { [[2, 1, 1], [2, 2, 1]] };
             for (counts, accumulate) in [(counts[0], false), (counts[0], true), (counts[1], true)] {
                 let call = Call { counts, tiles: 2, accumulate, finish: false };
@@ -126,13 +146,14 @@ struct Draft {
     streams: Vec<Spread>,
     moves: Vec<bool>,
     stores: Vec<(u16, Vector)>,
+    values: u16,
 }
 
 impl Draft {
     fn new() -> Draft {
         let mut lanes = Lanes::default();
         let sum = lanes.add(Op::Carry(Kind::F32, 0));
-        Draft { lanes, sum, streams: Vec::new(), moves: Vec::new(), stores: Vec::new() }
+        Draft { lanes, sum, streams: Vec::new(), moves: Vec::new(), stores: Vec::new(), values: 0 }
     }
 
     fn stream(&mut self, spread: Spread, moves: bool) -> u16 {
@@ -143,7 +164,18 @@ impl Draft {
 
     fn input(&mut self, spread: Spread, moves: bool) -> Vector {
         let stream = self.stream(spread, moves);
-        self.lanes.add(Op::Input(Kind::F32, stream))
+        let kind = match spread {
+            Spread::Truths => Kind::Mask,
+            Spread::Counting => Kind::I32,
+            Spread::Neighbours | Spread::Still => Kind::F32,
+        };
+        self.lanes.add(Op::Input(kind, stream))
+    }
+
+    /// A value that is the same for all elements. All streams come before it.
+    fn value(&mut self) -> Vector {
+        self.values += 1;
+        self.lanes.add(Op::Input(Kind::F32, self.streams.len() as u16 + self.values - 1))
     }
 
     fn output(&mut self, value: Vector) {
@@ -152,8 +184,8 @@ impl Draft {
     }
 
     fn finish(self, wanted: Option<Wanted>) -> Ending {
-        let Draft { lanes, streams, moves, stores, .. } = self;
-        Ending { epilogue: Arc::new(Epilogue { lanes, streams, values: 0, stores }), moves, wanted }
+        let Draft { lanes, streams, moves, stores, values, .. } = self;
+        Ending { epilogue: Arc::new(Epilogue { lanes, streams, values, stores }), moves, wanted }
     }
 }
 
@@ -218,8 +250,35 @@ fn many_values() -> Ending {
     draft.finish(None)
 }
 
-fn endings() -> [Ending; 4] {
-    [column_bias(), row_bias(), in_place(), many_values()]
+/// Selects by truth values of rows and of columns, adds integers that count up along rows or down them
+/// and two values; stores the result and whether it is large.
+fn truths_and_counts() -> Ending {
+    let mut draft = Draft::new();
+    let [each, of_column] = [true, false].map(|moves| draft.input(Spread::Truths, moves));
+    let [place, column] = [true, false].map(|moves| draft.input(Spread::Counting, moves));
+    let result = draft.stream(Spread::Neighbours, true);
+    let is_large = draft.stream(Spread::Truths, true);
+    let [scale, limit] = [(); 2].map(|()| draft.value());
+    let l = &mut draft.lanes;
+    let [place, column] = [place, column].map(|x| l.unary(Unary::ToFloat, x));
+    let placed = l.sum(draft.sum, place);
+    let scaled = l.product(column, scale);
+    let other = l.select(of_column, scaled, scale);
+    let value = l.select(each, placed, other);
+    let large = l.compare(Compare::Lt, limit, value);
+    draft.stores.extend([(result, value), (is_large, large)]);
+    draft.finish(Some(|sum, input| {
+        let &[each, of_column, place, column, _, _, scale, limit] = input else {
+            unreachable!("six streams and two values")
+        };
+        let other = if of_column == 1.0 { column * scale } else { scale };
+        let value = if each == 1.0 { sum + place } else { other };
+        vec![value, f32::from(u8::from(limit < value))]
+    }))
+}
+
+fn endings() -> [Ending; 5] {
+    [column_bias(), row_bias(), in_place(), many_values(), truths_and_counts()]
 }
 
 /// Calls with an epilogue that are worth trying.
@@ -234,7 +293,7 @@ fn finishing_calls() -> impl Iterator<Item = Call> {
 #[test]
 fn epilogues_of_every_tile() {
     for ending in endings() {
-        for (rows, columns) in tiles_of([1, 3, 6, 12], 8, 14) {
+        for (rows, columns) in tiles_of([1, 3, 6, 12], Level::X86_64V3) {
             let tile = GemmTile::packed(rows, columns);
             let all = native(&Leaf::Gemm(tile, Some(ending.epilogue.clone())), tile);
             for call in finishing_calls() {
@@ -245,15 +304,13 @@ fn epilogues_of_every_tile() {
 }
 
 #[test]
-fn epilogues_for_other_machines() {
+fn epilogues_of_wide_vectors() {
     for ending in endings() {
-        for (rows, columns) in tiles_of([1, 6, 14], 16, 30) {
+        for (rows, columns) in tiles_of([1, 6, 9, 14, 28], Level::X86_64V4) {
             let tile = GemmTile::packed(rows, columns);
             let leaf = Leaf::Gemm(tile, Some(ending.epilogue.clone()));
             let mut all = native(&leaf, tile);
-            all.truncate(1);
-            all.extend(interpreted(&leaf, tile, Level::X86_64V3));
-            all.extend(interpreted(&leaf, tile, Level::X86_64V4));
+            all.extend(interpreted(&leaf, tile));
             for call in finishing_calls().take(2) {
                 compare(&Bench::new(tile, Some(&ending), call), &all);
             }

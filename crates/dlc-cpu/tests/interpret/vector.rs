@@ -48,7 +48,18 @@ impl Cpu {
             Vmaskmovps => self.masked_move(i),
             Vpmovdb => self.store_bytes(i),
             Vextractps => self.write(i, self.lanes(i, 1)[usize::from(i.immediate8())].into()),
-            Vpmovzxbd => self.load_bytes(i),
+            Vpextrb => {
+                let lane = usize::from(i.immediate8());
+                let byte = self.lanes(i, 1)[lane / 4] >> (lane % 4 * 8);
+                self.write(i, u64::from(byte & 0xff));
+            }
+            Vpinsrb => {
+                let (lane, mut value) = (usize::from(i.immediate8()), self.lanes(i, 1));
+                let (byte, shift) = (self.read(i, 2) as u32 & 0xff, lane % 4 * 8);
+                value[lane / 4] = value[lane / 4] & !(0xff << shift) | byte << shift;
+                self.set_lanes(i, value);
+            }
+            Vpmovzxbd if i.op1_kind() == OpKind::Memory => self.load_bytes(i),
             Vcmpps | Vpcmpd | Vptestmd if i.op0_register().is_k() => {
                 let hit = compare(i, self.lanes(i, 1), self.lanes(i, 2));
                 let bits = (0..LANES).map(|l| u64::from(hit[l] != 0) << l).sum();
@@ -59,6 +70,9 @@ impl Cpu {
                 let bits = self.masks[i.op1_register().number()];
                 let lane = |l| if bits >> l & 1 == 1 { u32::MAX } else { 0 };
                 self.set_lanes(i, std::array::from_fn(lane));
+            }
+            Vpbroadcastd if i.op1_register().is_gpr() => {
+                self.set_lanes(i, [self.read(i, 1) as u32; LANES]);
             }
             Vmovd => {
                 let mut value = [0; LANES];
@@ -128,7 +142,8 @@ impl Cpu {
         let z = self.lanes(i, 0);
         let operands = if has_constant { last } else { last + 1 };
         let y = if operands > 2 { self.lanes(i, 2) } else { x };
-        if let Some(value) = numbers(i, z, x, y).or_else(|| halves(i, z, x, y)) {
+        let of_pairs = || halves(i, z, x, y).or_else(|| pairs(i, constant, x, y));
+        if let Some(value) = numbers(i, z, x, y).or_else(of_pairs) {
             return value;
         }
         let mask = if operands > 3 { self.lanes(i, 3) } else { x };
@@ -222,6 +237,28 @@ fn halves(i: &Instruction, z: Lanes, x: Lanes, y: Lanes) -> Option<Lanes> {
     }
 }
 
+/// Words of 64 bits, which are pairs of lanes.
+fn pairs(i: &Instruction, c: u8, x: Lanes, y: Lanes) -> Option<Lanes> {
+    use Mnemonic::*;
+    Some(match i.mnemonic() {
+        Vpsrlq => {
+            assert_eq!(c, 32, "odd lanes become even ones");
+            each(|l| if l % 2 == 0 { x[l + 1] } else { 0 })
+        }
+        Vpmuludq => each(|l| {
+            let product = u64::from(x[l & !1]) * u64::from(y[l & !1]);
+            (product >> (l % 2 * 32)) as u32
+        }),
+        Vpermpd if i.op2_kind() != OpKind::Immediate8 => {
+            each(|l| y[2 * (x[l & !1] as usize & 7) + l % 2])
+        }
+        Vpmovzxdq => each(|l| if l % 2 == 0 { x[l / 2] } else { 0 }),
+        Vpermpd => each(|l| x[2 * (usize::from(c) >> (l / 2 % 4 * 2) & 3) + l % 2]),
+        Vpmovqd => each(|l| if l < 8 { x[2 * l] } else { 0 }),
+        _ => return None,
+    })
+}
+
 /// Integers, bits and moves.
 fn integers(i: &Instruction, c: u8, z: Lanes, x: Lanes, y: Lanes, mask: Lanes) -> Lanes {
     use Mnemonic::*;
@@ -243,6 +280,8 @@ fn integers(i: &Instruction, c: u8, z: Lanes, x: Lanes, y: Lanes, mask: Lanes) -
         Vpandn | Vpandnd => each(|l| !x[l] & y[l]),
         Vpslld => each(|l| x[l] << c),
         Vpsrld => each(|l| x[l] >> c),
+        Vpmovzxbd => each(|l| x[l / 4] >> (l % 4 * 8) & 0xff),
+        Vpshufd => each(|l| x[l & !3 | usize::from(c) >> (2 * (l & 3)) & 3]),
         Vpsrad => each(|l| (x[l] as i32 >> c) as u32),
         Vcvtdq2ps => each(|l| (x[l] as i32 as f32).to_bits()),
         Vcvttps2dq => each(|l| {
@@ -261,12 +300,6 @@ fn integers(i: &Instruction, c: u8, z: Lanes, x: Lanes, y: Lanes, mask: Lanes) -
             let at = l & !3 | usize::from(c) >> (2 * (l & 3)) & 3;
             if l & 3 < 2 { x[at] } else { y[at] }
         }),
-        Vpermpd if i.op2_kind() != OpKind::Immediate8 => {
-            each(|l| y[2 * (x[l & !1] as usize & 7) + l % 2])
-        }
-        Vpmovzxdq => each(|l| if l % 2 == 0 { x[l / 2] } else { 0 }),
-        Vpermpd => each(|l| x[2 * (usize::from(c) >> (l / 2 % 4 * 2) & 3) + l % 2]),
-        Vpmovqd => each(|l| if l < 8 { x[2 * l] } else { 0 }),
         Vpackusdw => each(|l| {
             let word = |l: usize| if l < 4 { x[l] } else { y[l - 4] };
             let saturated = |v: u32| (v as i32).clamp(0, 0xffff) as u32;

@@ -13,6 +13,14 @@ fn numbers(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 7.0 - 7.0).collect()
 }
 
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn set(bytes: &mut [u8], at: usize, value: f32) {
+    bytes[4 * at..][..4].copy_from_slice(&value.to_le_bytes());
+}
+
 /// What a leaf is called for.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
@@ -49,8 +57,12 @@ impl Call {
 /// Floats from one row of panels, tile and streams to the next.
 const MARGIN: usize = 3;
 
-/// The stored values, from the sum and the inputs.
+/// The stored values, from the sum and the inputs: elements of the streams, then values. Truth values
+/// are 0 or 1.
 pub type Wanted = fn(f32, &[f32]) -> Vec<f32>;
+
+/// The first of the integers that count up, and what is added from row to row.
+const COUNTING: [i64; 2] = [5, 1000];
 
 /// An epilogue, and what it must compute.
 pub struct Ending {
@@ -65,9 +77,11 @@ pub struct Ending {
 #[repr(C)]
 struct Block {
     args: GemmArgs,
-    /// Address and step.
-    streams: [[i64; 2]; MAX_STREAMS],
+    /// Address and step of each stream; then the values, two at a time.
+    rest: [i64; 2 * MAX_STREAMS + MAX_VALUES / 2],
 }
+
+const MAX_VALUES: usize = 4;
 
 /// A leaf as one compiler made it.
 pub struct Compiled {
@@ -85,7 +99,9 @@ pub struct Bench<'b> {
     a: Vec<f32>,
     b: Vec<f32>,
     c: Vec<f32>,
-    streams: Vec<Vec<f32>>,
+    /// Their bytes; none of what is counted.
+    streams: Vec<Vec<u8>>,
+    values: Vec<f32>,
 }
 
 impl<'b> Bench<'b> {
@@ -93,14 +109,18 @@ impl<'b> Bench<'b> {
         let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
         let block = (call.tiles * rows * (columns + MARGIN)).saturating_sub(MARGIN);
         let stream = |(k, &spread): (usize, &Spread)| {
-            let count = match (spread, ending.is_some_and(|e| e.moves[k])) {
-                (Spread::Neighbours, true) => block,
-                (Spread::Neighbours, false) => columns,
-                (Spread::Still, true) => call.tiles * rows,
-                (Spread::Still, false) => 1,
-                (Spread::Truths | Spread::Counting, _) => unreachable!("streams here are floats"),
+            let moves = ending.is_some_and(|e| e.moves[k]);
+            let count = match spread {
+                Spread::Counting => 0,
+                Spread::Still if moves => call.tiles * rows,
+                Spread::Still => 1,
+                Spread::Neighbours | Spread::Truths if moves => block,
+                Spread::Neighbours | Spread::Truths => columns,
             };
-            numbers(count, 4 + k)
+            match spread {
+                Spread::Truths => (0..count).map(|i| u8::from((i + k) % 3 == 0)).collect(),
+                _ => bytes(&numbers(count, 4 + k)),
+            }
         };
         let spreads = ending.map_or(&[][..], |e| &e.epilogue.streams);
         Bench {
@@ -111,6 +131,7 @@ impl<'b> Bench<'b> {
             b: numbers(call.places() * right_step(tile), 2),
             c: numbers(block, 3),
             streams: spreads.iter().enumerate().map(stream).collect(),
+            values: numbers(ending.map_or(0, |e| e.epilogue.values.into()), 9),
         }
     }
 
@@ -120,13 +141,30 @@ impl<'b> Bench<'b> {
 
     /// The element of a stream at a row and column.
     fn element(&self, stream: usize, row: usize, column: usize) -> usize {
-        let ending = self.ending.expect("streams are those of an epilogue");
-        let row = if ending.moves[stream] { row } else { 0 };
-        match ending.epilogue.streams[stream] {
-            Spread::Neighbours => row * (self.columns() + MARGIN) + column,
+        let moves = self.ending.is_some_and(|e| e.moves[stream]);
+        let row = if moves { row } else { 0 };
+        match self.spread(stream) {
+            Spread::Neighbours | Spread::Truths => row * (self.columns() + MARGIN) + column,
+            Spread::Counting => (COUNTING[0] + COUNTING[1] * row as i64) as usize + column,
             Spread::Still => row,
-            Spread::Truths | Spread::Counting => unreachable!("streams here are floats"),
         }
+    }
+
+    /// What an element of a stream is as an input.
+    fn input(&self, stream: usize, row: usize, column: usize) -> f32 {
+        let at = self.element(stream, row, column);
+        let bytes = &self.streams[stream];
+        match self.spread(stream) {
+            Spread::Counting => at as f32,
+            Spread::Truths => bytes[at].into(),
+            Spread::Neighbours | Spread::Still => {
+                f32::from_le_bytes(bytes[4 * at..][..4].try_into().expect("four bytes"))
+            }
+        }
+    }
+
+    fn spread(&self, stream: usize) -> Spread {
+        self.ending.expect("streams are those of an epilogue").epilogue.streams[stream]
     }
 
     fn sum(&self, row: usize, column: usize, fused: bool) -> f32 {
@@ -140,51 +178,70 @@ impl<'b> Bench<'b> {
     }
 
     /// The tile and the streams afterwards, if the epilogue says what it computes.
-    fn expected(&self, fused: bool) -> Option<Vec<Vec<f32>>> {
-        let mut all: Vec<Vec<f32>> = [&self.c].into_iter().chain(&self.streams).cloned().collect();
+    fn expected(&self, fused: bool) -> Option<Vec<Vec<u8>>> {
+        let mut all: Vec<Vec<u8>> =
+            [bytes(&self.c)].into_iter().chain(self.streams.clone()).collect();
         for row in 0..self.call.tiles * usize::from(self.tile.rows) {
             for column in 0..self.columns() {
                 let sum = self.sum(row, column, fused);
                 let Some(ending) = self.ending.filter(|_| self.call.finish) else {
-                    all[0][row * (self.columns() + MARGIN) + column] = sum;
+                    set(&mut all[0], row * (self.columns() + MARGIN) + column, sum);
                     continue;
                 };
-                let value = |k: usize| self.streams[k][self.element(k, row, column)];
-                let inputs: Vec<f32> = (0..self.streams.len()).map(value).collect();
+                let input = |k: usize| self.input(k, row, column);
+                let streams = (0..self.streams.len()).map(input);
+                let inputs: Vec<f32> = streams.chain(self.values.iter().copied()).collect();
                 let values = ending.wanted?(sum, &inputs);
                 for (&(stream, _), value) in ending.epilogue.stores.iter().zip(values) {
                     let stream = usize::from(stream);
-                    all[1 + stream][self.element(stream, row, column)] = value;
+                    let at = self.element(stream, row, column);
+                    match self.spread(stream) {
+                        Spread::Truths => all[1 + stream][at] = value as u8,
+                        _ => set(&mut all[1 + stream], at, value),
+                    }
                 }
             }
         }
         Some(all)
     }
 
-    /// Bytes from one row of a stream to the next.
+    /// What is added to the address of a stream from one row to the next.
     fn step(&self, stream: usize) -> i64 {
-        if !self.ending.is_some_and(|e| e.moves[stream]) {
-            return 0;
-        }
-        4 * self.element(stream, 1, 0) as i64
+        let rows = self.element(stream, 1, 0) - self.element(stream, 0, 0);
+        let bytes = match self.spread(stream) {
+            Spread::Neighbours | Spread::Still => 4,
+            Spread::Truths | Spread::Counting => 1,
+        };
+        bytes * rows as i64
     }
 
     /// The tile and the streams after a call with memory that touches unreadable memory.
-    fn run(&self, code: &Callable, side: Side) -> Vec<Vec<f32>> {
+    fn run(&self, code: &Callable, side: Side) -> Vec<Vec<u8>> {
         let [a, b, c] = [&self.a, &self.b, &self.c].map(|values| Guarded::new(values, side));
-        let streams: Vec<Guarded> = self.streams.iter().map(|s| Guarded::new(s, side)).collect();
-        let mut block = Block { args: self.args([&a, &b, &c]), streams: [[0; 2]; MAX_STREAMS] };
-        for (k, stream) in streams.iter().enumerate() {
-            block.streams[k] = [stream.pointer() as i64, self.step(k)];
+        let streams: Vec<Guarded> =
+            self.streams.iter().map(|s| Guarded::from_bytes(s, side)).collect();
+        let first = |k: usize| match self.spread(k) {
+            Spread::Counting => COUNTING[0],
+            _ => streams[k].pointer() as i64,
+        };
+        let mut block = Block { args: self.args([&a, &b, &c]), rest: [0; _] };
+        for k in 0..streams.len() {
+            block.rest[2 * k..][..2].copy_from_slice(&[first(k), self.step(k)]);
+        }
+        let values = bytes(&self.values);
+        for (k, two) in values.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..two.len()].copy_from_slice(two);
+            block.rest[2 * streams.len() + k] = i64::from_le_bytes(word);
         }
         code.call(&raw mut block);
         let moved =
             if self.call.finish { self.call.tiles * usize::from(self.tile.rows) } else { 0 };
-        for (k, stream) in streams.iter().enumerate() {
-            let end = stream.pointer() as i64 + moved as i64 * self.step(k);
-            assert_eq!(block.streams[k][0], end, "stream {k} of {} {:?}", self.tile, self.call);
+        for k in 0..streams.len() {
+            let end = first(k) + moved as i64 * self.step(k);
+            assert_eq!(block.rest[2 * k], end, "stream {k} of {} {:?}", self.tile, self.call);
         }
-        [c].iter().chain(&streams).map(Guarded::read).collect()
+        [c].iter().chain(&streams).map(Guarded::read_bytes).collect()
     }
 
     fn args(&self, [a, b, c]: [&Guarded; 3]) -> GemmArgs {
@@ -229,6 +286,10 @@ fn holds(level: Level, tile: GemmTile) -> bool {
     Width::of(level).is_some_and(|widest| gemm::holds(gemm::width(widest, tile), tile))
 }
 
+/// Levels with assembled code, and whether their vectors are short.
+const ASSEMBLED: [(Level, bool); 3] =
+    [(Level::X86_64V3, false), (Level::X86_64V4, false), (Level::X86_64V4, true)];
+
 /// A leaf as every compiler of this machine makes it, in long and short vectors; the portable one is the
 /// first.
 pub fn native(leaf: &Leaf, tile: GemmTile) -> Vec<Compiled> {
@@ -237,8 +298,7 @@ pub fn native(leaf: &Leaf, tile: GemmTile) -> Vec<Compiled> {
     let mut all: Vec<(Level, _)> =
         portable.map(|level| (level, compile_portable_leaf(level, leaf))).collect();
     let Leaf::Gemm(_, epilogue) = leaf else { panic!("a tile's leaf has a tile") };
-    let assembled = [(Level::X86_64V3, false), (Level::X86_64V4, false), (Level::X86_64V4, true)];
-    for (level, short) in assembled.into_iter().filter(|(level, _)| level.runs_here()) {
+    for (level, short) in ASSEMBLED.into_iter().filter(|(level, _)| level.runs_here()) {
         let tile = GemmTile { short, ..tile };
         let leaf = Leaf::Gemm(tile, epilogue.clone());
         all.extend(holds(level, tile).then(|| (level, compile_leaf(level, &leaf))));
@@ -250,12 +310,18 @@ pub fn native(leaf: &Leaf, tile: GemmTile) -> Vec<Compiled> {
     all.into_iter().map(compiled).collect()
 }
 
-/// The same for a level's assembled code, interpreted.
-pub fn interpreted(leaf: &Leaf, tile: GemmTile, level: Level) -> Option<Compiled> {
-    let bytes =
-        holds(level, tile).then(|| compile_leaf(level, leaf).expect("the leaf assembles").bytes)?;
-    let name = format!("{}, interpreted", level.name());
-    Some(Compiled { name, code: Callable::Interpreted(bytes), fused: true })
+/// Code that AVX2 and AVX-512 have for a leaf, in long and short vectors, interpreted.
+pub fn interpreted(leaf: &Leaf, tile: GemmTile) -> Vec<Compiled> {
+    let Leaf::Gemm(_, epilogue) = leaf else { panic!("a tile's leaf has a tile") };
+    let compiled = |(level, short): (Level, bool)| {
+        let tile = GemmTile { short, ..tile };
+        let leaf = Leaf::Gemm(tile, epilogue.clone());
+        let bytes = holds(level, tile).then(|| compile_leaf(level, &leaf))?;
+        let name = format!("{}, short: {short}, interpreted", level.name());
+        let code = Callable::Interpreted(bytes.expect("the leaf assembles").bytes);
+        Some(Compiled { name, code, fused: true })
+    };
+    ASSEMBLED.into_iter().filter_map(compiled).collect()
 }
 
 /// Compares what all implementations leave behind with what is wanted, or with the first of them.

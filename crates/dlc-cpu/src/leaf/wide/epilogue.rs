@@ -154,7 +154,8 @@ impl Writer<'_> {
             Place::Memory(_) => self.free_beside(0..0),
         };
         let (epilogue, roots) = (self.epilogue, self.epilogue.roots());
-        let access = Access { epilogue, part: self.sums.part(v), at: i32::from(v) };
+        let (part, rest) = (self.sums.part(v), self.sums.last_lanes);
+        let access = Access { epilogue, part, rest, at: i32::from(v) };
         let (a, frame) = (&mut *self.a, &mut *self.frame);
         let places = straight::emit(
             a,
@@ -229,6 +230,8 @@ impl Writer<'_> {
 struct Access<'e> {
     epilogue: &'e Epilogue,
     part: Part,
+    /// How many elements a tail has.
+    rest: u8,
     /// Which vector of its row it is.
     at: i32,
 }
@@ -261,7 +264,7 @@ impl Access<'_> {
         match lie {
             Spread::Still => return spread(a, from),
             Spread::Truths => {
-                load_bytes(a, self.part, to, from);
+                self.load_truths(a, to, from);
                 truth(a, to, temporary);
                 return Place::Register(to);
             }
@@ -273,6 +276,20 @@ impl Access<'_> {
         }
         load_words(a, self.part, to, from);
         Place::Register(to)
+    }
+
+    /// The bytes that there are, one in each lane.
+    fn load_truths(&self, a: &mut Assembler, to: u8, from: Mem) {
+        if (self.part, a.width) != (Part::Tail, Width::Ymm) {
+            return load_bytes(a, self.part, to, from);
+        }
+        let [whole, low] = [a.width.whole(to), a.width.half(to)].map(Operand::Reg);
+        a.emit(Code::VEX_Vpxor_xmm_xmm_xmmm128, &[low, low, low]);
+        for lane in 0..self.rest {
+            let byte = from.plus(lane.into()).into();
+            a.emit(Code::VEX_Vpinsrb_xmm_xmm_r32m8_imm8, &[low, low, byte, Operand::Imm8(lane)]);
+        }
+        a.emit(codes::load_bytes(a.width), &[whole, low]);
     }
 
     /// The integers that count up from the one in `first`.
