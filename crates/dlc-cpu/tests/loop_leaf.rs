@@ -8,7 +8,7 @@ mod lines;
 
 use dlc_cpu::jit::{compile_leaf, compile_portable_leaf};
 use dlc_cpu::leaf::Leaf;
-use dlc_cpu::leaf::lanes::{Kind, Lanes, Op, Vector, ops};
+use dlc_cpu::leaf::lanes::{Compare, Kind, Lanes, Op, Vector, ops};
 use dlc_cpu::leaf::loops::{Fold, Loop, NEAR_ADDRESSES, Stream};
 use dlc_cpu::level::Level;
 use dlc_kernel::{BinaryOp, DType, FoldOp, UnaryOp};
@@ -144,20 +144,57 @@ fn elements(leaf: &Loop, count: usize) -> Vec<Vec<u8>> {
     leaf.streams.iter().enumerate().map(stream).collect()
 }
 
-/// The implementations of a leaf, with their names; the first is the portable one.
-fn implementations(leaf: &Loop) -> Vec<(String, Callable)> {
-    let best = Level::detect().unwrap();
+/// A leaf as one compiler made it.
+struct Implementation {
+    name: String,
+    code: Callable,
+    /// The implementation that it agrees with, bit for bit; itself if its steps round as no other's.
+    twin: usize,
+}
+
+/// The implementations of a leaf; the first is the portable one of the best level.
+fn implementations(leaf: &Loop) -> Vec<Implementation> {
+    let fuses = has_fma(leaf);
     let leaf = Leaf::Loop(Arc::new(leaf.clone()));
-    let portable = compile_portable_leaf(best, &leaf).unwrap().bytes;
-    let mut all = vec![("portable".into(), Callable::Native(Code::new(&portable)))];
+    let mut all = Vec::new();
+    let mut add = |name: String, code, twin| all.push(Implementation { name, code, twin });
+    let best = Level::detect().unwrap();
+    let lowest = [Level::X86_64V2].into_iter().filter(|&l| l < best && l.runs_here());
+    for (k, level) in [best].into_iter().chain(lowest).enumerate() {
+        let code = Code::new(&compile_portable_leaf(level, &leaf).unwrap().bytes);
+        let twin = if fuses && !level.has_fma() { k } else { 0 };
+        add(format!("portable {}", level.name()), Callable::Native(code), twin);
+    }
     for level in [Level::X86_64V3, Level::X86_64V4] {
         let bytes = compile_leaf(level, &leaf).unwrap().bytes;
         if level.runs_here() {
-            all.push((level.name().into(), Callable::Native(Code::new(&bytes))));
+            add(level.name().into(), Callable::Native(Code::new(&bytes)), 0);
         }
-        all.push((format!("{}, interpreted", level.name()), Callable::Interpreted(bytes)));
+        add(format!("{}, interpreted", level.name()), Callable::Interpreted(bytes), 0);
     }
     all
+}
+
+/// Whether a level without fused multiply-adds rounds differently.
+fn has_fma(leaf: &Loop) -> bool {
+    let fma = |v| matches!(leaf.lanes.op(v), Op::Fma(..));
+    leaf.lanes.reachable(&leaf.roots()).into_iter().any(fma)
+}
+
+/// Calls each implementation on both sides, after the twin's outcome at the start.
+fn on_both_sides<T>(
+    all: &[Implementation],
+    run: impl Fn(&Callable, Side) -> T,
+    compare: impl Fn(&str, T, &T),
+) {
+    let mut wanted: Vec<Option<T>> = all.iter().map(|_| None).collect();
+    for Implementation { name, code, twin } in all {
+        for side in SIDES {
+            let found = run(code, side);
+            let start = || run(&all[*twin].code, Side::Start);
+            compare(&format!("{name}, {side:?}"), found, wanted[*twin].get_or_insert_with(start));
+        }
+    }
 }
 
 /// NaN have no bits of their own.
@@ -190,14 +227,11 @@ fn check_once(name: &str, leaf: &Loop, uniforms: &[u32]) {
     let all = implementations(leaf);
     for count in (0..=70).chain([127, 128, 129, 512]) {
         let streams = elements(leaf, count);
-        let wanted = run(&all[0].1, leaf, &streams, uniforms, Side::Start);
-        for (implementation, code) in &all[1..] {
-            for side in SIDES {
-                let found = run(code, leaf, &streams, uniforms, side);
-                let context = format!("{name}, {implementation}, {count}, {side:?}\n{leaf}");
-                compare(&found, &wanted, leaf, &context);
-            }
-        }
+        let run = |code: &Callable, side| run(code, leaf, &streams, uniforms, side);
+        on_both_sides(&all, run, |implementation, found, wanted| {
+            let context = format!("{name}, {implementation}, {count}\n{leaf}");
+            compare(&found, wanted, leaf, &context);
+        });
     }
 }
 
@@ -284,7 +318,7 @@ fn sums_and_products_of_numbers() {
             let truth = if op == FoldOp::Sum { wide.sum::<f64>() } else { wide.product() };
             let bound = count as f64 * 2f64.powi(-24) * truth;
             let bytes = vec![values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()];
-            for (name, code) in &all {
+            for Implementation { name, code, .. } in &all {
                 let found = f32::from_bits(run(code, &leaf, &bytes, &[], Side::End).folds[0]);
                 let error = (f64::from(found) - truth).abs();
                 assert!(error <= bound, "{name}: {op} of {count}: {found}, not {truth}");
@@ -305,6 +339,25 @@ fn streaming_stores() {
     draft.fold(FoldOp::Max, DType::F32, sum);
     let leaf = Loop { streaming: true, ahead: vec![(0, 4096), (2, -64)], ..draft.finish(4) };
     check("streaming", &leaf, &[]);
+}
+
+/// Random numbers of neighbours, of which the first is a multiple of four or anything.
+#[test]
+fn random_numbers() {
+    for (anywhere, first) in [(false, 1 << 20), (true, 1 << 20), (true, 41), (true, 43)] {
+        let mut draft = Draft::default();
+        let [seed, step, start] = [(); 3].map(|()| draft.uniform(Kind::I32));
+        let x = draft.input(DType::F32);
+        let l = &mut draft.lanes;
+        let index = l.add(Op::Index);
+        let element = l.sum(start, index);
+        let number = ops::uniform(l, 0x1234_5678_9abc_def0, [seed, step, element], anywhere);
+        let kept = l.compare(Compare::Lt, x, number);
+        let result = l.select(kept, number, x);
+        draft.output(DType::F32, result);
+        draft.fold(FoldOp::Max, DType::F32, number);
+        check(&format!("random from {first}"), &draft.finish(2), &[77, 3, first]);
+    }
 }
 
 /// Several streams, uniforms, constants, the index, a fold and a store at once.

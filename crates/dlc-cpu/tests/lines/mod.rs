@@ -1,8 +1,8 @@
 //! Loops over lines: a sum over a square window of a picture, with a weight for each of its places; folds
 //! over the columns of a picture.
 
-use super::{Draft, implementations, may_repeat, same};
-use crate::guard::{Guarded, SIDES, Side};
+use super::{Draft, implementations, may_repeat, on_both_sides, same};
+use crate::guard::{Guarded, Side};
 use crate::interpret::Callable;
 use dlc_cpu::leaf::lanes::{Kind, Op};
 use dlc_cpu::leaf::loops::{Loop, Stream};
@@ -146,18 +146,15 @@ fn compare(name: &str, leaf: &Loop, memory: impl Fn([i32; 2]) -> Memory) {
     for count in (0..=19).chain([31, 32, 33, 47, 48, 49, 70]) {
         for lines in 0..=9 {
             let memory = memory([count, lines]);
-            let wanted = run(&all[0].1, leaf, &memory, [count, lines], Side::Start);
-            for ((name_of, code), side) in
-                all[1..].iter().flat_map(|one| SIDES.map(|side| (one, side)))
-            {
-                let found = run(code, leaf, &memory, [count, lines], side);
-                let context = format!("{name}, {name_of}, {count} by {lines}, {side:?}\n{leaf}");
+            let run = |code: &Callable, side| run(code, leaf, &memory, [count, lines], side);
+            on_both_sides(&all, run, |name_of, found, wanted| {
+                let context = format!("{name}, {name_of}, {count} by {lines}\n{leaf}");
                 for (f, w) in found.0.iter().zip(&wanted.0) {
                     assert_eq!(f, w, "{context}");
                 }
                 let equal = found.1.iter().zip(&wanted.1).all(|(&f, &w)| same(f, w, DType::F32));
                 assert!(equal, "{context}: folds {:?}, not {:?}", found.1, wanted.1);
-            }
+            });
         }
     }
 }
