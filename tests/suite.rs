@@ -1,5 +1,5 @@
 //! One numeric suite, every engine: the graph in f64, the kernel program interpreted in f64, its
-//! PTX interpreted, and the CPU at -O0 and -O2 with 1, 2 and 3 threads.
+//! PTX interpreted, and the CPU at -O0 and -O2 with 1, 2 and 3 threads, and at its lower levels.
 //!
 //! The f64 engines must agree to rounding in f64. A CPU result may differ by a relative 2^-24 for
 //! each operation on the longest path to it, which `depth` bounds, of the largest value.
@@ -303,7 +303,10 @@ fn inputs(network: &Network) -> Vec<(String, Tensor)> {
 }
 
 fn network(case: &Case, opt: OptLevel, threads: usize) -> Network {
-    let compiler = Compiler::new().opt_level(opt).threads(threads);
+    network_of(case, Compiler::new().opt_level(opt).threads(threads))
+}
+
+fn network_of(case: &Case, compiler: Compiler) -> Network {
     let module = compiler.compile_text(case.name, case.source).unwrap_or_else(|e| panic!("{e}"));
     let sizes = case.sizes.iter().copied();
     let network = module.model("M").unwrap().bind(sizes).unwrap_or_else(|e| panic!("{e}"));
@@ -364,6 +367,15 @@ fn by_ptx(
     outputs.iter().map(Array::from_tensor).collect()
 }
 
+/// Compilers for the levels of the CPU that run here, but for the best one.
+fn lower_levels() -> impl Iterator<Item = (&'static str, Compiler)> {
+    let lower = dlc::targets().into_iter().filter(|target| {
+        let level = dlc_cpu::level::Level::from_name(target.name);
+        level.is_some() && target.refusal.is_none() && !target.default
+    });
+    lower.map(|target| (target.name, Compiler::new().target(target.name).unwrap().threads(2)))
+}
+
 fn assert_close(what: &str, found: &[Array], expected: &[Array], bound: f64) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
@@ -391,6 +403,11 @@ fn all_engines_agree() {
         for flavour in Flavour::ALL {
             let found = by_ptx(&entry, flavour, &tensor);
             assert_close(&format!("{} {flavour}", case.name), &found, &reference, bound);
+        }
+        for (level, compiler) in lower_levels() {
+            let found = run(&network_of(case, compiler), &inputs);
+            let arrays: Vec<Array> = found.iter().map(Array::from_tensor).collect();
+            assert_close(&format!("{} {level}", case.name), &arrays, &reference, bound);
         }
         for opt in [OptLevel::O0, OptLevel::O2] {
             let kernels = by_kernels(&entry, opt, &value);

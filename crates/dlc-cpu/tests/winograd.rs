@@ -6,7 +6,6 @@
 
 mod support;
 
-use dlc_cpu::CpuTarget;
 use dlc_cpu::arrange::{arrange, winograd::winograd};
 use dlc_cpu::caches::Caches;
 use dlc_cpu::datapath::Datapath;
@@ -14,9 +13,9 @@ use dlc_cpu::level::Level;
 use dlc_cpu::schedule::Config;
 use dlc_kernel::{
     Array, BinaryOp, DType, Expr, ExprId, Exprs, Form, Index, Kernel, OptLevel, Program, Store,
-    UnaryOp, eval::Machine,
+    Target, UnaryOp, eval::Machine,
 };
-use support::{Draft, access, at, folded, load, noise_inputs, options, run, sizes, store};
+use support::{Draft, access, at, folded, load, noise_inputs, options, run, sizes, store, targets};
 
 /// A convolution with 3x3 filters, channels last.
 #[derive(Clone, Copy, Debug)]
@@ -169,14 +168,19 @@ fn check(name: &str, program: &Program, size: i64, terms: i64) {
     let same = interpret(&arranged, &inputs);
     let absolute: Vec<Array> = inputs.iter().map(|a| a.map(f64::abs)).collect();
     let magnitude = interpret(&magnitudes(&arranged), &absolute);
-    let target = CpuTarget::detect().expect("tests run on a machine with a level");
-    let outputs = run(&target, &arranged, &options(OptLevel::O2, 2), &tensors).expect("it runs");
-    let found = Array::from_tensor(&outputs[0]);
-    let bound = (terms + 40) as f64 / f64::from(1 << 24);
-    for (at, wanted) in expected.data.iter().enumerate() {
-        let (same, found, size) = (same.data[at], found.data[at], magnitude.data[at]);
-        assert!((same - wanted).abs() <= 1e-12 * size, "{name}: {same}, not {wanted}, at {at}");
-        assert!((found - wanted).abs() <= bound * size, "{name}: {found}, not {wanted}, at {at}");
+    let close = |found: &Array, bound: f64, by: &str| {
+        for (at, wanted) in expected.data.iter().enumerate() {
+            let (found, size) = (found.data[at], magnitude.data[at]);
+            let off = (found - wanted).abs();
+            assert!(off <= bound * size, "{name}, {by}: {found}, not {wanted}, at {at}");
+        }
+    };
+    close(&same, 1e-12, "interpreted");
+    for target in targets() {
+        let options = options(OptLevel::O2, 2);
+        let outputs = run(&target, &arranged, &options, &tensors).expect("it runs");
+        let bound = (terms + 40) as f64 / f64::from(1 << 24);
+        close(&Array::from_tensor(&outputs[0]), bound, target.name());
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod draft;
 
 use dlc_cpu::CpuTarget;
+use dlc_cpu::level::Level;
 use dlc_kernel::{Array, BuildOptions, Machine, OptLevel, Program, RunError, Target, Tensor};
 pub use draft::*;
 
@@ -25,32 +26,60 @@ pub fn run(
     Ok(outputs)
 }
 
-/// Runs `program` at every optimization level and with 1, 2 and 3 threads, and compares with the
-/// interpreter: integers exactly, floats within `relative` of the largest value of their tensor.
+/// Targets for every level that runs here, the best one last.
+pub fn targets() -> impl Iterator<Item = CpuTarget> {
+    let best = CpuTarget::detect().unwrap();
+    let lower = Level::ALL.into_iter().filter(move |l| *l < best.level() && l.runs_here());
+    lower.map(CpuTarget::new).chain(CpuTarget::detect())
+}
+
+/// Runs `program` at every level and optimization level and with 1, 2 and 3 threads, and compares with
+/// the interpreter: integers exactly, floats within `relative` of the largest value of their tensor.
+/// Returns what the best level makes.
 pub fn check(program: &Program, inputs: &[Tensor], relative: f64) -> Vec<Tensor> {
-    let target = CpuTarget::detect().unwrap();
     let arrays: Vec<Array> = inputs.iter().map(Array::from_tensor).collect();
     let expected = Machine::new(program).call("run", &arrays).unwrap();
     let mut last = Vec::new();
-    for opt_level in [OptLevel::O0, OptLevel::O2] {
-        let one = run(&target, program, &options(opt_level, 1), inputs).unwrap();
-        for threads in [2, 3] {
-            let more = run(&target, program, &options(opt_level, threads), inputs).unwrap();
-            assert!(same_bits(&one, &more), "{threads} threads differ at {opt_level:?}\n{program}");
-        }
-        for (got, wanted) in one.iter().zip(&expected) {
-            let error = error(got, wanted);
-            if error > relative {
+    for target in targets() {
+        for opt_level in [OptLevel::O0, OptLevel::O2] {
+            last = check_build(&target, program, opt_level, inputs);
+            compare(&last, &expected, relative, || {
                 let dump = target.emit("schedule", program, &options(opt_level, 1)).unwrap();
-                panic!(
-                    "{opt_level:?}: off by {error}, allowed {relative}\n{program}\n{dump}\n\
-                     got {}\nwanted {}",
-                    head(got.data.to_f64()),
-                    head(wanted.data.clone())
-                );
-            }
+                format!("{} {opt_level:?}\n{program}\n{dump}", target.name())
+            });
         }
-        last = one;
     }
     last
+}
+
+/// The outputs, which are the same for any number of threads.
+fn check_build(
+    target: &CpuTarget,
+    program: &Program,
+    opt_level: OptLevel,
+    inputs: &[Tensor],
+) -> Vec<Tensor> {
+    let one = run(target, program, &options(opt_level, 1), inputs).unwrap();
+    for threads in [2, 3] {
+        let more = run(target, program, &options(opt_level, threads), inputs).unwrap();
+        let level = target.name();
+        assert!(
+            same_bits(&one, &more),
+            "{threads} threads differ at {level} {opt_level:?}\n{program}"
+        );
+    }
+    one
+}
+
+fn compare(found: &[Tensor], expected: &[Array], relative: f64, what: impl Fn() -> String) {
+    for (got, wanted) in found.iter().zip(expected) {
+        let error = error(got, wanted);
+        assert!(
+            error <= relative,
+            "off by {error}, allowed {relative}: {}\ngot {}\nwanted {}",
+            what(),
+            head(got.data.to_f64()),
+            head(wanted.data.clone())
+        );
+    }
 }
