@@ -39,7 +39,8 @@ pub struct KernelBench {
     pub bytes: u64,
     /// What it cannot be faster than, on the threads a call may use, where that is known.
     pub bound: Option<Bound>,
-    /// The bound by the median: the share of the machine's roof that is reached.
+    /// The bound by the median: the share of the machine's roof that is reached, where there is work
+    /// and the clock tells how long it takes.
     pub share: Option<f64>,
 }
 
@@ -207,10 +208,11 @@ fn measure_kernels(
         KernelBench {
             name: kernel.name.clone(),
             line: crate::perf::line(kernel),
-            median_ms: round(median),
+            // Whole nanoseconds.
+            median_ms: (median * 1e6).round() / 1e6,
             flops,
             bytes,
-            share: bound.as_ref().map(|b| if median > 0.0 { b.ms / median } else { 0.0 }),
+            share: bound.as_ref().filter(|b| b.ms > 0.0 && is_told(median)).map(|b| b.ms / median),
             bound,
         }
     };
@@ -270,22 +272,34 @@ impl Bench {
     }
 }
 
+/// The least milliseconds of which a rate says something: a few readings of the clock.
+const RESOLUTION_MS: f64 = 1e-4;
+
+fn is_told(ms: f64) -> bool {
+    ms >= RESOLUTION_MS
+}
+
+/// Thousand millions in a second, or `-` if the clock does not tell.
+fn rate(amount: u64, ms: f64) -> String {
+    if is_told(ms) { format!("{:.2}", amount as f64 / ms / 1e6) } else { "-".into() }
+}
+
 impl KernelBench {
     /// One line: name, time, share of a call, rates, share of the roof, source line.
     fn write(&self, f: &mut fmt::Formatter<'_>, width: usize, call_ms: f64) -> fmt::Result {
-        let rate = |amount: u64| amount as f64 / self.median_ms.max(1e-6) / 1e6;
         let reached = match (&self.bound, self.share) {
             (Some(bound), Some(share)) => format!("{:5.1} % of {:7}", 100.0 * share, bound.by),
-            _ => String::new(),
+            (Some(bound), None) => format!("    - % of {:7}", bound.by),
+            (None, _) => String::new(),
         };
         writeln!(
             f,
-            "{:width$}  {:9.4} ms  {:5.1} %  {:8.2} GFLOP/s  {:8.2} GB/s  {reached}  {}",
+            "{:width$}  {:9.4} ms  {:5.1} %  {:>8} GFLOP/s  {:>8} GB/s  {reached}  {}",
             self.name,
             self.median_ms,
             100.0 * self.median_ms / call_ms,
-            rate(self.flops),
-            rate(self.bytes),
+            rate(self.flops, self.median_ms),
+            rate(self.bytes, self.median_ms),
             self.line.as_deref().unwrap_or("")
         )
     }
@@ -293,7 +307,6 @@ impl KernelBench {
 
 impl fmt::Display for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = |amount: u64| amount as f64 / self.median_ms / 1e6;
         writeln!(
             f,
             "median {:.4} ms   min {:.4} ms   max {:.4} ms   {} runs",
@@ -302,12 +315,12 @@ impl fmt::Display for Bench {
         writeln!(f, "compile {:.1} ms   load {:.1} ms", self.compile_ms, self.load_ms)?;
         writeln!(
             f,
-            "{} kernels   {} operations ({:.2} GFLOP/s)   {} bytes ({:.2} GB/s)   peak {} bytes",
+            "{} kernels   {} operations ({} GFLOP/s)   {} bytes ({} GB/s)   peak {} bytes",
             self.kernels,
             grouped(self.flops),
-            rate(self.flops),
+            rate(self.flops, self.median_ms),
             grouped(self.bytes),
-            rate(self.bytes),
+            rate(self.bytes, self.median_ms),
             grouped(self.peak_bytes)
         )?;
         let width = self.kernel_times.iter().map(|k| k.name.len()).max().unwrap_or(0);

@@ -47,6 +47,20 @@ fn bytes_are_what_points_reach() {
 }
 
 #[test]
+fn only_a_reshape_to_a_result_moves_bytes() {
+    let mut program = conv();
+    let [src, dst] = [0, program.buffers.len() as u32].map(BufferId);
+    let buffer = Buffer { shape: sizes(&[2 * 3 * 7 * 6]), ..program.buffer(src).clone() };
+    for (class, times) in [(Class::Temp, 0), (Class::Output, 2)] {
+        program.buffers.truncate(dst.0 as usize);
+        program.buffers.push(Buffer { class, ..buffer.clone() });
+        let kernel =
+            Kernel { form: Form::Reshape { src, dst }, ..program.entries[0].kernels[0].clone() };
+        assert_eq!(kernel.bytes(&program), times * 4 * 2 * 3 * 7 * 6);
+    }
+}
+
+#[test]
 fn huge_counts_saturate() {
     let mut program = conv();
     let Form::Contract { reduce, .. } = &mut program.entries[0].kernels[0].form else {
