@@ -250,6 +250,37 @@ mod tests {
         });
     }
 
+    /// All are dropped and made again meanwhile.
+    #[test]
+    fn callers_of_any_number_of_threads_do_not_disturb_each_other() {
+        let whole = |workers: usize| (0..workers).map(|w| 1 << (8 * w)).sum::<usize>();
+        std::thread::scope(|scope| {
+            for caller in 0..6 {
+                scope.spawn(move || {
+                    for round in 0..300 {
+                        let threads = 1 + (caller + round / 100) % 4;
+                        let pool = Pool::of(threads);
+                        let workers = 1 + round % 5;
+                        assert_eq!(sum_of_shares(&pool, workers), whole(workers));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn regions_run_within_regions() {
+        let (pool, other) = (Pool::of(2), Pool::of(3));
+        for _ in 0..500 {
+            let sum = AtomicUsize::new(0);
+            pool.run(2, &|_| {
+                sum.fetch_add(sum_of_shares(&pool, 2), Ordering::Relaxed);
+                sum.fetch_add(sum_of_shares(&other, 3) << 32, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 0x0002_0202_0000_0202);
+        }
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn threads_keep_to_the_affinity_mask() {
