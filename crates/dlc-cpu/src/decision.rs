@@ -7,17 +7,23 @@ use crate::schedule::contract::{Algorithm, ContractSchedule, PackOrder, Tiling};
 use crate::schedule::map::{MapSchedule, MapShape};
 use crate::schedule::row::{RowLanes, RowSchedule};
 use crate::share::share_out;
-use dlc_kernel::{BufferId, Decision, Kernel, Program, Size};
+use dlc_kernel::{BufferId, Decision, Form, Index, Kernel, Program, Size};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// The decisions behind a schedule and the phases it became, where a call may use `threads`; of one
-/// of `steps` steps, if the kernel is in loops.
-pub fn decision(schedule: &Schedule, phases: &[Phase], steps: i64, threads: usize) -> Decision {
+/// The decisions behind the schedule of `form` and the phases it became, where a call may use `threads`;
+/// of one of `steps` steps, if the kernel is in loops.
+pub fn decision(
+    form: &Form,
+    schedule: &Schedule,
+    phases: &[Phase],
+    steps: i64,
+    threads: usize,
+) -> Decision {
     let workers = phases.iter().map(|phase| share_out(&phase.parts, steps, threads).len());
     let threads = workers.max().unwrap_or(1);
     let (algorithm, tile, layout) = match schedule {
-        Schedule::Contract(contract) => of_contraction(contract),
+        Schedule::Contract(contract) => of_contraction(form, contract),
         Schedule::Row(row) => (of_row(row), None, row_major()),
         Schedule::Map(segments) => of_map(segments),
         Schedule::Scatter(scatter) => {
@@ -111,7 +117,7 @@ fn row_major() -> String {
     "row-major".into()
 }
 
-fn of_contraction(contract: &ContractSchedule) -> (String, Option<String>, String) {
+fn of_contraction(form: &Form, contract: &ContractSchedule) -> (String, Option<String>, String) {
     let order = |order| if order == PackOrder::Side { "along the side" } else { "along the depth" };
     match &contract.algorithm {
         Algorithm::Plain => ("point by point, in scalars".into(), None, row_major()),
@@ -128,22 +134,48 @@ fn of_contraction(contract: &ContractSchedule) -> (String, Option<String>, Strin
                 order(contract.columns.order)
             );
             let sums = contract.describe_sums(tiling);
-            (format!("register tiles, {sums}"), Some(tile(tiling)), layout)
+            let window = if has_window(form) { ", over a window" } else { "" };
+            let tuned = if contract.tuned { ", tuned" } else { "" };
+            (format!("register tiles, {sums}{window}{tuned}"), Some(tile(contract, tiling)), layout)
         }
     }
 }
 
-fn tile(t: &Tiling) -> String {
+/// Whether several places of the results meet one element of an operand, at different terms of the sum, as
+/// in a convolution by more than 1x1.
+fn has_window(form: &Form) -> bool {
+    let Form::Contract { out, sums, reduce, exprs, lhs, rhs, .. } = form else { return false };
+    let extents = [&out[..], sums, reduce].concat();
+    let overlaps = |index: &Index| {
+        let extent = |axis: usize| extents[axis].as_const().unwrap_or(1);
+        let steps = index.terms.iter().map(|&(axis, step)| (step.abs(), extent(axis.0 as usize)));
+        let mut steps: Vec<(i64, i64)> = steps.filter(|s| s.1 > 1).collect();
+        steps.sort_unstable();
+        let mut reach = 0;
+        steps.into_iter().any(|(step, extent)| {
+            let inside = step <= reach;
+            reach += step * (extent - 1);
+            inside
+        })
+    };
+    exprs.loads([*lhs, *rhs]).any(|(_, access)| access.coords.iter().any(overlaps))
+}
+
+/// The tile and the blocks, as far as there are rows, columns and terms.
+fn tile(contract: &ContractSchedule, t: &Tiling) -> String {
     let shares = if t.shares.count > 1 {
         format!(", {} shares of the depth", t.shares.count)
     } else {
         "".into()
     };
-    let (rows, columns) = (t.row_block, t.column_block);
-    let Tiling { tile, depth_block, .. } = t;
+    let [rows, columns] = [&contract.rows, &contract.columns].map(|side| side.axes.points());
+    let columns = contract.bundle.map_or(columns, |b| b.sums * b.all);
+    let clip = |r: i64, c: i64| format!("{}x{}", r.min(rows), c.min(columns));
     format!(
-        "{}x{} in blocks of {rows}x{columns}, {depth_block} deep{shares}",
-        tile.rows, tile.columns
+        "{} in blocks of {}, {} deep{shares}",
+        clip(t.tile.rows, t.tile.columns),
+        clip(t.row_block, t.column_block),
+        t.depth_block.min(contract.depth.points())
     )
 }
 

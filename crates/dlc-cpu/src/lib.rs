@@ -215,7 +215,8 @@ impl Target for CpuTarget {
             let mut made: Vec<Vec<(&str, Decision)>> = vec![Vec::new(); entry.entry.kernels.len()];
             for ((leaf, schedule), phases) in leaves {
                 let steps = leaf.loops.iter().product();
-                let decision = decision::decision(schedule, phases, steps, threads);
+                let decision =
+                    decision::decision(&leaf.kernel.form, schedule, phases, steps, threads);
                 made[leaf.top].push((&leaf.kernel.name, decision));
             }
             let of_kernel = |(kernel, mut made): (&Kernel, Vec<(&str, Decision)>)| {

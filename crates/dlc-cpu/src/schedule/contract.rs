@@ -63,6 +63,8 @@ pub struct ContractSchedule<'k> {
     pub reach: Reach,
     /// The loops.
     pub algorithm: Algorithm,
+    /// Whether measurements have chosen them.
+    pub tuned: bool,
     /// About how many cycles it takes one thread.
     pub cycles: f64,
 }

@@ -88,13 +88,13 @@ impl<'a> Ways<'a> {
         Ways(ways)
     }
 
-    /// The way that is chosen, or else the cheapest.
-    pub fn pick(mut self, choices: &Choices) -> Way<'a> {
+    /// The way that is chosen, or else the cheapest; and whether it is chosen.
+    pub fn pick(mut self, choices: &Choices) -> (Way<'a>, bool) {
         let chosen = match choices.is_empty() {
             true => None,
             false => choices.get(&self.problem()).and_then(|way| self.position(way)),
         };
-        self.0.swap_remove(chosen.unwrap_or(0))
+        (self.0.swap_remove(chosen.unwrap_or(0)), chosen.is_some())
     }
 
     fn position(&self, chosen: &str) -> Option<usize> {

@@ -54,6 +54,17 @@ struct Roles {
     depth: Axes,
 }
 
+/// Which side is which, and how the sums are computed.
+struct Assigned {
+    rows: Side,
+    columns: Side,
+    algorithm: Algorithm,
+    /// About how many cycles it takes.
+    cycles: f64,
+    /// Whether measurements have chosen it.
+    tuned: bool,
+}
+
 /// How each side can be supplied, and what becomes of the sums with the left one as rows and with the
 /// right one.
 struct Terms {
@@ -67,8 +78,14 @@ impl<'k> Nest<'_, 'k> {
         let (out, steps) = (self.axes(0..self.out, |_| true), self.steps.clone());
         let sums = self.axes(self.out..self.out + self.sums, |_| true);
         let work = product([&batch, &left.axes, &right.axes, &depth]);
-        let (rows, columns, algorithm, cycles) = match self.is_plain(lhs) {
-            true => (left, right, Algorithm::Plain, PLAIN * work as f64),
+        let Assigned { rows, columns, algorithm, cycles, tuned } = match self.is_plain(lhs) {
+            true => Assigned {
+                rows: left,
+                columns: right,
+                algorithm: Algorithm::Plain,
+                cycles: PLAIN * work as f64,
+                tuned: false,
+            },
             false => self.assign(left, right, &batch, &depth),
         };
         let ending = self.ending_leaf(&rows.axes, &columns.axes, &algorithm);
@@ -77,6 +94,7 @@ impl<'k> Nest<'_, 'k> {
         let within = (self.site, &self.domain);
         reach.look_for_masks(within, &algorithm, [&rows, &columns], (&depth, &out), &self.stores);
         ContractSchedule {
+            tuned,
             config: self.site.config,
             domain: self.domain,
             stores: self.stores,
@@ -205,15 +223,9 @@ impl<'k> Nest<'_, 'k> {
     }
 
     /// Rows and columns: whichever way takes less time.
-    fn assign(
-        &self,
-        left: Side,
-        right: Side,
-        batch: &Axes,
-        depth: &Axes,
-    ) -> (Side, Side, Algorithm, f64) {
+    fn assign(&self, left: Side, right: Side, batch: &Axes, depth: &Axes) -> Assigned {
         let terms = self.terms([&left, &right], batch, depth);
-        let way = self.ways(batch, depth, &terms).pick(self.site.choices);
+        let (way, tuned) = self.ways(batch, depth, &terms).pick(self.site.choices);
         let Way { is_swapped, cycles, .. } = way;
         let tiling = way.tiling();
         let (rows, columns) = if is_swapped { (right, left) } else { (left, right) };
@@ -223,7 +235,8 @@ impl<'k> Nest<'_, 'k> {
             true => Algorithm::Tiled(tiling),
             false => self.without_reuse(&rows, &columns, depth, tiling),
         };
-        (rows, columns, algorithm, cycles)
+        let tuned = tuned && matches!(algorithm, Algorithm::Tiled(_));
+        Assigned { rows, columns, algorithm, cycles, tuned }
     }
 
     /// What the ways to compute the contraction in tiles differ by.
