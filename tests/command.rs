@@ -378,6 +378,39 @@ fn roofs_are_measured_once_and_kept() {
     assert_eq!(levels, ["L1", "L2", "L3", "DRAM"]);
 }
 
+/// Grouped convolutions, concatenations, reshapes between kernels.
+const UNSEEN: &str = "benches/unseen.dl";
+
+#[test]
+fn what_the_target_makes_of_kernels_is_explained() {
+    let explain = |model: &str, file: &str| {
+        let args =
+            ["explain", "--perf", "--target", "x86-64-v3", "--bind", "N=2", "--model", model];
+        let (code, out, err) = run(dlc().args(args).arg(file));
+        assert_eq!(code, 0, "{err}");
+        out
+    };
+    let residual = explain("SmallResNet", "examples/resnet.dl");
+    for text in [
+        "; a part of Winograd's algorithm\n",
+        "from conv1_relu: a part of Winograd's algorithm; a contraction begins a kernel of its own",
+        // Through copies and transforms.
+        "from conv1_relu: a contraction begins a kernel of its own",
+    ] {
+        assert!(residual.contains(text), "`{text}` is missing:\n{residual}");
+    }
+    let depthwise = explain("Mobile", UNSEEN);
+    assert!(
+        depthwise.contains("; terms written out, as of a depthwise convolution\n"),
+        "{depthwise}"
+    );
+    let small = explain("LeNet", "examples/lenet.dl");
+    let text = "tile       2x10 in blocks of 2x10, 84 deep";
+    assert!(small.contains(text), "`{text}` is missing:\n{small}");
+    let text = "from max_pool1_reduce_max: a fold joins kernels of rows only";
+    assert!(small.contains(", over a window\n") && small.contains(text), "{small}");
+}
+
 #[test]
 fn kernels_are_explained_by_source_line() {
     let args = ["explain", "--perf", "--bind", "N=2", "--threads", "1", "examples/lenet.dl"];
@@ -399,8 +432,14 @@ fn kernels_are_explained_by_source_line() {
     let update = kernels.iter().find(|k| k["name"] == "update").unwrap();
     let reasons = &update["apart"][0]["reasons"];
     assert_eq!(reasons[0], "the check stands between gradients and optimizer", "{update}");
-    let unknown = "fusion takes in neither";
-    assert!(!out.contains(unknown), "every pair of kernels has a reason:\n{out}");
+    for (file, model) in [("examples/lenet.dl", "LeNet"), (UNSEEN, "UNet"), (UNSEEN, "ResNext")] {
+        let args = ["explain", "--perf", "--train", "--model", model, file];
+        let (code, out, err) = run(dlc().args(args));
+        assert_eq!(code, 0, "{err}");
+        for unknown in ["fusion takes in neither", "the target made one of them"] {
+            assert!(!out.contains(unknown), "every pair of kernels has a reason:\n{out}");
+        }
+    }
     assert_eq!(run(dlc().args(["explain", "E0203", "--bind", "N=2"])).0, 2);
 }
 
@@ -431,6 +470,8 @@ fn tuning_is_kept_and_what_is_broken_is_ignored() {
         out
     });
     assert_ne!(shown[0], shown[1]);
+    let explained = || run(dlc().args(["explain", "--perf"]).arg(&file)).1;
+    assert!(explained().contains(", tuned\n"));
 
     record["version"] = "0.0.0".into();
     for broken in [record.to_string(), "{".into()] {

@@ -36,30 +36,78 @@ mod phases;
 mod piece;
 mod slices;
 mod substitute;
+mod trail;
 mod walk;
 mod windows;
 pub mod winograd;
 mod written_out;
 
 use crate::schedule::Config;
-use dlc_kernel::{OptLevel, Program};
+use dlc_kernel::{Made, OptLevel, Program};
+use std::collections::BTreeMap;
+use trail::Trail;
+
+/// A step of the arrangement.
+struct Pass {
+    /// What its kernels are, or are parts of.
+    words: &'static str,
+    run: fn(Program, Config) -> Program,
+}
+
+/// In order.
+const PASSES: [Pass; 13] = [
+    Pass { words: "a reshape is left out", run: |program, _| joined::joined(program) },
+    Pass { words: "a phase of a strided window", run: |program, _| phases::phases(program) },
+    Pass { words: "channels last", run: layout::channels_last },
+    Pass {
+        words: "terms written out, as of a depthwise convolution",
+        run: |program, _| written_out::write_out(program),
+    },
+    Pass {
+        words: "a fold for each place of a window",
+        run: |program, _| folded::fold_places(program),
+    },
+    Pass { words: "a part of Winograd's algorithm", run: transformed },
+    Pass { words: "a copy with edges written out", run: |program, _| pad::pad(program) },
+    Pass { words: "a window written out", run: |program, _| windows::write_out(program) },
+    Pass { words: "rows apart", run: |program, _| apart::rows_apart(program) },
+    Pass { words: "loops together", run: |program, _| neighbours::loops_together(program) },
+    Pass {
+        words: "stretches of steps between loops",
+        run: |program, _| followed::in_stretches(program),
+    },
+    Pass { words: "slices that fit the caches", run: |program, _| slices::in_slices(program) },
+    Pass {
+        words: "several sums at a point",
+        run: |program, config| gates::in_one(program, config.level),
+    },
+];
+
+fn transformed(program: Program, config: Config) -> Program {
+    match config.exact_conv {
+        true => program,
+        false => winograd::winograd(program, config, &winograd::SIZES, 1.0),
+    }
+}
+
+fn passes(config: Config) -> &'static [Pass] {
+    match config.opt_level {
+        OptLevel::O0 | OptLevel::O1 => &[],
+        OptLevel::O2 => &PASSES,
+    }
+}
 
 /// The program as it is scheduled.
 pub fn arrange(program: &Program, config: Config) -> Program {
-    match config.opt_level {
-        OptLevel::O0 | OptLevel::O1 => program.clone(),
-        OptLevel::O2 => {
-            let laid_out =
-                layout::channels_last(phases::phases(joined::joined(program.clone())), config);
-            let written_out = folded::fold_places(written_out::write_out(laid_out));
-            let transformed = match config.exact_conv {
-                true => written_out,
-                false => winograd::winograd(written_out, config, &winograd::SIZES, 1.0),
-            };
-            let padded = apart::rows_apart(windows::write_out(pad::pad(transformed)));
-            let sliced =
-                slices::in_slices(followed::in_stretches(neighbours::loops_together(padded)));
-            gates::in_one(sliced, config.level)
-        }
+    passes(config).iter().fold(program.clone(), |program, pass| (pass.run)(program, config))
+}
+
+/// The same, and by entry what has become of its kernels.
+pub fn explain(program: &Program, config: Config) -> (Program, Vec<BTreeMap<String, Made>>) {
+    let (mut program, mut trail) = (program.clone(), Trail::new(program));
+    for pass in passes(config) {
+        program = (pass.run)(program, config);
+        trail.follow(&program, pass.words);
     }
+    (program, trail.made())
 }

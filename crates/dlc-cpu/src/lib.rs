@@ -204,7 +204,7 @@ impl Target for CpuTarget {
     }
 
     fn decide(&self, program: &Program, options: &BuildOptions) -> Result<Decisions, BuildError> {
-        let arranged = arrange::arrange(program, self.config(options));
+        let (arranged, made) = arrange::explain(program, self.config(options));
         let facts = lower::facts(&arranged);
         let scheduled = lower::schedule(&arranged, &facts, self.config(options), &self.choices)?;
         let frontend = self.level.isa(Effort::Least)?.frontend_config();
@@ -239,7 +239,7 @@ impl Target for CpuTarget {
         let kernels = scheduled.iter().map(of_entry).collect();
         drop(scheduled);
         drop(facts);
-        Ok(Decisions { program: arranged, kernels })
+        Ok(Decisions { program: arranged, kernels, made })
     }
 
     fn emit(

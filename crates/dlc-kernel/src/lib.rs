@@ -63,7 +63,7 @@ pub use program::{
 pub use scalar::{BinaryOp, FoldOp, Folding, UnaryOp, cast};
 pub use size::{Bindings, MAX_DIM, Size, SizeError};
 pub use target::{
-    BuildError, BuildOptions, Decision, Decisions, Executable, OptLevel, RunError, StageTime,
+    BuildError, BuildOptions, Decision, Decisions, Executable, Made, OptLevel, RunError, StageTime,
     Target,
 };
 pub use tensor::{Data, Tensor};

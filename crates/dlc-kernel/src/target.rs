@@ -1,6 +1,7 @@
 //! What a target offers: it turns a [`Program`] into an [`Executable`], and shows how.
 
 use crate::{Program, Tensor};
+use std::collections::BTreeMap;
 
 /// How hard to try: `-O0`, `-O1`, `-O2`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +111,18 @@ pub struct Decisions {
     pub program: Program,
     /// By entry and kernel.
     pub kernels: Vec<Vec<Decision>>,
+    /// By entry and name: kernels that the target made, or made others of.
+    pub made: Vec<BTreeMap<String, Made>>,
+}
+
+/// How a target came to a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// What it is, or is a part of.
+    pub words: &'static str,
+    /// Kernels of the program before, by name, whose work it does a part of; itself if it only became
+    /// another.
+    pub of: Vec<String>,
 }
 
 /// A way to run programs. Targets know nothing of graphs.

@@ -5,6 +5,7 @@ use crate::gpu::NoGpu;
 use crate::group::Grouped;
 use crate::{DeviceProgram, PtxTarget, ir};
 use dlc_kernel::{BuildError, BuildOptions, Decision, Decisions, Executable, Program, Target};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 impl Target for PtxTarget {
@@ -45,7 +46,8 @@ impl Target for PtxTarget {
         let grouped = Grouped::new(program, self.math);
         let entries = 0..grouped.program.entries.len();
         let kernels = entries.map(|at| self.decide_entry(&grouped, &device, at)).collect();
-        Ok(Decisions { program: grouped.program, kernels })
+        let made = vec![BTreeMap::new(); grouped.program.entries.len()];
+        Ok(Decisions { program: grouped.program, kernels, made })
     }
 
     fn stages(&self) -> &'static [&'static str] {

@@ -5,10 +5,10 @@ use crate::pipeline::{self, EntryGraph};
 use crate::report::grouped;
 use crate::roofs::{Bound, Roofs};
 use crate::{Compiler, Error};
-use dlc_kernel::{Decision, Entry, Form, Kernel, Program};
+use dlc_kernel::{Decision, Entry, Form, Kernel, Made, Program};
 use dlc_pass::Reason;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// See the module's documentation.
@@ -77,13 +77,16 @@ pub fn explain_perf(compiler: &Compiler, entries: &[EntryGraph]) -> Result<Perf,
     let roofs = Roofs::known(compiler);
     let program = &decisions.program;
     let entry = |((entry, decided), why): ((&Entry, Vec<Decision>), Why)| {
-        let kernels = entry.kernels.iter().zip(decided).map(|(kernel, decision)| {
+        let kernels = entry.kernels.iter().zip(decided).map(|(kernel, mut decision)| {
+            if let Some(made) = why.made.get(&kernel.name) {
+                decision.algorithm += &format!("; {}", made.words);
+            }
             describe(program, kernel, decision, roofs.as_ref(), apart(entry, kernel, &why))
         });
         EntryPerf { name: entry.name.clone(), kernels: kernels.collect() }
     };
     let decided = program.entries.iter().zip(decisions.kernels);
-    let entries = decided.zip(why(&explained)).map(entry).collect();
+    let entries = decided.zip(why(&explained, &decisions.made)).map(entry).collect();
     Ok(Perf { target: compiler.any_target().describe(), roofs, entries })
 }
 
@@ -93,30 +96,66 @@ struct Why<'a> {
     lowered: &'a Entry,
     /// Pairs of them by name, the lesser first.
     reasons: &'a BTreeMap<(String, String), Vec<Reason>>,
+    /// Kernels that operations have.
+    named: &'a BTreeSet<String>,
+    /// What the target made of them.
+    made: &'a BTreeMap<String, Made>,
 }
 
-fn why(explained: &pipeline::Explained) -> impl Iterator<Item = Why<'_>> {
-    explained
-        .program
-        .entries
-        .iter()
-        .zip(&explained.reasons)
-        .map(|(entry, reasons)| Why { lowered: entry, reasons })
+fn why<'a>(
+    explained: &'a pipeline::Explained,
+    made: &'a [BTreeMap<String, Made>],
+) -> impl Iterator<Item = Why<'a>> {
+    let entries = explained.program.entries.iter().zip(&explained.reasons);
+    let entries = entries.zip(explained.named.iter().zip(made));
+    entries.map(|((lowered, reasons), (named, made))| Why { lowered, reasons, named, made })
 }
 
-impl Why<'_> {
-    /// Why `kernel` is apart from one before it.
+impl<'a> Why<'a> {
+    /// Why `kernel` is apart from one before it: what the target made them for, and why the kernels
+    /// whose work they do are apart.
     fn of(&self, kernel: &Kernel, other: &Kernel) -> Vec<&'static str> {
-        let lowered = |k: &Kernel| self.lowered.kernels.iter().find(|l| l.name == k.name);
-        let ends = lowered(kernel).zip(lowered(other));
-        match self.reasons.get(&pair(&kernel.name, &other.name)) {
+        let ends = [&*kernel.name, &*other.name];
+        let [own, others] = ends.map(|name| self.work_of(name));
+        let made = ends.into_iter().rev().find_map(|name| self.made_new(name));
+        let mut reasons: Vec<&str> = made.iter().map(|made| made.words).collect();
+        for (one, other) in own.iter().flat_map(|one| others.iter().map(move |o| (*one, *o))) {
+            if one != other {
+                reasons.extend(self.of_lowered(one, other, made.is_some()));
+            }
+        }
+        let mut said = BTreeSet::new();
+        reasons.retain(|reason| said.insert(*reason));
+        reasons
+    }
+
+    /// What the target made a kernel of, if it had no such kernel before.
+    fn made_new(&self, name: &str) -> Option<&'a Made> {
+        self.made.get(name).filter(|made| made.of != [name])
+    }
+
+    /// The kernels as lowered whose work a kernel does, or does a part of.
+    fn work_of<'n>(&'n self, name: &'n str) -> Vec<&'n str> {
+        let of = |made: &'n Made| made.of.iter().flat_map(|of| self.work_of(of)).collect();
+        self.made_new(name).map_or(vec![name], of)
+    }
+
+    /// Why two kernels as lowered are apart. With `has_other`, there is another reason if none is known.
+    fn of_lowered(&self, name: &str, other: &str, has_other: bool) -> Vec<&'static str> {
+        let lowered = |name: &str| self.lowered.kernels.iter().find(|k| k.name == name);
+        let ends = lowered(name).zip(lowered(other));
+        match self.reasons.get(&pair(name, other)) {
             Some(found) => found.iter().map(|reason| reason.text()).collect(),
+            None if has_other => Vec::new(),
             None if ends.is_none() => vec!["the target made one of them"],
             None if ends.is_some_and(|(kernel, other)| self.reshapes(other, kernel)) => {
                 vec!["a reshape stands between them"]
             }
-            None if matches!(kernel.form, Form::Check { .. }) => vec!["a check scans memory"],
+            None if ends.is_some_and(|(kernel, _)| matches!(kernel.form, Form::Check { .. })) => {
+                vec!["a check scans memory"]
+            }
             None if self.reasons.is_empty() => vec!["nothing is fused at this level"],
+            None if !self.named.contains(name) => vec!["it copies results to where they are kept"],
             None => vec!["fusion takes in neither"],
         }
     }
@@ -161,13 +200,29 @@ pub(crate) fn line(kernel: &Kernel) -> Option<String> {
     kernel.origin.as_ref().map(|at| format!("{}:{}", at.file, at.line))
 }
 
-/// The kernels before `kernel` that make what it reads.
+/// The kernels before `kernel` that make what it reads; if the target made some of them for it, also those
+/// that these read.
 fn apart(entry: &Entry, kernel: &Kernel, why: &Why) -> Vec<ApartFrom> {
-    let reads = kernel.reads();
-    let makes = |k: &&Kernel| k.writes().iter().any(|b| reads.contains(b));
-    let from =
-        |other: &Kernel| ApartFrom { kernel: other.name.clone(), reasons: why.of(kernel, other) };
-    entry.kernels.iter().take_while(|k| k.name != kernel.name).filter(makes).map(from).collect()
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    let mut readers = vec![kernel];
+    while let Some(reader) = readers.pop() {
+        let reads = reader.reads();
+        let before = entry.kernels.iter().take_while(|k| k.name != reader.name);
+        for other in before.filter(|k| k.writes().iter().any(|b| reads.contains(b))) {
+            if !seen.insert(&other.name) {
+                continue;
+            }
+            let serves = why.work_of(&other.name) == [&*kernel.name];
+            if serves {
+                readers.push(other);
+            }
+            if reader.name == kernel.name || !serves {
+                let reasons = why.of(kernel, other);
+                found.push(ApartFrom { kernel: other.name.clone(), reasons });
+            }
+        }
+    }
+    found
 }
 
 /// The key of two kernels, whichever comes first.

@@ -6,7 +6,7 @@ use crate::Error;
 use dlc_graph::Graph;
 use dlc_kernel::{BuildOptions, Executable, OptLevel, Program, StageTime, Target};
 use dlc_pass::Reason;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// The part of a program that is compiled from one graph.
@@ -73,6 +73,8 @@ pub struct Explained {
     pub program: Program,
     /// By entry: pairs of kernels by name, the lesser first.
     pub reasons: Vec<BTreeMap<(String, String), Vec<Reason>>>,
+    /// By entry: the kernels that operations have; the others copy results to where they are kept.
+    pub named: Vec<BTreeSet<String>>,
 }
 
 /// [`lower`], with the reasons of fusion; without fusion there are none.
@@ -91,7 +93,8 @@ pub fn explain(entries: &[EntryGraph], opt: OptLevel) -> Explained {
         reasons
     });
     let reasons = reasons.collect();
-    Explained { program, reasons }
+    let named = kernels.iter().map(|kernels| kernels.values().cloned().collect()).collect();
+    Explained { program, reasons, named }
 }
 
 /// Everything `--emit` can show for a target: stages of their own name, then passes.

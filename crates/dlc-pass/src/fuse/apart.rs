@@ -1,6 +1,7 @@
 //! Why kernels that touch are apart: refusals, noted as they happen and followed from pass to pass.
 
 use super::{fuse, merge};
+use crate::class::{Class, class};
 use crate::reason::Reason;
 use dlc_graph::op::{FusedKind, Op};
 use dlc_graph::{Graph, Value};
@@ -53,7 +54,26 @@ pub fn explain(graph: &Graph) -> (Graph, Vec<Apart>) {
         apart = apart.into_iter().filter_map(|a| follow(a, home)).collect();
         graph = fusion.graph;
     }
+    apart.extend(graph.values().flat_map(|value| alone(&graph, value)));
     (graph, distinct(&apart))
+}
+
+/// An operation that has a kernel of its own begins no cluster, so nobody has refused it what it reads,
+/// through views or not.
+fn alone(graph: &Graph, kernel: Value) -> Vec<Apart> {
+    let is_fused = matches!(graph.op(kernel), Op::Fused(_) | Op::Part(_));
+    if is_fused || class(graph, kernel) != Class::Whole {
+        return Vec::new();
+    }
+    let (mut found, mut open) = (Vec::new(), graph.operands(kernel).to_vec());
+    while let Some(operand) = open.pop() {
+        let neighbour = whole(graph, operand);
+        found.push(Apart { kernel, neighbour, reason: Reason::Alone });
+        if class(graph, operand) == Class::Free {
+            open.extend(graph.operands(operand));
+        }
+    }
+    found
 }
 
 /// The same pair in a new graph, unless it has become one or is gone.
