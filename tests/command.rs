@@ -378,6 +378,20 @@ fn roofs_are_measured_once_and_kept() {
     assert_eq!(levels, ["L1", "L2", "L3", "DRAM"]);
 }
 
+#[test]
+fn code_for_other_processors_is_shown_but_not_built() {
+    if cfg!(target_arch = "aarch64") {
+        return;
+    }
+    let compile = ["compile", "--target", "aarch64", "--bind", "N=2", "examples/lenet.dl"];
+    let (code, out, err) = run(dlc().args(compile).args(["--emit", "clif"]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("; run.conv1_relu"), "{out}");
+    let (code, _, err) = run(dlc().args(compile));
+    assert_eq!(code, 3);
+    assert!(err.contains("this machine cannot run aarch64 code"), "{err}");
+}
+
 /// Grouped convolutions, concatenations, reshapes between kernels.
 const UNSEEN: &str = "benches/unseen.dl";
 

@@ -9,7 +9,7 @@ fn check(name: &str, source: &str, bindings: &[(&str, i64)], stages: &[&str]) {
     let bindings: Bindings = bindings.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
     let model = module.models()[0].to_owned();
     let entry = module.model(&model).unwrap().entry(&bindings).unwrap();
-    snapshot(name, source, &[entry], stages);
+    snapshot(&compiler(), name, source, &[entry], stages);
 }
 
 /// Every stage of the training step of a file with one `train` section.
@@ -17,7 +17,7 @@ fn check_training(name: &str, source: &str, stages: &[&str]) {
     let module = module(source);
     let mut entries = module.training_entries(module.trainable()[0], &Bindings::new()).unwrap();
     entries.truncate(1);
-    snapshot(name, source, &entries, stages);
+    snapshot(&compiler(), name, source, &entries, stages);
 }
 
 fn module(source: &str) -> Module {
@@ -29,8 +29,13 @@ fn compiler() -> Compiler {
     Compiler::new().target("x86-64-v3").expect("tests run on AVX2 or newer").threads(2)
 }
 
-fn snapshot(name: &str, source: &str, entries: &[EntryGraph], stages: &[&str]) {
-    let compiler = compiler();
+fn snapshot(
+    compiler: &Compiler,
+    name: &str,
+    source: &str,
+    entries: &[EntryGraph],
+    stages: &[&str],
+) {
     let mut dumps: Vec<(String, String)> = Vec::new();
     let lowered = pipeline::lower(entries, OptLevel::O2, &mut |stage, dump| {
         if stages.contains(&stage) {
@@ -90,6 +95,18 @@ fn pointwise_machine_code() {
         &[],
         &["kernels", "clif", "asm"],
     );
+}
+
+/// Code for 64-bit Arm can be made anywhere.
+#[test]
+fn code_for_arm() {
+    let source = "model Layer(x: f32[2, 3]) -> f32[2, 5] { x |> linear(5) |> relu }";
+    let entry = module(source).model("Layer").unwrap().entry(&Bindings::new()).unwrap();
+    let compiler = Compiler::new().target("aarch64").unwrap().threads(2);
+    snapshot(&compiler, "layer_aarch64", source, std::slice::from_ref(&entry), &["clif"]);
+    let program = pipeline::lower(&[entry], OptLevel::O2, &mut |_, _| {}).program;
+    let machine_code = compiler.target_ref().emit("asm", &program, compiler.options()).unwrap();
+    assert!(machine_code.starts_with("; run.linear1_relu\n"), "{machine_code}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::options::{Codegen, Selection};
 use dlc::pipeline::{self, EntryGraph, Lowered};
 use dlc::{AnyTarget, Compiler, Error, Report};
+use dlc_cpu::CpuTarget;
 use dlc_kernel::StageTime;
 use dlc_ptx::{Manifest, PtxTarget};
 use serde_json::json;
@@ -75,6 +76,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
         }
     }
     dumps.write()?;
+    // What another machine would run can be shown, but there is nothing to report of it.
+    let is_foreign = |cpu: &CpuTarget| !cpu.level().runs_here();
+    if !args.emit.is_empty() && compiler.any_target().as_cpu().is_some_and(is_foreign) {
+        return Ok(());
+    }
     let report = match compiler.any_target() {
         AnyTarget::Cpu(_) => build(&compiler, lowered)?,
         AnyTarget::Ptx(ptx) => write(*ptx, lowered, output.as_ref())?,
