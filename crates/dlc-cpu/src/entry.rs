@@ -211,7 +211,12 @@ impl EntryCode {
 
     /// Whether what it packs may be old after a call of `other`.
     pub fn depends_on(&self, other: &EntryCode) -> bool {
-        self.packs && !self.fixed.is_disjoint(&other.writes)
+        other.writes.iter().any(|&buffer| self.packs_of(buffer))
+    }
+
+    /// Whether what it packs may be old after a buffer is written.
+    pub fn packs_of(&self, buffer: BufferId) -> bool {
+        self.packs && self.fixed.contains(&buffer)
     }
 }
 

@@ -358,9 +358,7 @@ impl Executable for CpuExecutable {
         let _alone = self.lock.write().unwrap_or_else(|e| e.into_inner());
         // SAFETY: the buffer's own storage, which nobody else uses while the lock is held.
         unsafe { copy_in(&value.data, self.lasting.at(self.lasting_plan.offsets[&id])) };
-        if self.program.buffer(id).class != Class::Scalar {
-            self.parameters_changed(|entry| entry.packs);
-        }
+        self.parameters_changed(|entry| entry.packs_of(id));
         Ok(())
     }
 
