@@ -185,6 +185,9 @@ codes! {
         "What `scan` carries from step to step has one type, is given its next value in the body, \
          and is named after `with`. `yield` stands in the body itself. What happens once in a \
          call, such as setting a state, stands outside."
+    IdleState "E0312" "a state that is never set"
+        "What a state is for is to have another value in the next call: `s <- e`. With `=` its \
+         name means something else for the rest of this call, and the state stays as it is."
 
     // E04xx: sizes and hyperparameters
     UnboundDim "E0401" "a dim that must be a number"

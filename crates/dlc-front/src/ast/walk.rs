@@ -11,6 +11,19 @@ impl ExprKind {
         self.visit(&mut visit);
     }
 
+    /// The blocks directly in this expression, in textual order.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<&Block> {
+        match self {
+            Self::If { arms, otherwise } => {
+                arms.iter().map(|(_, block)| block).chain(otherwise).collect()
+            }
+            Self::Repeat { body, .. } | Self::For { body, .. } => vec![body],
+            Self::Scan(scan) => vec![&scan.body],
+            _ => Vec::new(),
+        }
+    }
+
     fn visit(&self, visit: &mut dyn FnMut(ExprId)) {
         match self {
             Self::Int(_) | Self::Float(_) | Self::Size(_) | Self::Bool(_) | Self::Str(_) => {}

@@ -7,7 +7,7 @@ use super::model::check_expectations;
 use super::settings::TrainOverrides;
 use super::{DefId, Mode};
 use crate::Code;
-use crate::ast::{ExprKind, Item};
+use crate::ast::{Def, Expr, ExprKind, Ident, Item, Stmt, StmtKind};
 use crate::diagnostic::Diagnostic;
 use crate::unit::Unit;
 
@@ -35,6 +35,7 @@ pub(crate) fn check(unit: &Unit) -> Vec<Diagnostic> {
         }
     }
     found.extend(unused_definitions(unit));
+    found.extend(unit.ast(0).defs().flat_map(|def| idle_states(unit, def)));
     found.retain(|diagnostic| diagnostic.code != Code::UnboundDim);
     without_repetitions(found)
 }
@@ -124,11 +125,49 @@ fn unused_definitions(unit: &Unit) -> Vec<Diagnostic> {
         Item::Def(def) if !used.contains(&DefId { ast: 0, item: at as u32 }) => Some(def),
         _ => None,
     });
-    let warning = |def: &crate::ast::Def| {
+    let warning = |def: &Def| {
         let title = format!("the {} `{}` is never used", def.kind.keyword(), def.name.text);
         Diagnostic::warning(Code::UnusedDefinition, title, def.name.span, "")
     };
     unused.map(warning).collect()
+}
+
+/// States of a definition that it never sets, whatever is decided at compile time.
+fn idle_states(unit: &Unit, def: &Def) -> Vec<Diagnostic> {
+    let body = def.body.span;
+    let inside = |e: &&Expr| e.span.start >= body.start && e.span.end <= body.end;
+    let nested = unit.ast(0).exprs.iter().filter(inside).flat_map(|e| e.kind.blocks());
+    let blocks = std::iter::once(&def.body).chain(nested);
+    let statements: Vec<&Stmt> = blocks.flat_map(|block| &block.stmts).collect();
+    let is_set = |state: &Ident| {
+        let sets =
+            |s: &&Stmt| matches!(&s.kind, StmtKind::Update { name, .. } if name.text == state.text);
+        statements.iter().any(sets)
+    };
+    let rebound = |state: &Ident| {
+        statements.iter().find_map(|stmt| match &stmt.kind {
+            StmtKind::Bind { targets, .. } => targets.iter().find(|t| t.text == state.text),
+            StmtKind::Equation { name, .. } => Some(name).filter(|name| name.text == state.text),
+            _ => None,
+        })
+    };
+    let warning = |state: &Ident| {
+        let title = format!("the state `{}` is never set", state.text);
+        let text = "it keeps its first value";
+        let warning = Diagnostic::warning(Code::IdleState, title, state.span, text)
+            .help(format!("its value in the next call: `{} <- ..`", state.text));
+        match rebound(state) {
+            Some(place) => {
+                warning.label(place.span, "`=` changes what the name means in this call only")
+            }
+            None => warning,
+        }
+    };
+    let states = statements.iter().filter_map(|stmt| match &stmt.kind {
+        StmtKind::State { name, .. } => Some(name),
+        _ => None,
+    });
+    states.filter(|state| !is_set(state)).map(warning).collect()
 }
 
 /// The definitions that a section or top-level binding mentions.

@@ -7,7 +7,6 @@
 //! yields.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use dlc_graph::op::Gather;
 use dlc_graph::{Carried, Loop, Shape, Type, Value};
@@ -31,6 +30,8 @@ pub(super) struct OpenScan {
     reverse: bool,
     /// How many frames there are; `yield` belongs to the loop of its own definition.
     frames: usize,
+    /// How many scopes of its frame are around it.
+    scopes: usize,
     /// By `yield` statement.
     yields: Vec<Yield>,
 }
@@ -87,9 +88,14 @@ impl<'u> Elab<'u> {
             Order::ReverseIf(cond) => self.known_bool(cond)?,
         };
         let index = self.graph.hole(Type::scalar(DType::I32), &origin);
-        let frames = self.frames.len();
-        let open = OpenScan { index, steps: steps.clone(), reverse, frames, yields: Vec::new() };
-        self.scans.push(open);
+        self.scans.push(OpenScan {
+            index,
+            steps: steps.clone(),
+            reverse,
+            frames: self.frames.len(),
+            scopes: self.frame().scopes.len(),
+            yields: Vec::new(),
+        });
         let next = self.run_step(scan, &carries, index);
         let open = self.scans.pop().expect("it was pushed");
         let carried = self.carried(&carries, next?, scan)?;
@@ -150,7 +156,6 @@ impl<'u> Elab<'u> {
 
     /// Runs the body once; gives the carries after the step.
     fn run_step(&mut self, scan: &'u Scan, carries: &[Named], index: Value) -> Eval<Vec<Val>> {
-        let outer = self.frame().scopes.clone();
         self.frame_mut().scopes.push(Scope::default());
         self.frame_mut().declare(&scan.var.text, index.into());
         for carry in carries {
@@ -159,11 +164,9 @@ impl<'u> Elab<'u> {
         }
         let result = self.run_block(&scan.body);
         let own = self.frame_mut().scopes.pop().expect("it was pushed");
-        let after = std::mem::replace(&mut self.frame_mut().scopes, outer);
         if let Val::Tensor(_) = result? {
             self.warn_step_value(scan);
         }
-        self.refuse_leaks(&after, scan)?;
         Ok(carries.iter().map(|carry| own[&carry.name.text].clone()).collect())
     }
 
@@ -175,23 +178,22 @@ impl<'u> Elab<'u> {
         self.report(diagnostic);
     }
 
-    /// What is rebound in a body is carried, or its own.
-    fn refuse_leaks(&mut self, after: &[Scope], scan: &Scan) -> Eval<()> {
-        let changed = |(before, after): (&Scope, &Scope)| -> Vec<Arc<str>> {
-            let differs = |name: &&Arc<str>| match (before.get(*name), &after[*name]) {
-                (Some(Val::Tensor(old)), Val::Tensor(new)) => old.value != new.value,
-                (Some(_), Val::Tensor(_)) => true,
-                _ => false,
-            };
-            after.keys().filter(differs).cloned().collect()
+    /// `name = value`. In a step, a name of around the loop must be carried.
+    pub(super) fn assign(&mut self, name: &Ident, value: Val) -> Eval<()> {
+        let open = self.scans.last().filter(|open| open.frames == self.frames.len());
+        let is_outside = |open: &OpenScan| {
+            self.frame().scope_of(&name.text).is_some_and(|scope| scope < open.scopes)
         };
-        let mut names: Vec<Arc<str>> =
-            self.frame().scopes.iter().zip(after).flat_map(changed).collect();
-        names.sort();
-        let Some(name) = names.first() else { return Ok(()) };
-        let title = format!("`{name}` is rebound at every step, but not carried");
-        let diagnostic = Diagnostic::error(Code::BadLoop, title, scan.body.span, "in this body")
-            .help(format!("carry it: `scan {} in .. with {name} = {name}`", scan.var.text));
+        if !open.is_some_and(is_outside) {
+            self.frame_mut().assign(&name.text, value);
+            return Ok(());
+        }
+        self.frame_mut().declare(&name.text, Val::Poison);
+        let title = format!("`{}` is rebound at every step, but not carried", name.text);
+        let text = "this would be lost after the step";
+        let diagnostic = Diagnostic::error(Code::BadLoop, title, name.span, text)
+            .help(format!("carry it: `scan .. with {0} = {0}`", name.text))
+            .help("or take another name for what only this step needs");
         Err(self.fail(diagnostic))
     }
 

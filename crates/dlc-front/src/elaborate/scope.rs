@@ -90,10 +90,15 @@ impl Frame {
 
     /// Rebinds a name where it is, or gives it in the innermost scope.
     pub fn assign(&mut self, name: &Arc<str>, value: Val) {
-        match self.scopes.iter_mut().rev().find_map(|scope| scope.get_mut(name)) {
-            Some(slot) => *slot = value,
-            None => self.declare(name, value),
-        }
+        match self.scope_of(name) {
+            Some(at) => self.scopes[at].insert(name.clone(), value),
+            None => return self.declare(name, value),
+        };
+    }
+
+    /// Which scope a name is in.
+    pub fn scope_of(&self, name: &str) -> Option<usize> {
+        self.scopes.iter().rposition(|scope| scope.contains_key(name))
     }
 
     fn local(&self, name: &str) -> Option<&Val> {

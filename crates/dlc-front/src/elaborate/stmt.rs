@@ -45,8 +45,8 @@ impl<'u> Elab<'u> {
             StmtKind::Equation { name, indices, value } => {
                 let value = self.run_equation(name, indices, *value, stmt.span);
                 let ok = value.is_ok();
-                self.frame_mut().assign(&name.text, value.unwrap_or(Val::Poison));
-                if ok { Val::Unit } else { Val::Poison }
+                let assigned = self.assign(name, value.unwrap_or(Val::Poison));
+                if ok && assigned.is_ok() { Val::Unit } else { Val::Poison }
             }
             StmtKind::Param { name, ty, init } => {
                 let value = self.run_param(name, ty, init, stmt.span);
@@ -94,16 +94,15 @@ impl<'u> Elab<'u> {
     }
 
     fn bind_all(&mut self, targets: &[Ident], value: Val, span: Span, how: Binding) -> Val {
-        let failed = matches!(value, Val::Poison);
+        let mut failed = matches!(value, Val::Poison);
         let values = match self.take_apart(targets, value, span) {
             Ok(values) => values,
             Err(_) => vec![Val::Poison; targets.len()],
         };
         for (target, value) in targets.iter().zip(values) {
-            let frame = self.frame_mut();
             match how {
-                Binding::Let => frame.declare(&target.text, value),
-                Binding::Assign => frame.assign(&target.text, value),
+                Binding::Let => self.frame_mut().declare(&target.text, value),
+                Binding::Assign => failed |= self.assign(target, value).is_err(),
             }
         }
         if failed { Val::Poison } else { Val::Unit }

@@ -168,6 +168,36 @@ fn loops() {
 }
 
 #[test]
+fn names_rebound_in_loops() {
+    let model = |before: &str, body: &str| {
+        format!(
+            "model M(x: f32[N, T]) {{\n  {before}\n  \
+               scan t in T with h = zeros[N] {{ {body}; h = h + m * x[:, t] }}\n}}"
+        )
+    };
+    let texts = [
+        model("m = 0.0", "m = m + 1"),
+        model("let m = 1", "n, m = (m, m + 1)"),
+        model("m = x[:, 0]", "m[n] = m[n] * m[n]"),
+        model("m = x[:, 0]", "for k in 2 { m = m * m }"),
+    ];
+    insta::assert_snapshot!(show(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+    let own = model("m = x[:, 0]", "let m = 1; for k in 2 { m = 2 * m }");
+    assert_eq!(messages(&own), "");
+}
+
+#[test]
+fn states_that_are_never_set() {
+    insta::assert_snapshot!(show_bodies(&[
+        "state h = zeros[3]\n  h = h + mean[0, 2, 3](x)\n  h",
+        "state h = 0\n  x + h",
+        "state h = 0\n  if training { h[] = sum[n] x[n, 0, 0, 0] }\n  h",
+    ]));
+    let set = "model M(x: f32[N]) { state h = 0; h = h + 1; if training { h <- h }; x + h }";
+    assert_eq!(messages(set), "");
+}
+
+#[test]
 fn numbers() {
     insta::assert_snapshot!(show(&[
         "model M(x: f32[N, 7]) { let H = 7 / 2\n x |> as[N, H, 2] }",
