@@ -34,6 +34,8 @@ pub enum UnaryOp {
     Sigmoid,
     /// The error function.
     Erf,
+    /// How much of a normal distribution with mean 0 and variance 1 lies below x.
+    NormalCdf,
     /// Largest integer not above.
     Floor,
     /// Smallest integer not below.
@@ -125,8 +127,8 @@ macro_rules! names {
 
 names!(UnaryOp {
     Neg "neg", Abs "abs", Sign "sign", Exp "exp", Log "log", Sqrt "sqrt", Rsqrt "rsqrt",
-    Sin "sin", Cos "cos", Tanh "tanh", Sigmoid "sigmoid", Erf "erf", Floor "floor",
-    Ceil "ceil", Round "round", Not "not",
+    Sin "sin", Cos "cos", Tanh "tanh", Sigmoid "sigmoid", Erf "erf",
+    NormalCdf "normal_cdf", Floor "floor", Ceil "ceil", Round "round", Not "not",
 });
 
 names!(BinaryOp {
@@ -188,6 +190,7 @@ impl UnaryOp {
             UnaryOp::Tanh => x.tanh(),
             UnaryOp::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             UnaryOp::Erf => libm::erf(x),
+            UnaryOp::NormalCdf => 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
             UnaryOp::Floor => x.floor(),
             UnaryOp::Ceil => x.ceil(),
             UnaryOp::Round => x.round_ties_even(),

@@ -52,7 +52,7 @@ fn unary_cost(op: UnaryOp) -> f64 {
     match op {
         UnaryOp::Exp | UnaryOp::Log => 25.0,
         UnaryOp::Tanh | UnaryOp::Sigmoid => 40.0,
-        UnaryOp::Erf | UnaryOp::Sin | UnaryOp::Cos => 55.0,
+        UnaryOp::Erf | UnaryOp::NormalCdf | UnaryOp::Sin | UnaryOp::Cos => 55.0,
         UnaryOp::Sqrt | UnaryOp::Rsqrt => 8.0,
         _ => 1.5,
     }

@@ -93,6 +93,7 @@ pub(crate) static TABLE: &[Builtin] = &[
     row("tanh", Kind::Unary(UnaryOp::Tanh), "tanh(x)"),
     row("sigmoid", Kind::Unary(UnaryOp::Sigmoid), "sigmoid(x): 1 / (1 + exp(-x))"),
     row("erf", Kind::Unary(UnaryOp::Erf), "erf(x)"),
+    row("normal_cdf", Kind::Unary(UnaryOp::NormalCdf), "normal_cdf(x): (1 + erf(x / sqrt(2))) / 2"),
     row("floor", Kind::Unary(UnaryOp::Floor), "floor(x)"),
     row("ceil", Kind::Unary(UnaryOp::Ceil), "ceil(x)"),
     row("round", Kind::Unary(UnaryOp::Round), "round(x): ties to even"),

@@ -51,6 +51,7 @@ fn float_unary(l: &mut Lanes, op: UnaryOp, x: Vector) -> Vector {
         UnaryOp::Tanh => math::tanh(l, x),
         UnaryOp::Sigmoid => math::sigmoid(l, x),
         UnaryOp::Erf => math::erf(l, x),
+        UnaryOp::NormalCdf => math::normal_cdf(l, x),
         UnaryOp::Sin => math::sin(l, x),
         UnaryOp::Cos => math::cos(l, x),
         UnaryOp::Not => x,

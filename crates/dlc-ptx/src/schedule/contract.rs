@@ -383,9 +383,11 @@ fn is_compact(domain: &Domain<'_>, factor: ExprId, elements: i64) -> bool {
 
 /// How many elementary functions and random numbers a result takes.
 fn functions(domain: &Domain<'_>) -> usize {
-    use dlc_kernel::UnaryOp::{Cos, Erf, Exp, Log, Sigmoid, Sin, Tanh};
+    use dlc_kernel::UnaryOp::{Cos, Erf, Exp, Log, NormalCdf, Sigmoid, Sin, Tanh};
     let is_function = |expr: &Expr| match expr {
-        Expr::Unary(op, _) => matches!(op, Cos | Erf | Exp | Log | Sigmoid | Sin | Tanh),
+        Expr::Unary(op, _) => {
+            matches!(op, Cos | Erf | Exp | Log | NormalCdf | Sigmoid | Sin | Tanh)
+        }
         _ => matches!(expr, Expr::Random { .. }),
     };
     domain.exprs.iter().filter(|(_, expr)| is_function(expr)).count()
