@@ -1,6 +1,7 @@
 //! Elaboration: graphs of small models, numbers of the standard library, gradients of whole models,
 //! messages, and broken sources.
 
+mod attention;
 mod gradients;
 mod graphs;
 mod library;
