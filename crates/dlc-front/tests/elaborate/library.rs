@@ -88,6 +88,21 @@ fn poolings_of_sequences() {
 }
 
 #[test]
+fn sequences_without_steps_are_worth_nothing() {
+    let none = Array::new([3], vec![4.0, 0.0, 3.0]);
+    for block in ["last_value", "mean_value"] {
+        let body = format!("y = h |> {block}(lengths = ends)\n (y, grad(sum(y), wrt = h))");
+        let text = format!("model M(h: f32[3, 4, 2], ends: i32[3]) {{ {body} }}");
+        let graph = differentiate(&model(&text, Mode::Infer).graph);
+        let sources = values(&graph, &[("ends".to_string(), none.clone())].into());
+        let found = results(&graph, &sources);
+        assert_close(block, &found[0].1.data, &expected(&format!("{block}_none")));
+        assert_eq!(found[1].1.data[8..16], [0.0; 8], "{block}: the gradient");
+        assert!(found[1].1.data.iter().all(|v| v.is_finite()), "{block}");
+    }
+}
+
+#[test]
 fn activations() {
     let all = [
         "relu",

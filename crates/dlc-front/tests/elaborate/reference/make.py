@@ -41,8 +41,12 @@ def conv(x, w, b, stride, pad, dilation=(1, 1), groups=1):
     return y
 
 
-def conv_transpose(x, w, b, stride, pad, output_pad=(0, 0), dilation=(1, 1)):
+def conv_transpose(x, w, b, stride, pad, output_pad=(0, 0), dilation=(1, 1), groups=1):
     """Every number scatters the kernel."""
+    if groups > 1:
+        parts = zip(np.split(x, groups, axis=1), np.split(w, groups))
+        y = [conv_transpose(*part, None, stride, pad, output_pad, dilation) for part in parts]
+        return np.concatenate(y, axis=1) + b[None, :, None, None]
     n, c, *size = x.shape
     _, o, *k = w.shape
     whole = [stride[a] * (size[a] - 1) + dilation[a] * (k[a] - 1) + 1 + output_pad[a] for a in (0, 1)]
@@ -82,6 +86,8 @@ show("conv_transpose", conv_transpose(x, fill("conv_transpose1.weight", 4, 3, 3,
                                       fill("conv_transpose1.bias", 3), (3, 2), (1, 0), (2, 1)))
 show("conv_transpose_dilated", conv_transpose(x, fill("conv_transpose1.weight", 4, 2, 3, 3), None, (1, 1), (0, 0),
                                               dilation=(2, 2)))
+show("conv_transpose_groups", conv_transpose(x, fill("conv_transpose1.weight", 4, 3, 2, 3),
+                                             fill("conv_transpose1.bias", 6), (2, 1), (1, 1), groups=2))
 show("upsample", x.repeat(2, axis=2).repeat(3, axis=3))
 show("max_pool", pool(x, 3, 2, 1, max))
 show("avg_pool", pool(x, 3, 2, 1, lambda v: sum(v) / 9))
@@ -89,6 +95,8 @@ show("global_avg_pool", x.mean(axis=(2, 3)))
 x1 = fill("x", 2, 3, 7)
 show("conv1d", conv(x1[:, :, None, :], fill("conv1d1.weight", 2, 3, 3)[:, :, None, :],
                     fill("conv1d1.bias", 2), (1, 2), (0, 1)))
+show("conv1d_groups", conv(fill("x", 2, 4, 7)[:, :, None, :], fill("conv1d1.weight", 6, 2, 3)[:, :, None, :],
+                           fill("conv1d1.bias", 6), (1, 2), (0, 1), (1, 2), groups=2))
 
 g, s = fill("batch_norm1.weight", 4), fill("batch_norm1.bias", 4)
 rm, rv = fill("batch_norm1.running_mean", 4), fill("batch_norm1.running_var", 4)
@@ -141,6 +149,8 @@ h = fill("h", 3, 4, 2)
 lengths = [4, 1, 3]
 show("last_value", h[:, -1])
 show("last_value_lengths", [h[n, t - 1] for n, t in enumerate(lengths)])
+show("last_value_none", h[0, -1], [0, 0], h[2, 2])
+show("mean_value_none", h[0].mean(0), [0, 0], h[2, :3].mean(0))
 show("mean_value", h.mean(1))
 show("mean_value_lengths", [h[n, :t].mean(0) for n, t in enumerate(lengths)])
 
