@@ -53,6 +53,16 @@ fn layers() {
             picture,
             "x |> conv_transpose(3, 3x2, stride = [3, 2], pad = [1, 0], output_pad = [2, 1])",
         ),
+        (
+            "conv1d_groups",
+            "x: f32[2, 4, 7]",
+            "x |> conv1d(6, 3, stride = 2, pad = 1, dilation = 2, groups = 2)",
+        ),
+        (
+            "conv_transpose_groups",
+            picture,
+            "x |> conv_transpose(6, 2x3, stride = [2, 1], pad = 1, groups = 2)",
+        ),
         ("conv_transpose_dilated", picture, "x |> conv_transpose(2, 3, dilation = 2, bias = no)"),
         ("upsample", picture, "x |> upsample(2x3)"),
         ("max_pool", picture, "x |> max_pool(3, stride = 2, pad = 1)"),
