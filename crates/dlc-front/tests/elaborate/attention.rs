@@ -59,3 +59,68 @@ fn layers_take_a_mask_of_each_head() {
         }
     }
 }
+
+/// The result of a layer for `x: f32[2, 5, 8]`, `b: f32[4, 5, 5]`, `m: bool[5, 5]`.
+fn layer(layer: &str, mode: Mode) -> Vec<f64> {
+    let text = format!(
+        "model M(x: f32[2, 5, 8], memory: f32[2, 5, 8], b: f32[4, 5, 5], m: bool[5, 5]) -> f32[2, 5, 8] {{
+           {layer} }}"
+    );
+    let model = model(&text, mode);
+    let mask = Array::new([5, 5], (0..25).map(|i| f64::from(i % 3 != 1)).collect());
+    let mut sources = values(&model.graph, &[("m".to_string(), mask)].into());
+    for name in ["seed", "step"] {
+        sources.insert(name.into(), Array::scalar(3.0));
+    }
+    for (name, value) in &model.scalars {
+        sources.insert(name.clone(), Array::scalar(*value));
+    }
+    results(&model.graph, &sources).remove(0).1.data
+}
+
+/// A mask is a bias of 0 or -inf, wherever a block takes them.
+#[test]
+fn blocks_pass_masks_and_biases_on() {
+    let hidden = "(b + (0.0 if m else -inf))";
+    for block in [
+        "x |> gpt_block(4, rate = 0.0, OPTIONS)",
+        "x |> llama_block(4, 8, G = 2, OPTIONS)",
+        "decoder_layer(4, 8, rate = 0.0, OPTIONS)(x, memory)",
+        "x |> transformer_encoder(2, 4, 8, OPTIONS)",
+        "transformer_decoder(2, 4, 8, OPTIONS)(x, memory)",
+    ] {
+        let with = |options: &str| layer(&block.replace("OPTIONS", options), Mode::Infer);
+        let both = with("mask = m, bias = b");
+        assert_close(block, &both, &with(&format!("bias = {hidden}")));
+        assert_ne!(both, with("mask = m"), "{block}");
+        assert_ne!(both, with("bias = b"), "{block}");
+    }
+    let whole =
+        |options: &str| layer(&format!("transformer(1, 4, 8, {options})(memory, x)"), Mode::Infer);
+    assert_ne!(whole("bias = b"), whole("target_bias = b"));
+    assert_ne!(whole("bias = b"), whole("bias = 0.0"));
+}
+
+/// A layer that is left out leaves its input.
+#[test]
+fn stacks_leave_layers_out() {
+    for stack in [
+        "x |> transformer_encoder(LAYERS, 4, 8, rate = 0.0, drop = DROP)",
+        "transformer_decoder(LAYERS, 4, 8, rate = 0.0, drop = DROP)(x, memory)",
+        "transformer(LAYERS, 4, 8, rate = 0.0, drop = DROP)(memory, x)",
+    ] {
+        let with = |layers: &str, drop: &str| {
+            layer(&stack.replace("LAYERS", layers).replace("DROP", drop), Mode::Train)
+        };
+        assert_close(stack, &with("2", "0.999999"), &with("0", "0.0"));
+        assert_close(stack, &with("2", "1e-9"), &with("2", "0.0"));
+        assert_ne!(with("2", "0.0"), with("0", "0.0"), "{stack}");
+    }
+}
+
+#[test]
+fn a_llama_block_drops_out() {
+    let block = |rate: &str| layer(&format!("x |> llama_block(4, 8, rate = {rate})"), Mode::Train);
+    assert_ne!(block("0.5"), block("0.0"));
+    assert_close("a rate of 0", &block("0.0"), &layer("x |> llama_block(4, 8)", Mode::Infer));
+}
