@@ -1,4 +1,5 @@
-"""Writes layers.safetensors: PyTorch's recurrent layers, attention, Transformer layers and norms, in float64.
+"""Writes layers.safetensors: PyTorch's recurrent layers, attention, Transformers and norms, in float64; what
+PyTorch has no module for is written with its functions.
 
     pip install torch numpy safetensors; python tests/reference/layers.py
 
@@ -110,6 +111,114 @@ def decoder(pre):
     return layer, call, [(N, T, D), (N, U, D)]
 
 
+class Gru(nn.Module):
+    """That of Cho et al.: the reset gate acts on the state before the product."""
+
+    def __init__(self):
+        super().__init__()
+        shapes = {"weight_ih_l0": (3 * H, D), "weight_hh_l0": (3 * H, H), "bias_ih_l0": (3 * H,), "bias_hh_l0": (3 * H,)}
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+
+    def forward(self, x):
+        h, steps = x.new_zeros(N, H), []
+        for t in range(T):
+            a = x[:, t] @ self.weight_ih_l0.T + self.bias_ih_l0 + self.bias_hh_l0
+            gates = torch.sigmoid(a[:, :2 * H] + h @ self.weight_hh_l0[:2 * H].T)
+            r, z = gates.chunk(2, dim=-1)
+            n = torch.tanh(a[:, 2 * H:] + (r * h) @ self.weight_hh_l0[2 * H:].T)
+            h = (1 - z) * n + z * h
+            steps.append(h)
+        return torch.stack(steps, dim=1)
+
+
+def rotated(x):
+    """Rotary positions as Llama has them, of [N, T, heads, C]."""
+    width = x.shape[-1]
+    rates = 10000.0 ** (-torch.arange(0, width, 2, dtype=x.dtype) / width)
+    angles = (torch.arange(x.shape[1], dtype=x.dtype)[:, None] * rates).repeat(1, 2)[:, None]
+    a, b = x.chunk(2, dim=-1)
+    return x * angles.cos() + torch.cat([-b, a], dim=-1) * angles.sin()
+
+
+class GroupedAttention(nn.Module):
+    """4 heads of queries, 2 of keys and values."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.q_proj, self.o_proj = (nn.Linear(width, width, bias=False) for _ in range(2))
+        self.k_proj, self.v_proj = (nn.Linear(width, width // 2, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        q = rotated(self.q_proj(x).unflatten(-1, (4, -1))).transpose(1, 2)
+        k = rotated(self.k_proj(x).unflatten(-1, (2, -1))).transpose(1, 2)
+        v = self.v_proj(x).unflatten(-1, (2, -1)).transpose(1, 2)
+        k, v = (heads.repeat_interleave(2, dim=1) for heads in (k, v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.o_proj(y.transpose(1, 2).flatten(2))
+
+
+class SwiGlu(nn.Module):
+    def __init__(self, width, inner):
+        super().__init__()
+        self.gate_proj, self.up_proj = (nn.Linear(width, inner, bias=False) for _ in range(2))
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Llama(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.input_layernorm, self.post_attention_layernorm = (nn.RMSNorm(width, eps=1e-6) for _ in range(2))
+        self.self_attn, self.mlp = GroupedAttention(width), SwiGlu(width, 5)
+
+    def forward(self, x):
+        h = x + self.self_attn(self.input_layernorm(x))
+        return h + self.mlp(self.post_attention_layernorm(h))
+
+
+def alibi(m, x):
+    slopes = torch.tensor([2.0 ** -4, 2.0 ** -8], dtype=x.dtype)
+    distance = (torch.arange(T)[:, None] - torch.arange(T)).abs()
+    bias = (-slopes[:, None, None] * distance).masked_fill(AHEAD, -torch.inf)
+    return m(x, x, x, attn_mask=bias.repeat(N, 1, 1))
+
+
+def weighed(scores, h):
+    """The answer from all steps, and their weights."""
+    weights = scores.masked_fill(attends(LENGTHS, T), -torch.inf).softmax(-1)
+    return (weights[:, None] @ h)[:, 0], weights
+
+
+class AdditiveAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(U, 4), nn.Linear(D, 4, bias=False)
+        self.weight = nn.Parameter(torch.zeros(4))
+
+    def forward(self, query, h):
+        return weighed(torch.tanh(self.linear1(query)[:, None] + self.linear2(h)) @ self.weight, h)
+
+
+def transformer():
+    module = nn.Transformer(D, 2, 2, 2, 8, dropout=0.0, batch_first=True)
+    padding = attends(SOURCE_LENGTHS, U)
+    call = lambda m, source, x: (m(
+        source, x, tgt_mask=AHEAD, src_key_padding_mask=padding, memory_key_padding_mask=padding),)
+    return module, call, [(N, U, D), (N, T, D)]
+
+
+def transformer_decoder():
+    layer, call, shapes = decoder(True)
+    return nn.TransformerDecoder(layer, 2, norm=nn.LayerNorm(D)), call, shapes
+
+
+def one(module, *shape):
+    return module, lambda m, x: (m(x),), [shape]
+
+
 CASES = {
     "rnn_tanh": recurrent(nn.RNN, states=1),
     "rnn_relu": recurrent(nn.RNN, nonlinearity="relu"),
@@ -137,6 +246,17 @@ CASES = {
     "decoder_pre": decoder(True),
     "layer_norm": (nn.LayerNorm(D), lambda m, x: (m(x),), [(N, T, D)]),
     "rms_norm": (nn.RMSNorm(D, eps=1e-6), lambda m, x: (m(x),), [(N, T, D)]),
+    "gru_reset_before": one(Gru(), N, T, D),
+    "rotary": (nn.Identity(), lambda m, x: (rotated(x),), [(N, T, 2, 4)]),
+    "alibi_attention": attention(alibi, (N, T, D)),
+    "grouped_attention": one(GroupedAttention(8), N, T, 8),
+    "swiglu": one(SwiGlu(D, 5), N, T, D),
+    "llama_block": one(Llama(8), N, T, 8),
+    "dot_attention": (
+        nn.Identity(), lambda m, query, h: weighed((h @ query[:, :, None])[:, :, 0], h), [(N, D), (N, T, D)]),
+    "additive_attention": (AdditiveAttention(), lambda m, query, h: m(query, h), [(N, U), (N, T, D)]),
+    "transformer": transformer(),
+    "transformer_decoder": transformer_decoder(),
 }
 
 
@@ -154,7 +274,8 @@ def main():
         for k, x in enumerate(inputs):
             tensors[f"{case}.grad.x{k}"] = x.grad.numpy()
         for name, p in module.named_parameters():
-            tensors[f"{case}.grad.{name}"] = p.grad.numpy()
+            if "layers." not in name:
+                tensors[f"{case}.grad.{name}"] = p.grad.numpy()
     tensors = {name: np.ascontiguousarray(t, dtype=np.float32) for name, t in tensors.items()}
     save_file(tensors, pathlib.Path(__file__).with_name("layers.safetensors"))
 

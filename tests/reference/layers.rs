@@ -36,8 +36,12 @@ const fn with_memory(name: &'static str, layer: &'static str) -> Case {
     Case { name, inputs, layer, outputs, lengths: SOURCE_LENGTHS }
 }
 
-/// Attention with a learned bias by distance.
-const RELATIVE: &str = "block Relative(far, causal)(x: [N, T, D]) -> [N, T, D] {
+/// Attention with biases by distance, one learned, one not.
+const BIASED: &str = "block Alibi()(x: [N, T, D]) -> [N, T, D] {
+  attn = named[\"*\"](self_attention(2, bias = alibi(2, T, T), causal = yes))
+  x |> attn
+}
+block Relative(far, causal)(x: [N, T, D]) -> [N, T, D] {
   attn = self_attention(2, bias = relative_bias(2, T, T, 8, far, causal = causal), causal = causal)
   x |> attn
 }
@@ -113,6 +117,35 @@ const CASES: &[Case] = &[
     ),
     case("layer_norm", &[X], "layer_norm()", ONE),
     case("rms_norm", &[X], "rms_norm()", ONE),
+    case("gru_reset_before", &[X], "gru(5, reset_after = no)", ONE),
+    case("rotary", &[&[3, 7, 2, 4]], "rotary()", ONE),
+    case("alibi_attention", &[X], "Alibi()", ONE),
+    case("grouped_attention", &[&[3, 7, 8]], "grouped_attention(4, G = 2)", ONE),
+    case("swiglu", &[X], "swiglu(5)", ONE),
+    case("llama_block", &[&[3, 7, 8]], "llama_block(4, 5, G = 2)", ONE),
+    case(
+        "dot_attention",
+        &[&[3, 6], X],
+        "dot_attention(mask = lengths |> length_mask(7) |> as[3, 7])",
+        "y0, y1 = net(x0, x1)",
+    ),
+    case(
+        "additive_attention",
+        &[&[3, 5], X],
+        "additive_attention(4, mask = lengths |> length_mask(7) |> as[3, 7])",
+        "y0, y1 = net(x0, x1)",
+    ),
+    Case {
+        name: "transformer",
+        inputs: &[MEMORY, X],
+        layer: "transformer(2, 2, 8, mask = lengths |> length_mask(5))",
+        outputs: "y0 = net(x0, x1)",
+        lengths: SOURCE_LENGTHS,
+    },
+    with_memory(
+        "transformer_decoder",
+        "transformer_decoder(2, 2, 8, pre_norm = yes, memory_mask = lengths |> length_mask(5))",
+    ),
 ];
 
 impl Case {
@@ -127,7 +160,7 @@ impl Case {
     /// A model of the layer whose results are its outputs and `gradients` of their sum, each
     /// weighted by an input of its own.
     fn source(&self, weights: &[Vec<usize>], gradients: &[String]) -> String {
-        let mut text = format!("{RELATIVE}model M(lengths: i32[3]");
+        let mut text = format!("{BIASED}model M(lengths: i32[3]");
         let inputs = self.inputs.iter().enumerate().map(|(k, shape)| ("x", k, *shape));
         let weights = weights.iter().enumerate().map(|(k, shape)| ("w", k, shape.as_slice()));
         for (kind, k, shape) in inputs.chain(weights) {
@@ -161,7 +194,9 @@ impl Case {
         parameters.sort();
         let shapes: Vec<Vec<usize>> = plain.outputs().map(|b| shape_of(&b.shape)).collect();
         let inputs = (0..self.inputs.len()).map(|k| format!("x{k}"));
-        let gradients: Vec<String> = inputs.chain(parameters.iter().cloned()).collect();
+        // What is in a stack of layers has no name outside.
+        let named = parameters.iter().filter(|name| !name.contains(".layers.")).cloned();
+        let gradients: Vec<String> = inputs.chain(named).collect();
         let network = self.network(&shapes, &gradients);
         for (site, name) in parameters.iter().enumerate() {
             let buffer = network.parameters().find(|b| *b.name == **name).unwrap();
