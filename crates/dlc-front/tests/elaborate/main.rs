@@ -2,6 +2,7 @@
 //! messages, and broken sources.
 
 mod attention;
+mod documented;
 mod gradients;
 mod graphs;
 mod library;
