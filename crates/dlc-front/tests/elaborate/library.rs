@@ -323,3 +323,25 @@ fn normal_numbers_are_a_bell() {
         assert!((share(&|v| v < below) - expected).abs() < 0.04, "below {below}");
     }
 }
+
+/// Dropout stands between layers: none after the last one, and none at all where there is one.
+#[test]
+fn recurrent_layers_drop_out_between_each_other() {
+    for layers in 1..=3 {
+        let text =
+            format!("model M(x: f32[2, 3, 4]) {{ x |> lstm(5, layers = {layers}, rate = 0.5) }}");
+        let train = model(&text, Mode::Train);
+        let is_random =
+            |v: &dlc_graph::Value| matches!(train.graph.op(*v), dlc_graph::op::Op::Random(_));
+        assert_eq!(train.graph.values().filter(is_random).count(), layers - 1, "{layers} layers");
+        let mut sources = values(&train.graph, &BTreeMap::new());
+        for (name, value) in [("seed", 1.0), ("step", 0.0), ("lstm1.rate", 0.5)] {
+            sources.insert(name.to_string(), Array::scalar(value));
+        }
+        let found = results(&train.graph, &sources).remove(0).1.data;
+        assert!(found.iter().all(|v| *v != 0.0), "{layers} layers");
+        let infer = model(&text, Mode::Infer);
+        let whole = results(&infer.graph, &sources).remove(0).1.data;
+        assert_eq!(found == whole, layers == 1, "{layers} layers");
+    }
+}
