@@ -90,10 +90,8 @@ impl Frame {
 
     /// Rebinds a name where it is, or gives it in the innermost scope.
     pub fn assign(&mut self, name: &Arc<str>, value: Val) {
-        match self.scope_of(name) {
-            Some(at) => self.scopes[at].insert(name.clone(), value),
-            None => return self.declare(name, value),
-        };
+        let at = self.scope_of(name).unwrap_or(self.scopes.len() - 1);
+        self.scopes[at].insert(name.clone(), value);
     }
 
     /// Which scope a name is in.
