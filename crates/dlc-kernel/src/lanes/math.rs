@@ -324,8 +324,8 @@ pub fn erf(l: &mut Lanes, x: Vector) -> Vector {
     with_sign(l, value, x)
 }
 
-/// How much of a normal distribution lies below `x`, with an error of at most 2^-25 where `x` is
-/// negative. With `t = |x|`: `1/2 + x p(x^2)` below 1.27 (minimax), of which `(1 + x) / 2`, mostly
+/// How much of a normal distribution lies below `x`, with an error of about 2^-25 at most where `x`
+/// is negative. With `t = |x|`: `1/2 + x p(x^2)` below 1.27 (minimax), of which `(1 + x) / 2`, mostly
 /// exact, is taken out if `x < 0`; else `2^(t q(t) - 1)` or 1 less that, with the `q` of [`erf`] in
 /// `t / sqrt(2)`.
 pub fn normal_cdf(l: &mut Lanes, x: Vector) -> Vector {
