@@ -114,14 +114,13 @@ fn unary_grad(op: UnaryOp, g: &mut Graph, at: &Site<'_>) -> Option<Value> {
             g.binary(BinaryOp::Mul, dy, slope, o)
         }
         UnaryOp::NormalCdf => {
-            // The density, exp(-x^2 / 2) / sqrt(2 pi).
+            // The density, exp(-x^2 / 2 - ln(2 pi) / 2).
             let half = number(g, -0.5);
-            let factor =
-                number(g, 0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
+            let shift = number(g, 0.5 * std::f64::consts::TAU.ln());
             let square = g.binary(BinaryOp::Mul, x, x, o);
             let exponent = g.binary(BinaryOp::Mul, square, half, o);
-            let bell = g.unary(UnaryOp::Exp, exponent, o);
-            let slope = g.binary(BinaryOp::Mul, bell, factor, o);
+            let exponent = g.binary(BinaryOp::Sub, exponent, shift, o);
+            let slope = g.unary(UnaryOp::Exp, exponent, o);
             g.binary(BinaryOp::Mul, dy, slope, o)
         }
         UnaryOp::Sign | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Not => {
