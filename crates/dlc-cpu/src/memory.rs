@@ -7,7 +7,7 @@ use std::ptr;
 
 /// Blocks from this size on are made of pages of this size, which spare the hardware most of its
 /// address translation.
-const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// The size of all other pages, or of a part of them.
 const PAGE: usize = 4096;
