@@ -2,7 +2,8 @@
 //!
 //! A multiply-add of a contraction counts as 2 operations, any other scalar operation as 1. A buffer
 //! counts once for each kernel that touches it, and no further than the kernel has points that do: of a
-//! table, the rows that are looked up. A reshape to a temporary is another name for what it reads. Sizes must be bound; unbound ones count 1. Counts saturate.
+//! table, the rows that are looked up. A reshape to a temporary is another name for what it reads.
+//! Sizes must be bound; unbound ones count 1. Counts saturate.
 
 use crate::{BufferId, Class, Expr, ExprId, Exprs, Form, Kernel, Program, ScatterMode, Size, Step};
 use rustc_hash::{FxHashMap, FxHashSet};

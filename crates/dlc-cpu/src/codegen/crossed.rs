@@ -1,7 +1,7 @@
 //! Maps in blocks of two axes: what lies along the second one is turned, by way of the scratch room.
 
 use super::expr::Evaluator;
-use super::map::set_axes;
+use super::map::{of_block, set_axes};
 use super::nest::Point;
 use super::turn::{Columns, columns_to_rows, rows_to_columns};
 use super::{Emitter, stretch};
@@ -24,11 +24,9 @@ pub(super) fn emit_crossed(
         outer.iter().zip(unit).for_each(|(axis, &at)| point[axis.0 as usize] = at);
         let runs = [0, 1].map(|k| {
             let (axis, block) = (crossed.axes[k], crossed.block[k]);
-            let start = e.b.ins().imul_imm_s(unit[outer.len() + k], block);
-            point[axis.0 as usize] = start;
-            let (all, most) = (e.int(schedule.extent(axis)), e.int(block));
-            let left = e.b.ins().isub(all, start);
-            [start, e.b.ins().smin(left, most)]
+            let run = of_block(e, unit[outer.len() + k], schedule.extent(axis), block);
+            point[axis.0 as usize] = run[0];
+            run
         });
         ev.enter();
         set_axes(ev, &outer, unit);

@@ -85,7 +85,7 @@ fn emit_nested(
             match schedule.lines.zip(leaf.lines) {
                 Some((most, axis)) => {
                     let extent = schedule.extent(axis);
-                    let lines = block_of_lines(e, point[outer.len()], extent, most);
+                    let lines = of_block(e, point[outer.len()], extent, most);
                     stretch::call_lines(e, ev, leaf, [start, count], lines)
                 }
                 None => stretch::call(e, ev, leaf, [start, count]),
@@ -100,8 +100,8 @@ fn emit_nested(
     });
 }
 
-/// The first of the `most` lines of a block, of `extent` in all, and how many there are.
-fn block_of_lines(e: &mut Emitter, block: Value, extent: i64, most: i64) -> [Value; 2] {
+/// The first of the `most` points or lines of a block, of `extent` in all, and how many there are.
+pub(super) fn of_block(e: &mut Emitter, block: Value, extent: i64, most: i64) -> [Value; 2] {
     let first = e.b.ins().imul_imm_s(block, most);
     let (all, most) = (e.int(extent), e.int(most));
     let left = e.b.ins().isub(all, first);

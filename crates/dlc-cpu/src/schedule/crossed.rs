@@ -6,6 +6,7 @@
 //! what is stored afterwards. So a line of the cache is done with before it is gone.
 
 use super::PlacedStore;
+use super::contract::div_ceil;
 use super::domain::{Domain, Linear, Place};
 use super::stretch::{Kept, Stretch, Task};
 use dlc_kernel::{Axis, BufferId, Expr, ExprId};
@@ -55,7 +56,7 @@ impl Crossed {
         stores: &[PlacedStore],
         again: bool,
     ) -> Option<Crossed> {
-        let long = |axis: &Axis| domain.extents[axis.0 as usize] >= FEWEST;
+        let long = |axis: &Axis| extent(domain, *axis) >= FEWEST;
         let axes: Vec<Axis> =
             (steps as u32..domain.extents.len() as u32).map(Axis).filter(long).collect();
         let pairs = axes.iter().flat_map(|&a| axes.iter().map(move |&b| [a, b]));
@@ -63,7 +64,7 @@ impl Crossed {
             let turned = Turned::along(domain, axes, stores)?;
             let count = turned.loads.len() + turned.stores.len();
             let crossed = turned.blocks(domain, axes, stores, again)?;
-            let shorter = axes.map(|a| crossed.extent(domain, a)).into_iter().min();
+            let shorter = axes.map(|axis| extent(domain, axis)).into_iter().min();
             let by_line = crossed.stretch.lines.is_none();
             Some(((count, by_line, std::cmp::Reverse(shorter)), crossed))
         });
@@ -72,10 +73,7 @@ impl Crossed {
 
     /// Blocks along each axis.
     pub fn blocks(&self, domain: &Domain) -> [i64; 2] {
-        [0, 1].map(|k| {
-            let (extent, block) = (self.extent(domain, self.axes[k]), self.block[k]);
-            (extent + block - 1) / block
-        })
+        [0, 1].map(|k| div_ceil(extent(domain, self.axes[k]), self.block[k]))
     }
 
     /// Words that are turned at a point.
@@ -87,10 +85,10 @@ impl Crossed {
     pub fn scratch_bytes(&self) -> usize {
         4 * self.turns() * (self.block[0] * self.block[1]) as usize
     }
+}
 
-    fn extent(&self, domain: &Domain, axis: Axis) -> i64 {
-        domain.extents[axis.0 as usize]
-    }
+fn extent(domain: &Domain, axis: Axis) -> i64 {
+    domain.extents[axis.0 as usize]
 }
 
 /// What has to be turned for lanes along an axis.
@@ -118,12 +116,9 @@ impl<'s> Turned<'s> {
         for id in domain.reachable(&roots) {
             let Expr::Load { buffer, fill, .. } = domain.exprs.get(id) else { continue };
             let place = domain.places[id.0 as usize].as_ref()?;
-            match () {
-                () if is_there(place) => {}
-                () if may_turn(place, fill.dtype.bytes()) => {
-                    turned.loads.push((id, *buffer, place))
-                }
-                () => return None,
+            if !is_there(place) {
+                may_turn(place, fill.dtype.bytes())
+                    .then(|| turned.loads.push((id, *buffer, place)))?;
             }
         }
         for store in stores.iter().filter(|s| !is_there(&s.place)) {
@@ -140,7 +135,7 @@ impl<'s> Turned<'s> {
         stores: &[PlacedStore],
         again: bool,
     ) -> Option<Crossed> {
-        let [along, across] = axes.map(|axis| domain.extents[axis.0 as usize]);
+        let [along, across] = axes.map(|axis| extent(domain, axis));
         let turns = (self.loads.len() + self.stores.len()) as i64;
         let width = if along <= 2 * MOST_LANES { along } else { MOST_LANES };
         let height = (MOST_WORDS / (turns * width)).clamp(1, across);

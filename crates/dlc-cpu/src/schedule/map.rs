@@ -3,7 +3,7 @@
 use super::crossed::Crossed;
 use super::domain::{Domain, extents};
 use super::stretch::{Stretch, Task, vectors_at_once};
-use super::{Config, PlacedStore, Site, Workspace, lanes, place_stores};
+use super::{Config, PlacedStore, Site, lanes, place_stores};
 use crate::leaf::loops::MOST_LINES;
 use dlc_kernel::{Axis, BufferId, Expr, ExprId, OptLevel, Program, Segment};
 use std::fmt;
@@ -142,13 +142,12 @@ impl<'k> MapSchedule<'k> {
         }
     }
 
-    /// Memory it needs besides its buffers.
-    pub fn workspace(&self) -> Workspace {
-        let scratch = match &self.shape {
+    /// Bytes that each worker needs besides its buffers.
+    pub fn scratch_bytes(&self) -> usize {
+        match &self.shape {
             MapShape::Crossed(crossed) => crossed.scratch_bytes(),
             _ => 0,
-        };
-        Workspace { scratch, ..Workspace::default() }
+        }
     }
 
     /// Whether leaves compute all of it.

@@ -233,8 +233,8 @@ impl<'k> Schedule<'k> {
             Schedule::Contract(contract) => contract.workspace(),
             Schedule::Row(row) => row.workspace(),
             Schedule::Map(segments) => {
-                let scratch = segments.iter().map(|s| s.workspace().scratch).max();
-                Workspace { scratch: scratch.unwrap_or(0), ..Workspace::default() }
+                let scratch = segments.iter().map(MapSchedule::scratch_bytes).max().unwrap_or(0);
+                Workspace { scratch, ..Workspace::default() }
             }
             _ => Workspace::default(),
         }
