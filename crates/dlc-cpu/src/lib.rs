@@ -34,6 +34,7 @@
 //! ```
 
 pub mod abi;
+#[cfg(feature = "allocator")]
 pub mod allocator;
 pub mod arrange;
 pub mod beside;
