@@ -86,8 +86,9 @@ fn ulps(got: f32, truth: f64, scale: f64) -> f64 {
     }
     // An infinity stands for the power of two after the largest number.
     let value = if got.is_infinite() { 2f64.powi(128).copysign(got.into()) } else { got.into() };
-    let exponent = scale.log2().floor().clamp(-126.0, 127.0);
-    (value - truth.clamp(-2f64.powi(128), 2f64.powi(128))).abs() / 2f64.powf(exponent - 23.0)
+    let exponent = ((scale.to_bits() >> 52 & 0x7ff) as i64 - 1023).clamp(-126, 127);
+    let unit = f64::from_bits(((exponent - 23 + 1023) as u64) << 52);
+    (value - truth.clamp(-2f64.powi(128), 2f64.powi(128))).abs() / unit
 }
 
 /// The arguments of chunk `chunk`.
@@ -109,40 +110,60 @@ fn arguments(case: &Case, chunk: usize, step: usize) -> [Vec<f32>; 2] {
     }
 }
 
-/// The largest error of a case, and the argument.
-fn measure(case: &Case, level: Level, step: usize) -> (f64, f32) {
+/// The largest error at a level, and the argument.
+type Worst = (f64, f32);
+
+/// The largest errors of a case at each level.
+fn measure(case: &Case, levels: &[Level], step: usize) -> Vec<Worst> {
     let all = if case.has_two_arguments() { 1 << 28 } else { 1 << 32 };
     let chunks = all / step / CHUNK;
     let next = AtomicU64::new(0);
     let worker = || {
-        let network = network(case, level);
-        let mut worst = (0.0, 0.0);
+        let networks: Vec<Network> = levels.iter().map(|&level| network(case, level)).collect();
+        let mut worst = vec![(0.0, 0.0); levels.len()];
         loop {
             let chunk = next.fetch_add(1, Ordering::Relaxed) as usize;
             if chunk >= chunks {
                 return worst;
             }
-            let [x, y] = arguments(case, chunk, step);
-            let tensors = [&x, &y].map(|v| Tensor::f32([CHUNK], v.clone()));
-            let given = [("x", &tensors[0]), ("y", &tensors[1])];
-            let outputs = network.run(&given).expect("maps never fail");
-            let (_, results) = outputs.iter().next().expect("it has a result");
-            let results = results.as_f32().expect("the output is f32");
-            for ((&x, &y), &got) in x.iter().zip(&y).zip(results) {
-                if case.rounded.is_none_or(|f| got.to_bits() != f(x, y).to_bits()) {
-                    let truth = (case.truth)(x.into(), y.into());
-                    let error = ulps(got, truth, (case.scale)(x.into(), truth));
-                    worst = if error > worst.0 { (error, x) } else { worst };
-                }
-            }
+            compare(case, &networks, arguments(case, chunk, step), &mut worst);
         }
     };
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
         let results = threads.into_iter().map(|t| t.join().expect("workers do not panic"));
-        results.fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
+        let larger = |(a, b): (Worst, Worst)| if b.0 > a.0 { b } else { a };
+        let none = vec![(0.0, 0.0); levels.len()];
+        results.fold(none, |all, one| all.into_iter().zip(one).map(larger).collect())
     })
+}
+
+/// Compares the results of the networks with the truth, which is found once for all of them.
+fn compare(case: &Case, networks: &[Network], [x, y]: [Vec<f32>; 2], worst: &mut [Worst]) {
+    let tensors = [&x, &y].map(|v| Tensor::f32([CHUNK], v.clone()));
+    let given = [("x", &tensors[0]), ("y", &tensors[1])];
+    let run = |network: &Network| network.run(&given).expect("maps never fail");
+    let outputs: Vec<_> = networks.iter().map(run).collect();
+    let results = outputs.iter().map(|o| o.iter().next().expect("it has a result").1);
+    let results: Vec<&[f32]> = results.map(|r| r.as_f32().expect("the output is f32")).collect();
+    for (i, (&x, &y)) in x.iter().zip(&y).enumerate() {
+        let rounded = case.rounded.map(|f| f(x, y).to_bits());
+        let (mut truth, mut last) = (None, (0, 0.0));
+        for (result, worst) in results.iter().zip(worst.iter_mut()) {
+            let got = result[i];
+            if rounded == Some(got.to_bits()) {
+                continue;
+            }
+            if truth.is_none() || last.0 != got.to_bits() {
+                let truth = *truth.get_or_insert_with(|| (case.truth)(x.into(), y.into()));
+                last = (got.to_bits(), ulps(got, truth, (case.scale)(x.into(), truth)));
+            }
+            if last.1 > worst.0 {
+                *worst = (last.1, x);
+            }
+        }
+    }
 }
 
 fn main() {
@@ -155,8 +176,7 @@ fn main() {
     println!("|{}", "---|".repeat(levels.len() + 2));
     let chosen = |c: &&Case| wanted.is_empty() || wanted.iter().any(|w| w == c.name);
     for case in CASES.iter().filter(chosen) {
-        let errors: Vec<(f64, f32)> =
-            levels.iter().map(|&level| measure(case, level, step)).collect();
+        let errors = measure(case, &levels, step);
         let columns: Vec<String> = errors.iter().map(|e| format!("{:.3}", e.0)).collect();
         let at: Vec<String> = errors.iter().map(|e| format!("{:e}", e.1)).collect();
         println!("| {} | {} | {} |", case.name, columns.join(" | "), at.join(", "));

@@ -324,52 +324,51 @@ pub fn erf(l: &mut Lanes, x: Vector) -> Vector {
     with_sign(l, value, x)
 }
 
-/// How much of a normal distribution lies below `x`, with an error of about 2^-25 at most where `x`
-/// is negative. With `t = |x|`: `1/2 + x p(x^2)` below 1.27 (minimax), of which `(1 + x) / 2`, mostly
-/// exact, is taken out if `x < 0`; else `2^(t q(t) - 1)` or 1 less that, with the `q` of [`erf`] in
-/// `t / sqrt(2)`.
+/// How much of a normal distribution lies below `x`, with an error of about 2^-25. Of `t = |x|`,
+/// `2^(-1 - t q(t))` is below `-t`: `q` is a minimax for `-log2(2 cdf(-t)) / t`, weighted by what becomes of its
+/// error. With `t q = n + g` that is `s - s g r(g)` with `s = 2^(-1 - n)`. Above `x` is 1 less that: as only
+/// the last sum is rounded, neither side is off by more.
 pub fn normal_cdf(l: &mut Lanes, x: Vector) -> Vector {
-    // From here on the result is 0 or 1.
-    let (largest, magnitude) = (l.float(5.656_854), abs(l, x));
-    let t = l.min(largest, magnitude);
+    let t = abs(l, x);
     let q = polynomial(
         l,
         t,
         &[
-            -1.151_261_4,
-            -0.458_526_85,
-            -0.053_735,
-            0.008_275_948,
-            -0.000_824_392_54,
-            0.000_038_974_49,
+            1.151_104_3,
+            0.459_220_68,
+            0.052_437_812,
+            -0.006_936_766,
+            -0.000_009_328_333,
+            0.000_281_105_95,
+            -0.000_073_919_015,
+            0.000_009_379_43,
+            -0.000_000_500_235_9,
         ],
     );
-    let (zero, half, one) = (l.float(0.0), l.float(0.5), l.float(1.0));
-    let minus_one = l.float(-1.0);
-    let exponent = l.fma(t, q, minus_one);
-    let (f, n_bits) = fraction(l, exponent);
-    let power = polynomial(l, f, &COARSE_POWER_OF_TWO);
-    let power = shift_exponent(l, power, n_bits);
-    let is_inside = l.compare(Compare::Lt, magnitude, largest);
-    let below = l.select(is_inside, power, zero);
-    let above = l.difference(one, below);
-    let is_positive = l.compare(Compare::Lt, zero, x);
-    let far = l.select(is_positive, above, below);
-    let square = l.product(t, t);
-    let p = polynomial(
-        l,
-        square,
-        &[-0.066_489_89, 0.009_971_111, -0.001_182_080_2, 0.000_109_888_8, -0.000_006_534_87],
-    );
-    let (slope, rest) = (l.float(0.398_942_26), l.float(-0.101_057_745));
-    let line = l.fma(x, half, half);
-    let first = l.select(is_positive, slope, rest);
-    let base = l.select(is_positive, half, line);
-    let p = l.fma(p, square, first);
-    let near = l.fma(p, x, base);
-    let limit = l.float(1.27);
-    let is_far = l.compare(Compare::Lt, limit, t);
-    l.select(is_far, far, near)
+    let magic = l.float(ROUNDING);
+    let shifted = l.fma(t, q, magic);
+    let less = l.difference(magic, shifted);
+    let g = l.fma(t, q, less);
+    // `(1 - 2^-g) / g`
+    let sign = |k: usize| if k % 2 == 0 { 1.0 } else { -1.0 };
+    let r: [f32; 6] = std::array::from_fn(|k| sign(k) * POWER_OF_TWO[k + 1]);
+    let r = polynomial(l, g, &r);
+    // `s`, with the sign of `x`.
+    let half = l.float(0.5);
+    let (signed, n_bits) = (with_sign(l, half, x), l.unary(Unary::AsInt, shifted));
+    let (signed, n_bits) = (l.unary(Unary::AsInt, signed), l.shift(Shift::Left, n_bits, 23));
+    let s = l.difference(signed, n_bits);
+    let s = l.unary(Unary::AsFloat, s);
+    // 1 above 0, which the sign bit decides.
+    let (bits, one) = (l.unary(Unary::AsInt, x), l.float(1.0));
+    let is_negative = l.shift(Shift::Arithmetic, bits, 31);
+    let is_negative = l.unary(Unary::AsFloat, is_negative);
+    let limit = l.binary(Binary::AndNot, is_negative, one);
+    let (base, slope) = (l.difference(limit, s), l.product(s, g));
+    let value = l.fma(slope, r, base);
+    let largest = l.float(5.656_854);
+    let is_beyond = l.compare(Compare::Lt, largest, t);
+    l.select(is_beyond, limit, value)
 }
 
 /// `1 / sqrt(x)`, in f64.
