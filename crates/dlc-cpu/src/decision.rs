@@ -181,7 +181,7 @@ fn tile(contract: &ContractSchedule, t: &Tiling) -> String {
 
 fn of_row(row: &RowSchedule) -> String {
     if row.abreast.is_some() {
-        let blocks = row.blocks().map(|b| format!(", points in {} blocks", b.count));
+        let blocks = row.blocks().map(|blocks| format!(", points in {blocks}"));
         return format!("rows side by side, by leaves{}", blocks.unwrap_or_default());
     }
     let passes = match row.passes.len() {

@@ -84,7 +84,8 @@ fn rows_side_by_side() {
 /// which waits for what all blocks come to in the one before; then stores once for each column.
 #[test]
 fn points_in_blocks() {
-    for (n, s, c, blocks) in [(1, 4001, 17, 4), (7, 700, 40, 7), (50, 9, 300, 8), (3, 1500, 33, 3)]
+    for (n, s, c, blocks) in
+        [(1, 4001, 17, 4), (7, 700, 40, 7), (50, 9, 300, 5), (41, 9, 300, 6), (3, 1500, 33, 3)]
     {
         let mut draft = Draft::default();
         let (x, w) = (draft.input(&[n, s, c]), draft.input(&[n, c]));
@@ -93,7 +94,7 @@ fn points_in_blocks() {
         let mut e = Exprs::new();
         let (x, w) = (load(&mut e, x, at(&[1, 2, 0])), load(&mut e, w, at(&[1, 0])));
         let x = binary(&mut e, BinaryOp::Mul, x, w);
-        let Normal { square, scale, normal } = normal_of(&mut e, x, n * s);
+        let Normal { square, scale, normal, .. } = normal_of(&mut e, x, n * s);
         let most = folded(&mut e, 2, DType::F32);
         let steps = vec![
             Step::Fold(FoldOp::Sum, x),
@@ -110,7 +111,56 @@ fn points_in_blocks() {
             4.. => assert!(schedule.contains(&format!("in {blocks} blocks")), "{schedule}"),
             _ => assert!(!schedule.contains("blocks"), "{schedule}"),
         }
+        // As many points in each, or a walk for the mean and one for what deviates from it.
+        let own = schedule.contains("with means of their own");
+        assert_eq!(own, [5, 7].contains(&blocks), "{schedule}");
         check(&program, &noise_inputs(&program, 4), 3e-6);
+    }
+}
+
+/// Variances of columns of whole numbers far from 0, whose mean drifts from block to block. Their sums are exact, and
+/// their means are off by a rounding or two, or exact, too, in blocks of a power of two.
+#[test]
+fn variances_of_blocks_with_means_of_their_own() {
+    for (points, c, blocks) in [(64 * 1024, 17, 64), (150 * 1310, 40, 100)] {
+        let mut draft = Draft::default();
+        let (x, z) = (draft.input(&[points, c]), draft.output(&[c]));
+        let mut e = Exprs::new();
+        let x = load(&mut e, x, at(&[1, 0]));
+        let Normal { square, variance, .. } = normal_of(&mut e, x, points);
+        let steps = vec![
+            Step::Fold(FoldOp::Sum, x),
+            Step::Fold(FoldOp::Sum, square),
+            Step::StoreRow(store(z, &[0], variance)),
+        ];
+        row(&mut draft, &[c], &[points], e, steps);
+        let program = draft.program();
+        let schedule = schedule_of(&program);
+        let expected = format!("in {blocks} blocks with means of their own");
+        assert!(schedule.contains(&expected), "{schedule}");
+        let value = |i: i64| {
+            let (point, column) = (i / c, i % c);
+            (100 + column + 5 * point / points + i * 7919 % 11) as f32
+        };
+        let x: Vec<f32> = (0..points * c).map(value).collect();
+        let input = [Tensor::f32([points as usize, c as usize], x.clone())];
+        let target = CpuTarget::detect().unwrap();
+        let [one, two] = [1, 2].map(|threads| {
+            run(&target, &program, &options(OptLevel::O2, threads), &input).unwrap()
+        });
+        assert_eq!(one[0].as_f32(), two[0].as_f32());
+        for (column, &found) in one[0].as_f32().unwrap().iter().enumerate() {
+            let all = || x.iter().skip(column).step_by(c as usize).map(|&v| f64::from(v));
+            let mean = all().sum::<f64>() / points as f64;
+            let variance = all().map(|v| (v - mean).powi(2)).sum::<f64>() / points as f64;
+            // A block's mean is off by `d`, at most; from the mean of all it is 5 away, at most.
+            let length = points / blocks;
+            let d = if length & (length - 1) == 0 { 0.0 } else { mean * f64::powi(2.0, -22) };
+            let rounded = (length + blocks) as f64 * f64::powi(2.0, -24) * variance;
+            let bound = 2.0 * 5.0 * d + 2.0 * d * d + rounded;
+            let error = (f64::from(found) - variance).abs();
+            assert!(error <= bound, "column {column}: {found}, not {variance}: {error} of {bound}");
+        }
     }
 }
 

@@ -5,11 +5,13 @@ use super::map::set_axes;
 use super::{Emitter, LANES, NOTRAP, load, stretch};
 use crate::leaf::Leaf;
 use crate::leaf::loops::Loop;
-use crate::schedule::abreast::{Abreast, BLOCK, Blocks, Walk};
+use crate::schedule::abreast::{Abreast, BLOCK, Blocks, Merge, Walk};
+use crate::schedule::deviation::Deviation;
 use crate::schedule::row::RowSchedule;
-use cranelift_codegen::ir::types::I32X4;
+use cranelift_codegen::ir::types::{F32X4, I32X4};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use dlc_kernel::{Axis, Scalar, merge_op};
+use std::ops::Range;
 
 /// All steps of block `block` of the rows; the other outer axes are set.
 pub(super) fn emit<'s>(
@@ -35,31 +37,61 @@ pub(super) fn emit<'s>(
     }
 }
 
-/// Walk `walk` over this call's units, blocks of points: all that is known before it, then its leaves.
+/// The walks `phase` over this call's units, blocks of points: all that is known before them, then their leaves.
 pub(super) fn emit_blocks<'s>(
     e: &mut Emitter,
     ev: &mut Evaluator<'s>,
     rows: &'s RowSchedule,
     (abreast, blocks): (&'s Abreast, &'s Blocks),
-    walk: usize,
+    phase: &Range<usize>,
 ) {
-    gather(e, ev, rows, (abreast, blocks), walk);
+    gather(e, ev, rows, (abreast, blocks), phase.start);
     let run = [e.int(0), e.int(rows.extent(abreast.axis))];
-    let first: usize = abreast.walks[..walk].iter().map(|w| w.folds).sum();
-    let walk = &abreast.walks[walk];
-    let folds = first..first + walk.folds;
     e.for_units(&[blocks.count], |e, block| {
-        clear_states(e, rows, abreast, folds.clone(), run);
-        emit_walk(e, ev, rows, walk, run, Some((blocks, block[0])));
-        for fold in folds {
-            let [at, step] = abreast.partials(fold);
-            let shared = e.shared();
-            let to = e.b.ins().iadd_imm_s(shared, at);
-            let to = e.add_scaled(to, block[0], step);
-            let from = state_address(e, abreast, fold);
-            copy_words(e, from, to, run);
+        let mut first: usize = abreast.walks[..phase.start].iter().map(|w| w.folds).sum();
+        for at in phase.clone() {
+            let walk = &abreast.walks[at];
+            let folds = first..first + walk.folds;
+            if at > phase.start {
+                scale_sums(e, (abreast, blocks), walk.deviations.iter().flatten(), run);
+                if let Some(before) = &walk.before {
+                    stretch::call(e, ev, before, run);
+                }
+            }
+            clear_states(e, rows, abreast, folds.clone(), run);
+            emit_walk(e, ev, rows, walk, run, Some((blocks, block[0])));
+            for fold in folds {
+                let [at, step] = abreast.partials(fold);
+                let shared = e.shared();
+                let to = e.b.ins().iadd_imm_s(shared, at);
+                let to = e.add_scaled(to, block[0], step);
+                let from = state_address(e, abreast, fold);
+                map_words(e, from, to, run, |_, words| words);
+            }
+            first += walk.folds;
         }
     });
+}
+
+/// Makes sums of a block what they would be if all blocks were alike: what follows takes their means.
+fn scale_sums<'s>(
+    e: &mut Emitter,
+    (abreast, blocks): (&Abreast, &Blocks),
+    deviations: impl Iterator<Item = &'s Deviation>,
+    run: [Value; 2],
+) {
+    let factor = e.b.ins().f32const(blocks.count as f32);
+    let factor = e.splat(factor);
+    let mut sums: Vec<usize> = deviations.map(|deviation| deviation.sum).collect();
+    sums.sort_unstable();
+    sums.dedup();
+    for sum in sums {
+        let state = state_address(e, abreast, sum);
+        map_words(e, state, state, run, |e, sum| {
+            let sum = e.cast_bits(sum, F32X4);
+            e.b.ins().fmul(sum, factor)
+        });
+    }
 }
 
 /// What is stored once for each row, after all walks over blocks.
@@ -105,18 +137,21 @@ fn gather<'s>(
 
 /// Merges what a fold comes to in all blocks into its states.
 fn merge_blocks(e: &mut Emitter, abreast: &Abreast, blocks: &Blocks, fold: usize, count: Value) {
-    let leaf = &blocks.merges[fold];
+    let Merge { leaf, deviation } = &blocks.merges[fold];
     let args = e.argument_block(leaf.args_bytes());
     let shared = e.shared();
     let partials = e.b.ins().iadd_imm_s(shared, abreast.partials(fold)[0]);
     let (states, lines) = (state_address(e, abreast, fold), e.int(blocks.count));
-    let given = [
-        (count, Loop::COUNT),
-        (lines, Loop::LINES),
-        (partials, leaf.address_at(0)),
-        (states, leaf.address_at(1)),
-    ];
-    for (value, at) in given {
+    let mut addresses = vec![partials];
+    if let Some(Deviation { sum, mean }) = deviation {
+        addresses.push(e.b.ins().iadd_imm_s(shared, abreast.partials(*sum)[0]));
+        let scratch = e.scratch();
+        addresses.push(e.b.ins().iadd_imm_s(scratch, 4 * mean.linear.offset));
+    }
+    addresses.push(states);
+    let addresses = addresses.into_iter().enumerate();
+    let given = addresses.map(|(k, address)| (address, leaf.address_at(k)));
+    for (value, at) in [(count, Loop::COUNT), (lines, Loop::LINES)].into_iter().chain(given) {
         e.b.ins().store(NOTRAP, value, args, at);
     }
     e.call_leaf(Leaf::Loop(leaf.clone()), args);
@@ -177,7 +212,7 @@ fn clear_states(
     e: &mut Emitter,
     rows: &RowSchedule,
     abreast: &Abreast,
-    folds: std::ops::Range<usize>,
+    folds: Range<usize>,
     [start, end]: [Value; 2],
 ) {
     for at in folds {
@@ -194,11 +229,18 @@ fn clear_states(
     }
 }
 
-/// Copies rows `start..end` of what takes a word for each, whole vectors.
-fn copy_words(e: &mut Emitter, from: Value, to: Value, [start, end]: [Value; 2]) {
+/// Stores at `to` what `change` makes of rows `start..end` of what takes a word for each, whole vectors.
+fn map_words(
+    e: &mut Emitter,
+    from: Value,
+    to: Value,
+    [start, end]: [Value; 2],
+    change: impl Fn(&mut Emitter, Value) -> Value,
+) {
     e.for_each(start, end, LANES, |e, row| {
         let [from, to] = [from, to].map(|base| e.add_scaled(base, row, 4));
         let words = e.b.ins().load(I32X4, NOTRAP, from, 0);
+        let words = change(e, words);
         e.b.ins().store(NOTRAP, words, to, 0);
     });
 }

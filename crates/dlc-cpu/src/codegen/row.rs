@@ -13,6 +13,7 @@ use cranelift_codegen::ir::types::I32X4;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use dlc_kernel::{Axis, Expr, ExprId};
+use std::ops::Range;
 
 /// The code of a row kernel: one phase, or more where rows are cut.
 pub fn phases(schedule: &RowSchedule, frontend: TargetFrontendConfig) -> Vec<Phase> {
@@ -28,13 +29,13 @@ pub fn phases(schedule: &RowSchedule, frontend: TargetFrontendConfig) -> Vec<Pha
     };
     if let Some((abreast, blocks)) = schedule.abreast.as_ref().zip(schedule.blocks()) {
         let evaluator = || Evaluator::new(&schedule.domain);
-        let walk = |(at, pass): (usize, &Pass)| {
-            let cost = schedule.cost_of(std::slice::from_ref(pass));
+        let walk = |walks: &Range<usize>| {
+            let cost = schedule.cost_of(&schedule.passes[walks.clone()]);
             phase(blocks.count, cost, &|e| {
-                abreast::emit_blocks(e, &mut evaluator(), schedule, (abreast, blocks), at);
+                abreast::emit_blocks(e, &mut evaluator(), schedule, (abreast, blocks), walks);
             })
         };
-        let mut phases: Vec<Phase> = schedule.passes.iter().enumerate().map(walk).collect();
+        let mut phases: Vec<Phase> = blocks.phases.iter().map(walk).collect();
         if abreast.last.is_some() {
             phases.push(phase(1, 0.0, &|e| {
                 abreast::emit_last(e, &mut evaluator(), schedule, (abreast, blocks));

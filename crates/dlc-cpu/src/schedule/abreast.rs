@@ -4,14 +4,18 @@
 //! Rows are walked over as their elements lie in memory, points one below the other. Each row's fold
 //! states, and what its steps share between points, are in the scratch room, where neighbouring
 //! rows are neighbours. Of many points, *blocks* are walked over apart, by any thread; what their folds
-//! come to is merged, in order, before the next walk. Blocks depend on the shape alone.
+//! come to is merged, in order, before the next walk. Blocks depend on the shape alone. What
+//! deviates from a mean is folded with that of each block, which is still near (`deviation.rs`).
 
+use super::deviation::{self, Deviation};
 use super::domain::{AxisSet, Linear, Place};
 use super::row::{Pass, RowFold, RowLanes, RowSchedule};
 use super::stretch::{Kept, Stretch, Task};
 use crate::leaf::lanes::{Op, ops};
 use crate::leaf::loops::{Fold, Loop, Stream};
 use dlc_kernel::{Axis, DType, Expr, ExprId};
+use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows that are walked over together, where points are not cut into blocks.
@@ -34,6 +38,12 @@ const FEWEST_BLOCKS: i64 = 4;
 
 /// More blocks than any number of threads wants.
 const MOST_BLOCKS: i64 = 64;
+
+/// The most elements of a block that is walked over twice: a quarter of a megabyte, of a second-level cache.
+const NEAR_ELEMENTS: i64 = 1 << 16;
+
+/// The most blocks there are, so that blocks are near.
+const MOST_NEAR_BLOCKS: i64 = 1 << 10;
 
 /// How rows are computed side by side.
 #[derive(Clone, Debug)]
@@ -63,6 +73,8 @@ pub struct Walk {
     pub each: Stretch,
     /// How many folds it makes.
     pub folds: usize,
+    /// By fold, what it deviates from, if these are all that it does, and wait for the walk before alone.
+    pub deviations: Option<Vec<Deviation>>,
 }
 
 /// Blocks of points. The shared workspace holds what each fold comes to, block by block.
@@ -73,8 +85,19 @@ pub struct Blocks {
     pub points: i64,
     /// How many there are.
     pub count: i64,
+    /// Walks that follow one another in each block.
+    pub phases: Vec<Range<usize>>,
     /// By fold: the leaf that merges what blocks come to into the states.
-    pub merges: Vec<Arc<Loop>>,
+    pub merges: Vec<Merge>,
+}
+
+/// The merging of a fold of several blocks, which stand one below the other, into its state.
+#[derive(Clone, Debug)]
+pub struct Merge {
+    /// Reads what the fold comes to, then, of a deviation, the sums and the mean.
+    pub leaf: Arc<Loop>,
+    /// What it deviates from, if each block folds what deviates from its own mean.
+    pub deviation: Option<Deviation>,
 }
 
 impl Abreast {
@@ -88,7 +111,7 @@ impl Abreast {
             abreast.states.push((*fold, place));
         }
         let mut finds = abreast.folded(rows);
-        for pass in &rows.passes {
+        for (at, pass) in rows.passes.iter().enumerate() {
             let shared = abreast.shared(rows, pass);
             let task = Task { row: &row, leaves: &shared, finds: &finds, ..Task::default() };
             let before = match shared[..] {
@@ -101,7 +124,11 @@ impl Abreast {
             let (row, finds) = (&row[..], &finds[..]);
             let task = Task { stores, folds, states, row, finds, again, ..Task::default() };
             let each = Stretch::new(&rows.domain, axis, down, task)?;
-            abreast.walks.push(Walk { before, each, folds: folds.len() });
+            // What the walk before folds must not itself depend on means of blocks.
+            let before_it = abreast.walks.last().filter(|walk| walk.deviations.is_none());
+            let deviations = before_it
+                .and_then(|_| Deviation::all(rows, [&rows.passes[at - 1], pass], &shared, row));
+            abreast.walks.push(Walk { before, each, folds: folds.len(), deviations });
         }
         if !rows.stores.is_empty() {
             let task = Task { stores: &rows.stores, row: &row, finds: &finds, ..Task::default() };
@@ -124,27 +151,57 @@ impl Abreast {
             [others @ .., _] => others.iter().map(|&a| rows.extent(a)).product(),
             [] => return None,
         };
-        let wanted =
-            (rows.row_points().saturating_mul(self.extent) / BLOCK_ELEMENTS).min(MOST_BLOCKS);
+        let elements = rows.row_points().saturating_mul(self.extent);
+        let deviates = self.walks.iter().any(|walk| walk.deviations.is_some());
+        let near = if deviates { (elements / NEAR_ELEMENTS).min(MOST_NEAR_BLOCKS) } else { 0 };
+        let wanted = (elements / BLOCK_ELEMENTS).min(MOST_BLOCKS.max(near));
         let points = (cut + wanted - 1).checked_div(wanted)?;
+        // Means of blocks are merged by one leaf, so all have as many points.
+        let even = (points..2 * points).find(|p| deviates && cut % p == 0);
+        let points = even.unwrap_or(points);
         let count = (cut + points - 1).checked_div(points)?;
-        let merges = self.states.iter().map(|(fold, _)| self.merge(rows, *fold));
-        let blocks = || Some(Blocks { points, count, merges: merges.collect::<Option<_>>()? });
-        if count >= FEWEST_BLOCKS { blocks() } else { None }
+        if count < FEWEST_BLOCKS {
+            return None;
+        }
+        let (mut phases, mut merges): (Vec<Range<usize>>, _) = (Vec::new(), Vec::new());
+        for (at, walk) in self.walks.iter().enumerate() {
+            let deviations = walk.deviations.as_ref().filter(|_| even.is_some());
+            match phases.last_mut() {
+                Some(phase) if deviations.is_some() => phase.end = at + 1,
+                _ => phases.push(at..at + 1),
+            }
+            for fold in 0..walk.folds {
+                let deviation = deviations.map(|deviations| deviations[fold].clone());
+                let own = deviation.is_some().then_some(rows.row_points() / count);
+                let leaf = self.merge(rows, self.states[merges.len()].0, own)?;
+                merges.push(Merge { leaf, deviation });
+            }
+        }
+        Some(Blocks { points, count, phases, merges })
     }
 
-    /// The leaf that merges a fold of several blocks, which stand one below the other, into its state.
-    fn merge(&self, rows: &RowSchedule, fold: RowFold) -> Option<Arc<Loop>> {
+    /// The leaf that merges a fold of several blocks into its state; of deviations, if blocks of so many points have
+    /// means of their own.
+    fn merge(&self, rows: &RowSchedule, fold: RowFold, own: Option<i64>) -> Option<Arc<Loop>> {
         let dtype = rows.domain.exprs.dtype(fold.value);
+        let block = i32::try_from(4 * self.room).ok()?;
+        let steps = if own.is_some() { vec![block, block, 0, 0] } else { vec![block, 0] };
         let stream = |address| Stream { dtype, address, offset: 0, stride: 1 };
-        let mut leaf = Loop { unroll: 4, ..Loop::over(vec![stream(0), stream(1)]) };
-        let kind = ops::kind(dtype);
-        let [state, partial] =
-            [Op::Carry(kind, 0), Op::Input(kind, 0)].map(|op| leaf.lanes.add(op));
-        let next = ops::merge(&mut leaf.lanes, fold.op, dtype, state, partial);
+        let streams = (0..steps.len()).map(|address| stream(address as u16)).collect();
+        let mut leaf = Loop { unroll: 4, ..Loop::over(streams) };
+        let (kind, l) = (ops::kind(dtype), &mut leaf.lanes);
+        let state = l.add(Op::Carry(kind, 0));
+        let partial = match own {
+            Some(points) => {
+                let inputs = [0, 1, 2].map(|input| l.add(Op::Input(kind, input)));
+                deviation::about(l, points, inputs)
+            }
+            None => l.add(Op::Input(kind, 0)),
+        };
+        let next = ops::merge(l, fold.op, dtype, state, partial);
         leaf.folds.push(Fold { op: fold.op, dtype, next });
-        leaf.fold_columns(vec![1]);
-        leaf.set_lines(vec![i32::try_from(4 * self.room).ok()?, 0]);
+        leaf.fold_columns(vec![steps.len() as u16 - 1]);
+        leaf.set_lines(steps);
         Some(Arc::new(leaf))
     }
 
@@ -214,5 +271,13 @@ impl Abreast {
         shared.sort_unstable();
         shared.dedup();
         shared.into_iter().map(|id| Kept { id, place: self.slot() }).collect()
+    }
+}
+
+impl fmt::Display for Blocks {
+    /// `64 blocks with means of their own`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own = self.merges.iter().any(|merge| merge.deviation.is_some());
+        write!(f, "{} blocks{}", self.count, if own { " with means of their own" } else { "" })
     }
 }

@@ -4,6 +4,7 @@
 pub mod abreast;
 pub mod contract;
 pub mod crossed;
+pub mod deviation;
 pub mod domain;
 pub mod lanes;
 pub mod map;

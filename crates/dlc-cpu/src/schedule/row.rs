@@ -436,7 +436,7 @@ impl fmt::Display for RowSchedule<'_> {
             RowLanes::Partial(a) => write!(f, "lanes a{}", a.0)?,
         }
         f.write_str(if self.abreast.is_some() { ", abreast by leaves" } else { "" })?;
-        self.blocks().iter().try_for_each(|b| write!(f, ", in {} blocks", b.count))?;
+        self.blocks().iter().try_for_each(|blocks| write!(f, ", in {blocks}"))?;
         write!(f, "{};", if self.unrolled { ", unrolled" } else { "" })?;
         for pass in &self.passes {
             pass.folds.iter().try_for_each(|fold| write!(f, " {}", fold.op))?;

@@ -106,7 +106,7 @@ const ENOUGH_BLOCKS: i64 = 132;
 /// Products that a block should have for itself in each sum, at least.
 const LEAST_SUM: i64 = 256;
 
-/// Functions of a result from which on tiles are narrower: their code, for several results at a time,
+/// Functions of a result from which on tiles are smaller: their code, for several results at a time,
 /// needs registers beside the sums.
 const MANY_FUNCTIONS: usize = 3;
 /// Tiles are not for results that are thinner than this.
@@ -395,11 +395,10 @@ fn functions(domain: &Domain<'_>) -> usize {
 
 /// Rows and columns of a tile: as large as the result fills, smaller where that gives more blocks
 /// and there are too few. Where both factors are packed, tiles may be wider: each word that arrives is
-/// multiplied by more others. Columns are no more than `widest`.
+/// multiplied by more others. Neither are more than `widest`.
 fn tiles(batch: i64, points: [i64; 2], packed: [bool; 2], widest: i64) -> [u32; 2] {
-    let fitting = |points: i64| [32, 64].into_iter().find(|&t| points <= t).unwrap_or(128);
+    let fitting = |points: i64| [32, 64].into_iter().find(|&t| points <= t).unwrap_or(widest);
     let mut tiles = points.map(fitting);
-    tiles[1] = tiles[1].min(widest);
     let blocks =
         |tiles: [i64; 2]| batch * pieces(points[0], tiles[0]) * pieces(points[1], tiles[1]);
     if packed == [true; 2] && tiles == [128; 2] && blocks([128, 256]) >= ENOUGH_BLOCKS {
