@@ -31,7 +31,6 @@ pub fn softmax_of(e: &mut Exprs, x: BufferId) -> Softmax {
 /// What the normalization of rows of `count` points `x` is made of; step 0 folds `x`, step 1 the squares.
 pub struct Normal {
     pub square: ExprId,
-    pub variance: ExprId,
     pub scale: ExprId,
     pub normal: ExprId,
 }
@@ -44,7 +43,7 @@ pub fn normal_of(e: &mut Exprs, x: ExprId, count: i64) -> Normal {
     let square = binary(e, BinaryOp::Mul, centred, centred);
     let variance = binary(e, BinaryOp::Div, squares, count);
     let scale = unary(e, UnaryOp::Rsqrt, variance);
-    Normal { square, variance, scale, normal: binary(e, BinaryOp::Mul, centred, scale) }
+    Normal { square, scale, normal: binary(e, BinaryOp::Mul, centred, scale) }
 }
 
 #[test]
@@ -133,7 +132,7 @@ fn channels_that_stand_last() {
         let z = draft.output(&[c]);
         let mut e = Exprs::new();
         let x = load(&mut e, x, at(&[1, 2, 0]));
-        let Normal { square, scale, normal, .. } = normal_of(&mut e, x, n * s);
+        let Normal { square, scale, normal } = normal_of(&mut e, x, n * s);
         let steps = vec![
             Step::Fold(FoldOp::Sum, x),
             Step::Fold(FoldOp::Sum, square),

@@ -21,15 +21,22 @@ pub fn uniform(
     in_unit(b, word)
 }
 
-/// The uniform numbers of four elements, the first of which is a multiple of 4: one call for all.
-pub fn four(
+/// The uniform numbers of 2 or 4 neighbours, the first of which is a multiple of their number: one call for all.
+pub fn neighbours(
     b: &mut Builder,
     seed: Value<B32>,
     step: Value<B32>,
     site: u64,
-    first: Value<B32>,
-) -> [F32; 4] {
-    words_of(b, seed, step, site, first).map(|word| in_unit(b, word))
+    (first, count): (Value<B32>, usize),
+) -> Vec<F32> {
+    let words = words_of(b, seed, step, site, first);
+    if count == 4 {
+        return words.map(|word| in_unit(b, word)).into();
+    }
+    let upper = b.int(IntOp::And, first, 2);
+    let upper = b.set_int(Compare::Ne, upper, 0);
+    let pair = [0, 1].map(|i| b.select32(upper, words[i + 2], words[i]));
+    pair.map(|word| in_unit(b, word)).into()
 }
 
 /// The four words that an element's is among.

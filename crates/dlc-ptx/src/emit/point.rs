@@ -222,9 +222,9 @@ impl<'d, 'k> Point<'d, 'k> {
         }
     }
 
-    /// Random numbers of a seed, a step and elements; four elements of one call together.
+    /// Random numbers of a seed, a step and elements; those of one call together.
     fn random(&self, w: &mut Writer<'_>, site: u64, operands: [ExprId; 3]) -> Side {
-        let together = self.lanes == 4 && self.is_aligned_run(operands[2]);
+        let together = matches!(self.lanes, 2 | 4) && self.is_aligned_run(operands[2]);
         let alike = operands[..2].iter().all(|id| self.values[id].len() == 1);
         let numbers = |w: &mut Writer<'_>, v: &[Vector]| {
             let [seed, step, element] = [0, 1, 2].map(|i| w.scope.i32(&mut w.b, v[i]));
@@ -233,8 +233,9 @@ impl<'d, 'k> Point<'d, 'k> {
         if together && alike {
             let first = operands.map(|id| self.values[&id][0]);
             let (seed, step, element) = numbers(w, &first);
-            let four = philox::four(&mut w.b, seed, step, site, element);
-            return four.into_iter().map(|value| w.scope.input(value.into())).collect();
+            let element = (element, self.lanes);
+            let all = philox::neighbours(&mut w.b, seed, step, site, element);
+            return all.into_iter().map(|value| w.scope.input(value.into())).collect();
         }
         self.each(w, &operands, |w, v| {
             let (seed, step, element) = numbers(w, v);
