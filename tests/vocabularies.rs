@@ -88,6 +88,49 @@ fn a_model_is_measured_with_its_own_vocabulary() {
     assert!(unknown.contains("model.dl:5:"), "{unknown}");
 }
 
+const KINDS: &str = r#"
+model Kind(ids: i32[N, T]) -> f32[N, K] where V >= 1 {
+  ids |> embedding(V, 8) |> mean[1] |> linear(K)
+}
+
+train Kind {
+  data  sequences("a.csv") batch 6 shuffle
+  loss  cross_entropy(Kind(ids), label)
+  optim adam(lr = 0.1)
+  epochs 20
+}
+"#;
+
+/// A table of 20 sequences of each of these classes, which are `x`, `y` and `z` only.
+fn table(classes: &str) -> String {
+    let rows = classes.chars().flat_map(|class| vec![format!("{class},{class}{class}\n"); 20]);
+    "class,sequence\n".to_owned() + &rows.collect::<String>()
+}
+
+/// With classes numbered by what a table has, `z` would be taken for `x`.
+#[test]
+fn labels_stand_for_the_classes_of_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("a.csv"), table("xyz")).unwrap();
+    std::fs::write(at("z.csv"), table("z")).unwrap();
+    let quiet = &mut |_: &dlc_train::Event<'_>| {};
+    let compiler = Compiler::new().threads(1);
+    let with = "batch 6 shuffle\n  validation sequences(\"z.csv\")";
+    for text in [KINDS.to_owned(), KINDS.replace("batch 6 shuffle", with)] {
+        let module = compiler.compile_text("model.dl", &text).unwrap();
+        let options = TrainOptions { out: Some(at("run")), ..TrainOptions::default() };
+        let trained = train(&module, "Kind", &at("model.dl"), &options, quiet).unwrap();
+        assert!(trained.test.unwrap().1.loss() < 0.1);
+        let data = vec![("sequences".to_owned(), at("z.csv"))];
+        let options = TrainOptions { data, ..TrainOptions::default() };
+        let weights = WeightsFile::new(at("run/weights.safetensors"));
+        let other = evaluate(&module, "Kind", &at("model.dl"), &weights, &options).unwrap();
+        assert!(other.metrics.loss() < 0.1);
+        std::fs::remove_dir_all(at("run")).unwrap();
+    }
+}
+
 #[test]
 fn a_vocabulary_may_be_given() {
     let trained = trained();

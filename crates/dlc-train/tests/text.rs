@@ -225,6 +225,18 @@ fn sequences_have_a_length_and_a_class() {
     assert_eq!((ids(&turned.train, "ids"), sizes(&turned)), (ids(data, "ids"), sizes(&parts)));
     let longer = sequences(&file(&dir, "dna.csv", table.as_bytes()), Some(5), CHARACTERS).unwrap();
     assert_eq!(ids(&longer.train, "ids")[..5], [3, 1, 4, 0, 0]);
+    // Another table's labels stand for the same classes, whichever of them it has.
+    let vocabulary = parts.vocabulary.unwrap();
+    assert_eq!(vocabulary.classes(), ["+", "-"]);
+    let read = |table: &str| {
+        let path = file(&dir, "other.csv", table.as_bytes());
+        sequences(&path, None, Words::Known(&vocabulary))
+    };
+    let other = read("class,sequence\n-,ta\n").unwrap();
+    assert_eq!((ids(&other.train, "label"), other.sizes[2]), (vec![1], ("K", 2)));
+    let error = read("class,sequence\n-,ta\n\n?,ta\n").unwrap_err().to_string();
+    let problem = "other.csv` has the class `?` in line 4: labels stand for +, -";
+    assert!(error.ends_with(problem), "{error}");
     for (table, length, problem) in [
         (table, Some(2), "bad.csv` has a sequence of 3 characters, T is 2"),
         ("class,sequence\n", None, "bad.csv` has no example below its heading"),

@@ -108,7 +108,8 @@ fn read(
     let path = |at: usize| place(spec, at, file, places);
     let unit = given("bpe").map_or(Unit::Character, Unit::Piece);
     let own = match (known.vocabulary, spec.vocabulary()) {
-        (None, Some(path)) => Some(Vocabulary::read(&beside(file, path))?),
+        // What labels stand for is another matter than what ids do.
+        (None, Some(path)) => Some(Vocabulary::read(&beside(file, path))?.with_classes(Vec::new())),
         _ => None,
     };
     let words = known.vocabulary.or(own.as_ref()).map_or(Words::Learned(unit), Words::Known);

@@ -350,7 +350,7 @@ pub fn normal_cdf(l: &mut Lanes, x: Vector) -> Vector {
     let less = l.difference(magic, shifted);
     let g = l.fma(t, q, less);
     // `(1 - 2^-g) / g`
-    let sign = |k: usize| if k % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = |k: usize| if k.is_multiple_of(2) { 1.0 } else { -1.0 };
     let r: [f32; 6] = std::array::from_fn(|k| sign(k) * POWER_OF_TWO[k + 1]);
     let r = polynomial(l, g, &r);
     // `s`, with the sign of `x`.

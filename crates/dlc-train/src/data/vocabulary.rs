@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What the ids of a model stand for.
+/// What the ids of a model stand for, and its labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vocabulary {
     /// What stands for no text: the ends of a line.
@@ -19,6 +19,9 @@ pub struct Vocabulary {
     /// Of sources, where they have one of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<Box<Vocabulary>>,
+    /// What labels stand for, where samples have one each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    classes: Vec<String>,
 }
 
 /// The units of text that have ids.
@@ -60,7 +63,7 @@ impl Vocabulary {
             Unit::Piece(pieces) => Units::Pieces(Bpe::train(texts, pieces)?),
         };
         let marks = marks.iter().map(|&m| m.to_owned()).collect();
-        Ok(Vocabulary { marks, units, source: None })
+        Ok(Vocabulary { marks, units, source: None, classes: Vec::new() })
     }
 
     /// The vocabulary that a weights' file holds.
@@ -85,6 +88,16 @@ impl Vocabulary {
     /// How many ids sources have, where they have a vocabulary of their own.
     pub fn source_size(&self) -> Option<usize> {
         self.source.as_ref().map(|source| source.len())
+    }
+
+    /// The same, where labels stand for these classes, in this order.
+    pub fn with_classes(self, classes: Vec<String>) -> Vocabulary {
+        Vocabulary { classes, ..self }
+    }
+
+    /// What labels stand for, where samples have one each.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
     }
 
     /// How many ids there are.
