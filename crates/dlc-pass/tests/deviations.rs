@@ -47,6 +47,14 @@ fn deviations_from_a_mean_add_up_to_nothing() {
         g.sum(less, &[1], &None)
     };
     check(again, &["const", "view"]);
+    // In pairs, as a pool's windows have them.
+    let paired = |g: &mut Graph, x| {
+        let d = scaled(g, x);
+        let pairs = Access::new([Index::axis(0), Index::affine([(1, 2), (2, 1)], 0i64)]);
+        let d = g.view(d, shape(&[3, 2, 2]), pairs, &None);
+        g.sum(d, &[1, 2], &None)
+    };
+    check(paired, &["const", "view"]);
 }
 
 /// Deviations of rows say nothing of columns, nor do those that have weights, or that are from something
@@ -67,6 +75,19 @@ fn other_sums_of_differences_stay() {
         let product = g.binary(BinaryOp::Mul, d, y, &None);
         g.sum(product, &[1], &None)
     };
+    // Of overlapping pairs, the middle counts twice; of pairs apart, a row is a part of one.
+    let overlapping = |g: &mut Graph, x| {
+        let (d, _) = deviations(g, x);
+        let pairs = Access::new([Index::axis(0), Index::affine([(1, 1), (2, 1)], 0i64)]);
+        let d = g.view(d, shape(&[3, 3, 2]), pairs, &None);
+        g.sum(d, &[1, 2], &None)
+    };
+    let parts = |g: &mut Graph, x| {
+        let (d, _) = deviations(g, x);
+        let pairs = Access::new([Index::axis(0), Index::affine([(1, 2), (2, 1)], 0i64)]);
+        let d = g.view(d, shape(&[3, 2, 2]), pairs, &None);
+        g.sum(d, &[2], &None)
+    };
     let third = |g: &mut Graph, x| {
         let sum = g.sum(x, &[1], &None);
         let c = g.splat_like(sum, 1.0 / 3.0, &None);
@@ -76,7 +97,7 @@ fn other_sums_of_differences_stay() {
         g.sum(less, &[1], &None)
     };
     type Build<'b> = &'b dyn Fn(&mut Graph, Value) -> Value;
-    for build in [&columns as Build, &weighted, &third] {
+    for build in [&columns as Build, &weighted, &overlapping, &parts, &third] {
         let mut g = Graph::new();
         let x = input(&mut g, "x", &[3, 4]);
         let y = build(&mut g, x);

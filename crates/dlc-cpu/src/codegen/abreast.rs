@@ -172,10 +172,16 @@ fn emit_walk<'s>(
     let extents: Vec<i64> = axes.iter().map(|&a| rows.extent(a)).collect();
     let all = extents.iter().product();
     let whole = |e: &mut Emitter, axis: Axis| [e.int(0), e.int(rows.extent(axis))];
+    // Points of a block are lines, where there are several axes; a walk point by point has those of a line apart.
+    let apart = match (down, &axes[..]) {
+        (None, [_, .., last]) => rows.extent(*last),
+        _ => 1,
+    };
     let of_block = |e: &mut Emitter, all: i64| {
         let Some((blocks, block)) = block else { return [e.int(0), e.int(all)] };
-        let start = e.b.ins().imul_imm_s(block, blocks.points);
-        let (end, last) = (e.b.ins().iadd_imm_s(start, blocks.points), e.int(all));
+        let points = blocks.points * apart;
+        let start = e.b.ins().imul_imm_s(block, points);
+        let (end, last) = (e.b.ins().iadd_imm_s(start, points), e.int(all));
         [start, e.b.ins().smin(end, last)]
     };
     let mut lines = down.map(|axis| whole(e, axis));

@@ -141,9 +141,8 @@ impl Abreast {
 
     /// Blocks of points, if there are enough, and rows are all that there is beside them.
     fn cut(&self, rows: &RowSchedule) -> Option<Blocks> {
-        let line_by_line = self.walks.iter().all(|walk| walk.each.lines.is_some());
         let are_few = self.extent < BLOCK * ENOUGH_UNITS;
-        if rows.steps > 0 || rows.outer > 1 || !line_by_line || !are_few {
+        if rows.steps > 0 || rows.outer > 1 || !are_few {
             return None;
         }
         let cut: i64 = match &rows.inner_loops()[..] {

@@ -4,12 +4,13 @@
 //! is `a*g + c*d` less the mean of that, for the gradient `g` of its result, the deviations `d`, and `a`
 //! and `c` that are the same for a row. So that mean is `a` times the one of `g`, and no fold over the row
 //! waits for `c`, which is known after another. The gradient of a bias that the mean takes away is 0.
+//! Gradients that come from a pool have dims of its windows, and see deviations in that shape.
 
 use super::folds::is_constant_along;
 use super::{At, Exactness::*, Rewriter, Rule};
 use dlc_graph::Value;
-use dlc_graph::op::{Op, Reduce};
-use dlc_kernel::{BinaryOp, FoldOp, Index, Size, UnaryOp};
+use dlc_graph::op::{Op, Reduce, View};
+use dlc_kernel::{Axis, BinaryOp, FoldOp, Index, Size, UnaryOp};
 
 pub const RULES: &[Rule] =
     &[Rule { name: "deviations add up to nothing", exactness: Reassociates, apply: left_out }];
@@ -68,8 +69,14 @@ fn rest(r: &mut Rewriter<'_>, at: &At<'_>, reduce: &Reduce, value: Value, depth:
     }
 }
 
-/// Whether `value` is the deviation from a mean, or that times what is the same for the whole row.
+/// Whether `value` is the deviation from a mean, that times what is the same for the whole row, or either in
+/// another shape.
 fn vanishes(r: &mut Rewriter<'_>, at: &At<'_>, reduce: &Reduce, value: Value, depth: u32) -> bool {
+    if let Op::View(view) = r.g.op(value) {
+        let read = r.g.operands(value)[0];
+        let row = row_read(view, r.shape(read), reduce);
+        return depth > 0 && row.is_some_and(|row| vanishes(r, at, &row, read, depth - 1));
+    }
     let Some((a, b)) = r.operands_of(BinaryOp::Mul, value) else {
         return deviates(r, at, reduce, value);
     };
@@ -79,6 +86,42 @@ fn vanishes(r: &mut Rewriter<'_>, at: &At<'_>, reduce: &Reduce, value: Value, de
         _ => return false,
     };
     depth > 0 && vanishes(r, at, reduce, inner, depth - 1)
+}
+
+/// The row of what `view` reads that a row of the view is, if it reads each element of that once.
+fn row_read(view: &View, shape: &[Size], reduce: &Reduce) -> Option<Reduce> {
+    let coords = &view.access.coords;
+    let mut seen: Vec<Axis> = coords.iter().flat_map(|c| &c.terms).map(|term| term.0).collect();
+    seen.sort_unstable();
+    let each_once = seen.into_iter().eq((0..view.axes.len() as u32).map(Axis));
+    let counts =
+        coords.iter().zip(shape).all(|(index, extent)| counts_up(index, &view.axes, extent));
+    if !each_once || !counts || !view.access.guards.is_empty() {
+        return None;
+    }
+    let mut axes = Vec::new();
+    for (dim, index) in (0..).zip(coords) {
+        let folded = index.terms.iter().filter(|term| reduce.axes.contains(&term.0.0)).count();
+        match index.terms.len() {
+            all if folded == all && all > 0 => axes.push(dim),
+            _ if folded > 0 => return None,
+            _ => {}
+        }
+    }
+    Some(Reduce { axes: axes.into(), ..reduce.clone() })
+}
+
+/// Whether an index is each number below `extent` once.
+fn counts_up(index: &Index, axes: &[Size], extent: &Size) -> bool {
+    let mut terms = index.terms.clone();
+    terms.sort_unstable_by_key(|term| term.1);
+    let mut next = Size::ONE;
+    let is_next = |(axis, coef): &(Axis, i64)| {
+        let fits = next == Size::from(*coef);
+        next = next.clone() * axes[axis.0 as usize].clone();
+        fits
+    };
+    index.div == 1 && index.offset == Size::ZERO && terms.iter().all(is_next) && next == *extent
 }
 
 /// Whether `value` is `x - mean(x)` for the mean over a row.
