@@ -118,6 +118,33 @@ fn points_in_blocks() {
     }
 }
 
+/// What the way back of a pool asks of each point, its position in a window, changes along the last axis: no lines, but
+/// blocks of points all the same.
+#[test]
+fn blocks_of_points_without_lines() {
+    for (n, s, c) in [(9, 1500, 17), (260, 35, 40)] {
+        let mut draft = Draft::default();
+        let (x, y) = (draft.input(&[n, s, 2, c]), draft.output(&[n, s, 2, c]));
+        let z = draft.output(&[c]);
+        let mut e = Exprs::new();
+        let (x, position) = (load(&mut e, x, at(&[1, 2, 3, 0])), e.add(Expr::Axis(Axis(3))));
+        let position = e.add(Expr::Cast(DType::F32, position));
+        let value = binary(&mut e, BinaryOp::Mul, x, position);
+        let sum = folded(&mut e, 0, DType::F32);
+        let each = binary(&mut e, BinaryOp::Add, sum, x);
+        let steps = vec![
+            Step::Fold(FoldOp::Sum, value),
+            Step::StoreEach(store(y, &[1, 2, 3, 0], each)),
+            Step::StoreRow(store(z, &[0], sum)),
+        ];
+        row(&mut draft, &[c], &[n, s, 2], e, steps);
+        let program = draft.program();
+        let schedule = schedule_of(&program);
+        assert!(schedule.contains("abreast by leaves, in "), "{schedule}");
+        check(&program, &noise_inputs(&program, 4), 3e-6);
+    }
+}
+
 /// Variances of columns of whole numbers far from 0, whose mean drifts from block to block. Their sums are exact, and
 /// their means are off by a rounding or two, or exact, too, in blocks of a power of two.
 #[test]
