@@ -156,8 +156,9 @@ impl Abreast {
         let wanted = (elements / BLOCK_ELEMENTS).min(MOST_BLOCKS.max(near));
         let points = (cut + wanted - 1).checked_div(wanted)?;
         // Means of blocks are merged by one leaf, so all have as many points.
-        let mut evenly = (points..2 * points).filter(|p| deviates && cut % p == 0);
-        let even = evenly.next().filter(|p| cut / p >= FEWEST_BLOCKS);
+        let evenly = || (points..2 * points).find(|p| cut % p == 0);
+        let even = if deviates { evenly() } else { None };
+        let even = even.filter(|p| cut / p >= FEWEST_BLOCKS);
         let points = even.unwrap_or(points);
         let count = (cut + points - 1).checked_div(points)?;
         if count < FEWEST_BLOCKS {
